@@ -1,0 +1,86 @@
+/* report.h - what a person sees of a result: tables in the terminal, SVG
+ * charts, a self-contained HTML page, and the store of runs. No models here. */
+#ifndef NM_REPORT_H
+#define NM_REPORT_H
+
+#include "core/core.h"
+
+/* ---- terminal -------------------------------------------------------- */
+
+/* Appends eight-level block characters for n values in [lo, hi]; NaN is a space. */
+void nm__sparkline(struct nm__buf *b, const double *v, size_t n, double lo, double hi);
+
+/* A table whose columns are as wide as their cells (UTF-8 aware, numbers right-aligned). */
+struct nm__grid;
+struct nm__grid *nm__grid_new(const char *const *heads, int n_cols);   /* NULL: no memory */
+void nm__grid_cell(struct nm__grid *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void nm__grid_print(const struct nm__grid *g, struct nm__buf *b);
+void nm__grid_free(struct nm__grid *g);
+
+/* ---- charts ---------------------------------------------------------- */
+
+enum nm__mark_style { NM__LINE_SOLID, NM__LINE_DASHED, NM__LINE_DOTTED };
+struct nm__series {
+  const char *name;                /* legend */
+  const double *x, *y;             /* n points; NaN y breaks the line */
+  const double *lo, *hi;           /* interval band, or NULL */
+  int n;
+  int colour;                      /* index into the house palette: same data set, same colour */
+  enum nm__mark_style style;
+  bool faint;                      /* controls: thinner, lighter */
+};
+struct nm__hline { double y; const char *name; enum nm__mark_style style; int colour; };
+struct nm__vmark { double x; const char *name; int colour; };
+struct nm__chart {
+  const char *title, *subtitle, *x_label, *y_label;
+  double y_lo, y_hi;               /* equal: from the data */
+  int width, height;               /* 0: 860 x 460 */
+  const struct nm__series *series; int n_series;
+  const struct nm__hline *hlines; int n_hlines;
+  const struct nm__vmark *vmarks; int n_vmarks;
+};
+/* A complete <svg> with real text, a <title> on every point (hover shows series, x, y and
+ * interval) and a legend that does not cover the data. */
+void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b);
+
+/* ---- report.html ----------------------------------------------------- */
+
+/* One self-contained page: no scripts from elsewhere, no fonts, prints well, dark-mode aware. */
+struct nm__page;
+struct nm__page *nm__page_new(const char *title);
+void nm__page_heading(struct nm__page *p, const char *text);
+void nm__page_para(struct nm__page *p, const char *text);         /* escaped */
+void nm__page_code(struct nm__page *p, const char *text);         /* <pre>, escaped */
+void nm__page_svg(struct nm__page *p, const char *svg);           /* inserted as it stands */
+/* cells: [n_rows][n_cols] */
+void nm__page_table(struct nm__page *p, const char *const *heads, int n_cols,
+                    const char *const *cells, int n_rows);
+int nm__page_write(struct nm__page *p, const char *path, nm_err *err);   /* atomic */
+void nm__page_free(struct nm__page *p);
+void nm__html_escape(struct nm__buf *b, const char *s);
+
+/* ---- the store of runs ----------------------------------------------- */
+
+/* A run is a folder and a row in DIR/runs.db (SQLite, WAL, safe with several writers). */
+struct nm__run_row {
+  int64_t id;
+  char utc[32], verb[24], status[16];    /* status: running, done, failed, interrupted */
+  char *dir, *model, *command, *summary; /* summary: one line */
+  double seconds;
+};
+struct nm__runs;
+int nm__runs_open(const char *root, struct nm__runs **out, nm_err *err);   /* creates it */
+/* For reading: NM_EFORMAT when root holds no runs.db (or one that is not SQLite). */
+int nm__runs_open_read(const char *root, struct nm__runs **out, nm_err *err);
+void nm__runs_close(struct nm__runs *r);
+int nm__runs_begin(struct nm__runs *r, const char *verb, const char *dir, const char *model,
+                   const char *command, int64_t *id, nm_err *err);
+int nm__runs_end(struct nm__runs *r, int64_t id, const char *status, const char *summary,
+                 double seconds, nm_err *err);
+/* Newest first; `find` (may be NULL) matches a substring of verb, model, command or summary.
+ * A row "running" whose process is gone reads "died". */
+int nm__runs_list(struct nm__runs *r, const char *find, struct nm__run_row **rows, size_t *n,
+                  nm_err *err);
+void nm__runs_rows_free(struct nm__run_row *rows, size_t n);
+
+#endif
