@@ -1,14 +1,52 @@
+/* noema.h - the public face of noema, from simple to full.
+ *
+ * noema opens a language model a person owns (a GGUF file), runs it on a plain CPU
+ * with the same bits every time, reads and edits any of its intermediates, and shows
+ * at which layer a concept becomes readable. The command line is written on this
+ * header alone; whatever it does, a program can do.
+ *
+ *   nm_err err;
+ *   nm_model *m;
+ *   if (nm_model_open("model.gguf", &m, &err)) return fail(err.text);
+ *   nm_engine *e;
+ *   if (nm_engine_new(m, &(nm_engine_opts){.threads = 2}, &e, &err)) ...
+ *   int32_t *ids; size_t n;
+ *   nm_tokenize(m, "Once upon a time", 16, 0, &ids, &n, &err);
+ *   nm_seq seq = {ids, n};
+ *   nm_tap tap = {"blk.*.resid_post", "last"};
+ *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
+ *                           .row = print_row}, NULL, &err);
+ *   nm_free(ids); nm_engine_free(e); nm_model_close(m);
+ *
+ * Ownership: *_open, *_new and *_load give the caller an object; the matching
+ *   *_close or *_free releases it and accepts NULL. Memory returned through a
+ *   pointer argument is released with nm_free. Strings inside objects live as long
+ *   as the object.
+ * Errors: functions return 0 or a negative nm_status, and put one sentence into the
+ *   caller's nm_err (NULL is allowed): what was attempted, on what, what was found.
+ * Threads: a model is read-only and may be shared; an engine belongs to one thread at
+ *   a time. Nothing here prints, exits, or reads the environment.
+ * Shape letters: B batch, T positions, D model, H heads, K kv heads, F mlp, V vocab,
+ *   L layers. */
 #ifndef NOEMA_H
 #define NOEMA_H
+
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define NM_VERSION "0.1.0"
+
+/* ---- errors ---------------------------------------------------------- */
+
+/* name, value, exit code of the command line, meaning */
 #define NM_STATUS_LIST(X) \
   X(NM_OK,            0, 0,   "ok") \
   X(NM_EFAIL,        -1, 1,   "failed") \
   X(NM_EUSAGE,       -2, 2,   "wrong use") \
   X(NM_EFORMAT,      -3, 3,   "bad input file") \
   X(NM_EMEMORY,      -4, 4,   "not enough memory") \
-  X(NM_ECHECK,       -5, 5,   "a stated check failed") \
+  X(NM_ECHECK,       -5, 5,   "ran, but a stated check failed") \
   X(NM_EUNSURE,      -6, 6,   "ran and cannot conclude") \
   X(NM_EINTR,        -7, 130, "interrupted")
 enum nm_status {
@@ -16,10 +54,244 @@ enum nm_status {
   NM_STATUS_LIST(X)
 #undef X
 };
+
 typedef struct nm_err { int status; char text[640]; } nm_err;
 int nm_exit_code(int status);
+void nm_free(void *p);
+
+/* Called now and then during long work; returning nonzero asks to stop: what is
+ * finished is kept, and the call returns NM_EINTR. */
 typedef struct nm_progress {
   int (*fn)(void *arg, const char *what, double done, double total);
   void *arg;
 } nm_progress;
+
+/* ---- a model --------------------------------------------------------- */
+
+/* A GGUF file, mapped read-only; weights are never copied. */
+typedef struct nm_model nm_model;
+
+/* NM_EFORMAT when the file is not a valid GGUF (the sentence names place and finding)
+ * or holds no model noema can run. */
+int nm_model_open(const char *path, nm_model **out, nm_err *err);
+void nm_model_close(nm_model *m);
+
+typedef struct nm_model_info {
+  const char *path, *name, *arch;  /* general.name may be "" */
+  int L, D, H, K, head_dim, F, V;
+  int n_ctx;                       /* context length the model was made for */
+  uint64_t n_params, weight_bytes, file_bytes;
+  char types[160];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
+  char rope[160];                  /* "half, base 1000000" or "none" */
+  bool tied;                       /* output matrix = token embedding */
+  const char *tokenizer, *pre;     /* family and pre-tokenizer; "" when the file has none */
+  const char *warning;             /* "" or one sentence worth telling */
+} nm_model_info;
+void nm_model_describe(const nm_model *m, nm_model_info *out);
+/* 32 hex digits of the hash of the file's bytes (computed once, then kept). */
+int nm_model_hash(nm_model *m, char hex[33], nm_err *err);
+
+/* Any valid GGUF container, model or not: writes what it holds as text or JSON to a
+ * string the caller frees. `sites` adds the table of sites. */
+int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err);
+
+/* ---- tokens ---------------------------------------------------------- */
+
+enum { NM_NO_BOS = 1, NM_PARSE_SPECIAL = 2 };
+/* Text (any bytes) to ids; BOS as the file says unless NM_NO_BOS. Control tokens written
+ * in the text are plain text unless NM_PARSE_SPECIAL. */
+int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_t **ids,
+                size_t *n_ids, nm_err *err);
+/* Ids to bytes (zero-terminated, length in *n). Control tokens are left out. */
+int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n,
+                  nm_err *err);
+/* A tokenizer without running the model: also opens vocabulary-only files. */
+int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
+
+/* ---- running --------------------------------------------------------- */
+
+/* Threads, kernels and buffers for one model. Results never depend on any of the
+ * options but n_ctx (rope scalings may follow it). */
+typedef struct nm_engine nm_engine;
+typedef struct nm_engine_opts {
+  int threads;                     /* 0: all cores */
+  int n_ctx;                       /* 0: the model's; a longer text is an error */
+  int chunk;                       /* most positions of a sequence at once; 0: 512 */
+  int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
+  const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+} nm_engine_opts;
+int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
+void nm_engine_free(nm_engine *e);
+const char *nm_engine_kernels(const nm_engine *e);
+int nm_engine_threads(const nm_engine *e);
+
+typedef struct nm_seq { const int32_t *ids; size_t n; } nm_seq;
+
+/* A tap reads sites after all edits. `site` is a glob over the names of docs/sites.md
+ * ("blk.*.resid_post", "blk.4-8.attn.head[3]", TransformerLens names where the values are
+ * equal), `at` a list of positions: last, all, prompt, 5, -1, 2:7, span:TEXT. */
+typedef struct nm_tap { const char *site, *at; } nm_tap;
+
+/* One tapped row. Rows of a sequence come in order of position within each site. */
+typedef struct nm_row {
+  size_t seq;                      /* index into the request's sequences */
+  int site;                        /* index into the run's site list, see nm_run_sites */
+  int pos;
+  const float *data;               /* valid during the call */
+  int64_t n;
+} nm_row;
+
+/* Edits of activations, read from a JSON file (docs/verbs/edit.md). */
+typedef struct nm_edits nm_edits;
+int nm_edits_load(const char *path, nm_edits **out, nm_err *err);
+int nm_edits_parse(const char *name, const char *json, size_t n, nm_edits **out, nm_err *err);
+void nm_edits_free(nm_edits *e);
+int nm_edits_n(const nm_edits *e);
+/* "add at blk.3.resid_post, last"; and how many (position, site) pairs the runs since
+ * loading touched. */
+const char *nm_edits_what(const nm_edits *e, int i);
+uint64_t nm_edits_touched(const nm_edits *e, int i);
+
+typedef struct nm_request {
+  const nm_seq *seqs;
+  size_t n_seqs;
+  const nm_tap *taps;              /* "logits" is a site like any other */
+  int n_taps;
+  nm_edits *edits;                 /* or NULL */
+  bool share_prefix;               /* compute the common beginning of all sequences once */
+  int (*row)(void *arg, const nm_row *row, nm_err *err);  /* nonzero status stops the run */
+  int (*done)(void *arg, size_t seq, nm_err *err);        /* may be NULL: all rows of seq given */
+  void *arg;
+  const nm_progress *progress;
+} nm_request;
+int nm_run(nm_engine *e, const nm_request *r, nm_err *err);
+
+/* What a request would need, from the same forward in measure mode. Bytes. */
+typedef struct nm_memory { uint64_t weights, kv, activations, base; } nm_memory;
+int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *err);
+
+/* The sites the taps select, in numeric layer order: names and widths (width 0: depends on
+ * the sequence length: attention scores and patterns). Free with nm_free. */
+typedef struct nm_site { char name[64]; int layer; int64_t width; } nm_site;
+int nm_run_sites(const nm_model *m, const nm_tap *taps, int n_taps, nm_site **out, int *n,
+                 nm_err *err);
+/* Every site of the model; layer -1 where there is only one. Free with nm_free. */
+int nm_sites(const nm_model *m, nm_site **out, int *n);
+
+/* ---- labelled data --------------------------------------------------- */
+
+/* Texts out of CSV, TSV, JSON, JSONL, BIG-bench JSON or STSA lines, recognised by content. */
+typedef struct nm_texts { size_t n; char **text; } nm_texts;
+/* One text a row (column `col`, NULL: the text column by name or content). A JSONL row may
+ * instead hold "ids": [...]; then text is NULL and ids are set. */
+int nm_texts_load(const char *path, const char *col, nm_texts *out, nm_err *err);
+void nm_texts_free(nm_texts *t);
+
+/* ---- activations to files -------------------------------------------- */
+
+typedef struct nm_acts_opts {
+  const char *site, *at;
+  const char *out;                 /* F.npy or a folder */
+  nm_edits *edits;
+  bool share_prefix, dry_run;
+  const nm_progress *progress;
+  const char *key;                 /* all that can change a bit; a folder of another key is refused */
+} nm_acts_opts;
+/* A folder gets shards (act-00000.npy: [rows, width] float32, one site width a shard) and
+ * index.jsonl (a line a sequence and site), streamed; a run that was cut off goes on where
+ * it stopped. F.npy: [sites, D] for one position, [sites, positions, D] for several. */
+int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need,
+            nm_err *err);
+
+/* ---- depth: at which layer a concept becomes readable ------------------ */
+
+/* Jin et al., Exploring Concept Depth (arXiv 2404.07066): a linear probe per layer on the
+ * last token's activation, with the controls that must fail. One call takes several data
+ * sets and writes one report. */
+typedef struct nm_depth_opts {
+  const char *const *data;         /* paths; "NAME=PATH" names the curve */
+  int n_data;
+  const char *prompt;              /* NULL or "auto": by task, see nm_depth_prompts;
+                                      "none"; or a text holding {text} */
+  const char *site;                /* "mlp_norm" (default, the published tap), or resid_post ... */
+  const char *text_col, *label_col, *group_col;
+  size_t max_rows;                 /* 0: all */
+  int to_layer;                    /* last layer to look at; -1: all */
+  double test_share;               /* 0: 0.4 */
+  uint64_t seed;                   /* default 42 */
+  int repeats;                     /* splits; 0: 10 */
+  double C;                        /* 0: 1 */
+  bool cd_bug;                     /* the published commit's one-prompt-for-all behaviour */
+  bool dry_run, resume;
+  const char *out;                 /* folder of the run; NULL: runs/depth-... */
+  const char *cache;               /* folder of cached vectors; NULL: OUT/cache; "": none */
+  const char *save_probe;          /* F: the best layer's probe */
+  const char *command;             /* as typed, for the report */
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_depth_opts;
+
+typedef struct nm_interval { double mean, lo, hi; } nm_interval;
+typedef struct nm_depth_layer {
+  int layer;                       /* -1: the embedding row */
+  nm_interval acc, f1, auc, shuffled;
+} nm_depth_layer;
+typedef struct nm_depth_curve {
+  char *name, *file, *how, *prompt_name, *prompt, *split;
+  size_t n, n_label[2];
+  int n_layers;                    /* rows in `layer`, the embedding first when it exists */
+  nm_depth_layer *layer;
+  nm_interval words;               /* bag of words */
+  nm_depth_layer *random;          /* same architecture, random weights; n_layers rows */
+  nm_interval answer;              /* the model's own answer; n_answer 0: it cannot answer */
+  size_t n_answer;
+  double shuffled_max;             /* mean over repeats of the shuffled row's maximum over layers */
+  int peak, jump, converge, literal;  /* layers; -1: none */
+  double jump_lo, jump_hi, converge_lo, converge_hi;    /* 95 % over repeats */
+  bool above_words, shuffled_ok;   /* verdicts: see docs/verbs/depth.md */
+  struct { int layer, n; double yes_before, yes_plus, yes_minus; bool moved, can; } causal;
+} nm_depth_curve;
+typedef struct nm_depth_result {
+  char *dir;
+  int n_curves;
+  nm_depth_curve *curve;
+  nm_memory need;
+  char *summary;                   /* one line */
+} nm_depth_result;
+int nm_depth(nm_model *m, nm_engine *e, const nm_depth_opts *o, nm_depth_result *out, nm_err *err);
+void nm_depth_result_free(nm_depth_result *r);
+/* The terminal table, with sparkline; or the JSON of depth.json. Free with nm_free. */
+char *nm_depth_text(const nm_depth_result *r);
+char *nm_depth_json(const nm_depth_result *r);
+/* The prompts `auto` chooses among: name and template, i = 0, 1, ...; false after the end. */
+bool nm_depth_prompts(int i, const char **name, const char **text);
+
+/* A saved probe: site, layer, w, b, template, label names. */
+typedef struct nm_probe nm_probe;
+int nm_probe_load(const char *path, nm_probe **out, nm_err *err);
+void nm_probe_free(nm_probe *p);
+/* Probability of label 1 for one text; label_name (of the likelier one) lives with the probe. */
+int nm_probe_apply(nm_engine *e, const nm_probe *p, const char *text, double *probability,
+                   const char **label_name, nm_err *err);
+
+/* ---- records --------------------------------------------------------- */
+
+typedef struct nm_run_record {
+  long long id;
+  char utc[32], verb[24], status[16];
+  char *dir, *model, *command, *summary;
+  double seconds;
+} nm_run_record;
+int nm_runs(const char *root, const char *find, nm_run_record **out, size_t *n, nm_err *err);
+void nm_runs_free(nm_run_record *r, size_t n);
+
+/* ---- models of our own ------------------------------------------------- */
+
+/* The hand-wired transformer of docs/planted.md: known concepts at known layers. */
+int nm_write_planted(const char *path, nm_err *err);
+/* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
+ * "tiny") and type ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_0"), for measuring. */
+int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,
+                    const nm_progress *p, nm_err *err);
+
 #endif

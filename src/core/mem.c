@@ -106,3 +106,5 @@ void nm__buf_printf(struct nm__buf *b, const char *fmt, ...) {
   }
   va_end(again);
 }
+
+void nm_free(void *p) { free(p); }

@@ -1,0 +1,237 @@
+/* dtype.c - the table of tensor types, and the plain dequantisers that define
+ * what each block means. Faster ones in the kernels give the same bits. */
+#include "tensor/dtype.h"
+
+#include <string.h>
+#include <strings.h>
+
+float nm__half_to_f32(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023, u;
+  if (e == 31) {
+    u = sign | 0x7f800000u | m << 13;
+  } else if (e) {
+    u = sign | (e + 112) << 23 | m << 13;
+  } else if (m) {                  /* subnormal: shift the leading one into place */
+    e = 113;
+    while (!(m & 1024)) { m <<= 1; e--; }
+    u = sign | e << 23 | (m & 1023) << 13;
+  } else {
+    u = sign;
+  }
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+uint16_t nm__f32_to_half(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
+  uint32_t a = u & 0x7fffffffu;
+  if (a > 0x7f800000u) return sign | 0x7e00;
+  if (a >= 0x477ff000u) return sign | 0x7c00;          /* rounds to infinity */
+  if (a >= 0x38800000u) {
+    uint32_t r = a - 0x38000000u + 0xfff + (a >> 13 & 1);
+    return sign | (uint16_t)(r >> 13);
+  }
+  if (a < 0x33000000u) return sign;
+  uint32_t e = a >> 23, m = (a & 0x7fffffu) | 0x800000u, shift = 126 - e;
+  uint32_t half = 1u << (shift - 1), v = m >> shift, rest = m & ((1u << shift) - 1);
+  if (rest > half || (rest == half && (v & 1))) v++;
+  return sign | (uint16_t)v;
+}
+
+float nm__bf16_to_f32(uint16_t h) {
+  uint32_t u = (uint32_t)h << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+uint16_t nm__f32_to_bf16(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
+  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static uint16_t u16_at(const uint8_t *b) { return (uint16_t)(b[0] | b[1] << 8); }
+static float half_at(const uint8_t *b) { return nm__half_to_f32(u16_at(b)); }
+static void put_half(uint8_t *b, float f) {
+  uint16_t h = nm__f32_to_half(f);
+  b[0] = (uint8_t)h;
+  b[1] = (uint8_t)(h >> 8);
+}
+
+/* ---- plain types ----------------------------------------------------- */
+
+static void f32_out(float *o, const void *b, int64_t n) { memcpy(o, b, (size_t)n * 4); }
+static void f32_in(void *b, const float *x, int64_t n) { memcpy(b, x, (size_t)n * 4); }
+static void f16_out(float *o, const void *b, int64_t n) {
+  for (int64_t i = 0; i < n; i++) o[i] = half_at((const uint8_t *)b + 2 * i);
+}
+static void f16_in(void *b, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) put_half((uint8_t *)b + 2 * i, x[i]);
+}
+static void bf16_out(float *o, const void *b, int64_t n) {
+  for (int64_t i = 0; i < n; i++) o[i] = nm__bf16_to_f32(u16_at((const uint8_t *)b + 2 * i));
+}
+static void bf16_in(void *b, const float *x, int64_t n) {
+  uint8_t *p = b;
+  for (int64_t i = 0; i < n; i++) {
+    uint16_t h = nm__f32_to_bf16(x[i]);
+    p[2 * i] = (uint8_t)h;
+    p[2 * i + 1] = (uint8_t)(h >> 8);
+  }
+}
+
+/* ---- blocks of 32: [d: half][quants] ---------------------------------- */
+
+static void q8_0_out(float *o, const void *b, int64_t n) {
+  const uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 34, o += 32) {
+    float d = half_at(p);
+    for (int i = 0; i < 32; i++) o[i] = (float)(int8_t)p[2 + i] * d;
+  }
+}
+
+static void q4_0_out(float *o, const void *b, int64_t n) {
+  const uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 18, o += 32) {
+    float d = half_at(p);
+    for (int i = 0; i < 16; i++) {
+      o[i] = (float)((p[2 + i] & 15) - 8) * d;
+      o[i + 16] = (float)((p[2 + i] >> 4) - 8) * d;
+    }
+  }
+}
+
+/* The fifth bit of element i is bit i of the word at byte 2. */
+static void q5_0_out(float *o, const void *b, int64_t n) {
+  const uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 22, o += 32) {
+    float d = half_at(p);
+    uint32_t high = (uint32_t)u16_at(p + 2) | (uint32_t)u16_at(p + 4) << 16;
+    for (int i = 0; i < 16; i++) {
+      int lo = (p[6 + i] & 15) | (int)(high >> i & 1) << 4;
+      int hi = (p[6 + i] >> 4) | (int)(high >> (i + 16) & 1) << 4;
+      o[i] = (float)(lo - 16) * d;
+      o[i + 16] = (float)(hi - 16) * d;
+    }
+  }
+}
+
+static int nearest_int(float x) {          /* ties away from zero */
+  return (int)(x < 0 ? x - 0.5f : x + 0.5f);
+}
+
+static void q8_0_in(void *b, const float *x, int64_t n) {
+  uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 34, x += 32) {
+    float top = 0;
+    for (int i = 0; i < 32; i++) top = top > (x[i] < 0 ? -x[i] : x[i]) ? top : (x[i] < 0 ? -x[i] : x[i]);
+    float d = top / 127.0f, inv = d ? 1.0f / d : 0.0f;
+    put_half(p, d);
+    for (int i = 0; i < 32; i++) p[2 + i] = (uint8_t)(int8_t)nearest_int(x[i] * inv);
+  }
+}
+
+/* The entry of largest magnitude, with its sign, decides the scale: d = it / -(2^(bits-1)). */
+static float signed_top(const float *x) {
+  float top = 0, abs_top = 0;
+  for (int i = 0; i < 32; i++) {
+    float a = x[i] < 0 ? -x[i] : x[i];
+    if (a > abs_top) { abs_top = a; top = x[i]; }
+  }
+  return top;
+}
+
+static int quant_at(float x, float inv, int zero) {
+  int q = (int)(x * inv + (float)zero + 0.5f);
+  return q < 0 ? 0 : q > 2 * zero - 1 ? 2 * zero - 1 : q;
+}
+
+static void q4_0_in(void *b, const float *x, int64_t n) {
+  uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 18, x += 32) {
+    float d = signed_top(x) / -8.0f, inv = d ? 1.0f / d : 0.0f;
+    put_half(p, d);
+    for (int i = 0; i < 16; i++)
+      p[2 + i] = (uint8_t)(quant_at(x[i], inv, 8) | quant_at(x[i + 16], inv, 8) << 4);
+  }
+}
+
+static void q5_0_in(void *b, const float *x, int64_t n) {
+  uint8_t *p = b;
+  for (; n > 0; n -= 32, p += 22, x += 32) {
+    float d = signed_top(x) / -16.0f, inv = d ? 1.0f / d : 0.0f;
+    uint32_t high = 0;
+    put_half(p, d);
+    for (int i = 0; i < 16; i++) {
+      int lo = quant_at(x[i], inv, 16), hi = quant_at(x[i + 16], inv, 16);
+      p[6 + i] = (uint8_t)((lo & 15) | (hi & 15) << 4);
+      high |= (uint32_t)(lo >> 4) << i | (uint32_t)(hi >> 4) << (i + 16);
+    }
+    for (int i = 0; i < 4; i++) p[2 + i] = (uint8_t)(high >> (8 * i));
+  }
+}
+
+/* ---- the table ------------------------------------------------------- */
+
+#define GONE(n, why) [n] = {NULL, why, 0, 0, NULL, NULL}
+static const struct nm__dtype_info table[NM__DTYPE_END] = {
+    [NM__F32] = {"F32", NULL, 1, 4, f32_out, f32_in},
+    [NM__F16] = {"F16", NULL, 1, 2, f16_out, f16_in},
+    [NM__BF16] = {"BF16", NULL, 1, 2, bf16_out, bf16_in},
+    [NM__Q8_0] = {"Q8_0", NULL, 32, 34, q8_0_out, q8_0_in},
+    [NM__Q4_0] = {"Q4_0", NULL, 32, 18, q4_0_out, q4_0_in},
+    [NM__Q5_0] = {"Q5_0", NULL, 32, 22, q5_0_out, q5_0_in},
+    [NM__Q4_1] = {"Q4_1", NULL, 32, 20, NULL, NULL},
+    [NM__Q5_1] = {"Q5_1", NULL, 32, 24, NULL, NULL},
+    [9] = {"Q8_1", NULL, 32, 36, NULL, NULL},
+    [10] = {"Q2_K", NULL, 256, 84, NULL, NULL},
+    [11] = {"Q3_K", NULL, 256, 110, NULL, NULL},
+    [12] = {"Q4_K", NULL, 256, 144, NULL, NULL},
+    [13] = {"Q5_K", NULL, 256, 176, NULL, NULL},
+    [14] = {"Q6_K", NULL, 256, 210, NULL, NULL},
+    [15] = {"Q8_K", NULL, 256, 292, NULL, NULL},
+    [16] = {"IQ2_XXS", NULL, 256, 66, NULL, NULL},
+    [17] = {"IQ2_XS", NULL, 256, 74, NULL, NULL},
+    [18] = {"IQ3_XXS", NULL, 256, 98, NULL, NULL},
+    [19] = {"IQ1_S", NULL, 256, 50, NULL, NULL},
+    [20] = {"IQ4_NL", NULL, 32, 18, NULL, NULL},
+    [21] = {"IQ3_S", NULL, 256, 110, NULL, NULL},
+    [22] = {"IQ2_S", NULL, 256, 82, NULL, NULL},
+    [23] = {"IQ4_XS", NULL, 256, 136, NULL, NULL},
+    [NM__I8] = {"I8", NULL, 1, 1, NULL, NULL},
+    [NM__I16] = {"I16", NULL, 1, 2, NULL, NULL},
+    [NM__I32] = {"I32", NULL, 1, 4, NULL, NULL},
+    [NM__I64] = {"I64", NULL, 1, 8, NULL, NULL},
+    [NM__F64] = {"F64", NULL, 1, 8, NULL, NULL},
+    [29] = {"IQ1_M", NULL, 256, 56, NULL, NULL},
+    [34] = {"TQ1_0", NULL, 256, 54, NULL, NULL},
+    [35] = {"TQ2_0", NULL, 256, 66, NULL, NULL},
+    [39] = {"MXFP4", NULL, 32, 17, NULL, NULL},
+    [40] = {"NVFP4", NULL, 64, 36, NULL, NULL},
+    [41] = {"Q1_0", NULL, 128, 18, NULL, NULL},
+    [42] = {"Q2_0", NULL, 64, 18, NULL, NULL},
+    GONE(4, "Q4_2 was removed from the format"),
+    GONE(5, "Q4_3 was removed from the format"),
+    GONE(31, "Q4_0_4_4 was removed from the format"),
+    GONE(32, "Q4_0_4_8 was removed from the format"),
+    GONE(33, "Q4_0_8_8 was removed from the format"),
+    GONE(36, "IQ4_NL_4_4 was removed from the format"),
+    GONE(37, "IQ4_NL_4_8 was removed from the format"),
+    GONE(38, "IQ4_NL_8_8 was removed from the format"),
+};
+
+const struct nm__dtype_info *nm__dtype(uint32_t type) {
+  if (type >= NM__DTYPE_END || (!table[type].name && !table[type].removed)) return NULL;
+  return &table[type];
+}
+
+int nm__dtype_by_name(const char *name) {
+  for (int i = 0; i < NM__DTYPE_END; i++)
+    if (table[i].name && !strcasecmp(table[i].name, name)) return i;
+  return -1;
+}

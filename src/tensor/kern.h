@@ -1,0 +1,51 @@
+/* kern.h - the kernels: everything that touches many floats, once per
+ * instruction set, all with the same bits.
+ *
+ * The f32 formula (docs/numerics.md): an element of a product is
+ *
+ *     lane l = 0..15:  a[l] = fma(x[16 s + l], w[16 s + l], a[l]),  s ascending
+ *     sum = tree(a):   8 pairs (l, l+8), 4 pairs (l, l+4), 2 pairs, 1 pair
+ *
+ * with x and w continued by zeros. It depends on nothing else: not on how many
+ * rows or columns are computed together, nor on threads or instruction set.
+ * kern_body.h is written once over a 16-lane vector and compiled three times. */
+#ifndef NM_TENSOR_KERN_H
+#define NM_TENSOR_KERN_H
+
+#include "tensor/dtype.h"
+
+enum nm__act { NM__ACT_SILU, NM__ACT_GELU_TANH };
+
+struct nm__kern {
+  const char *name;                /* "portable", "avx2", "avx512" */
+  bool (*usable)(void);
+  int lanes;                       /* floats in one register */
+  /* n times twelve register-only fused multiply-adds: what the peak is measured with. */
+  float (*fma_peak)(int64_t n);
+  /* c[i][j] = x[i] . w[j], i < m, j < n, over k; strides in floats. */
+  void (*gemm)(float *c, size_t ldc, const float *x, size_t ldx, int m, const float *w,
+               size_t ldw, int n, int k);
+  void (*add)(float *y, const float *a, const float *b, int64_t n);
+  /* y += s * v */
+  void (*axpy)(float *y, float s, const float *v, int64_t n);
+  void (*mul)(float *y, float s, const float *v, int64_t n);             /* y = s * v */
+  float (*dot)(const float *a, const float *b, int64_t n);               /* the f32 formula */
+  void (*rmsnorm)(float *y, const float *x, const float *w, int d, float eps);
+  void (*layernorm)(float *y, const float *x, const float *w, const float *b, int d, float eps);
+  void (*softmax)(float *s, int n);                                      /* in place */
+  void (*act)(float *y, const float *x, int64_t n, enum nm__act kind);
+  void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
+  /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */
+  void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
+  /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32 */
+  void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
+};
+
+/* Best one this machine can run; NULL name: the best. NULL when the name is not
+ * known or not usable here. */
+const struct nm__kern *nm__kern_find(const char *name);
+extern const struct nm__kern nm__kern_portable, nm__kern_avx2, nm__kern_avx512;
+/* i = 0, 1, ...: all of them, best last; NULL after the end. */
+const struct nm__kern *nm__kern_at(int i);
+
+#endif
