@@ -1,5 +1,7 @@
 # noema - `make` builds, `make demo` shows, `make check` tests. See README.md.
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 BUILD   ?= build
 OPT     ?= -O2
 WARN    := -Wall -Wextra $(WERROR)
@@ -16,22 +18,23 @@ LIBOBJ  := $(LIBSRC:%.c=$(BUILD)/%.o)
 CLIOBJ  := $(CLISRC:%.c=$(BUILD)/%.o)
 
 # Instruction sets are flags of single files; everything else is plain x86-64.
-$(BUILD)/src/tensor/kern_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
-$(BUILD)/src/tensor/kern_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(BUILD)/src/tensor/kern_portable.o: CFLAGS += -O3
+$(BUILD)/src/tensor/kern_avx2.o:   CFLAGS += -O3 -mavx2 -mfma -mf16c
+$(BUILD)/src/tensor/kern_avx512.o: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 
 all: $(BUILD)/noema
 
 $(BUILD)/libnoema.a: $(LIBOBJ)
 	@rm -f $@ && ar rcs $@ $^
 $(BUILD)/noema: $(CLIOBJ) $(BUILD)/libnoema.a
-	$(CC) $(SAN) -o $@ $^ $(LDLIBS)
+	@echo "  link $@"; $(CC) $(SAN) -o $@ $^ $(LDLIBS)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	@echo "  cc $<"; $(CC) $(CFLAGS) -c -o $@ $<
 
 # Each tests/unit/X_test.c is one program (cmocka).
 $(BUILD)/tests/unit/%_test: $(BUILD)/tests/unit/%_test.o $(BUILD)/libnoema.a
-	$(CC) $(SAN) -o $@ $^ -lcmocka -llinear $(LDLIBS)
+	@echo "  link $@"; $(CC) $(SAN) -o $@ $^ -lcmocka -llinear $(LDLIBS)
 unit: $(UNIT:%.c=$(BUILD)/%)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -178,12 +178,17 @@ int nm_run_sites(const nm_model *m, const nm_tap *taps, int n_taps, nm_site **ou
 /* Every site of the model; layer -1 where there is only one. Free with nm_free. */
 int nm_sites(const nm_model *m, nm_site **out, int *n);
 
+/* Natural log of the softmax of V logits, summed in double in a fixed order. */
+void nm_log_softmax(const float *logits, int V, double *out);
+double nm_exp(double x);                 /* noema's own: the same bits everywhere */
+double nm_log(double x);
+
 /* ---- labelled data --------------------------------------------------- */
 
 /* Texts out of CSV, TSV, JSON, JSONL, BIG-bench JSON or STSA lines, recognised by content. */
-typedef struct nm_texts { size_t n; char **text; } nm_texts;
-/* One text a row (column `col`, NULL: the text column by name or content). A JSONL row may
- * instead hold "ids": [...]; then text is NULL and ids are set. */
+typedef struct nm_texts { size_t n; char **text; nm_seq *seq; } nm_texts;
+/* One text a row (column `col`, NULL: the text column by name or content); or, in JSONL rows
+ * that hold "ids": [...], token ids: then `seq` is set and `text` is NULL. */
 int nm_texts_load(const char *path, const char *col, nm_texts *out, nm_err *err);
 void nm_texts_free(nm_texts *t);
 
@@ -194,12 +199,14 @@ typedef struct nm_acts_opts {
   const char *out;                 /* F.npy or a folder */
   nm_edits *edits;
   bool share_prefix, dry_run;
+  bool squeeze;                    /* F.npy without the axis of sites (one site only) */
   const nm_progress *progress;
-  const char *key;                 /* all that can change a bit; a folder of another key is refused */
 } nm_acts_opts;
-/* A folder gets shards (act-00000.npy: [rows, width] float32, one site width a shard) and
- * index.jsonl (a line a sequence and site), streamed; a run that was cut off goes on where
- * it stopped. F.npy: [sites, D] for one position, [sites, positions, D] for several. */
+/* F.npy: [sites, D] for one position, [sites, positions, D] for several; with several
+ * sequences [sequences, sites, D]. A folder gets SITE.00000.npy, ... ([rows, width] float32) and
+ * index.jsonl: a header, then a line a sequence with its shard, first row and positions. It is
+ * streamed; a run that was cut off goes on where it stopped, and a folder that holds another
+ * run (model, edits, sites, positions, texts) is refused. */
 int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need,
             nm_err *err);
 
@@ -249,7 +256,11 @@ typedef struct nm_depth_curve {
   int peak, jump, converge, literal;  /* layers; -1: none */
   double jump_lo, jump_hi, converge_lo, converge_hi;    /* 95 % over repeats */
   bool above_words, shuffled_ok;   /* verdicts: see docs/verbs/depth.md */
-  struct { int layer, n; double yes_before, yes_plus, yes_minus; bool moved, can; } causal;
+  /* Adding the probe's direction to the residual stream where the answer is read: mean log-odds
+   * of yes over no, without, with + and with - of it; `random`: the largest |difference| that
+   * random directions of the same length make. n 0: could not be tested. */
+  struct { char site[64]; int n; double before, plus, minus, random; bool moved; } causal;
+  char *vector, *edit;             /* files: the direction, and an edit that adds it; or NULL */
 } nm_depth_curve;
 typedef struct nm_depth_result {
   char *dir;
@@ -289,6 +300,9 @@ void nm_runs_free(nm_run_record *r, size_t n);
 
 /* The hand-wired transformer of docs/planted.md: known concepts at known layers. */
 int nm_write_planted(const char *path, nm_err *err);
+/* Sentences for its concept 'A' or 'B' as TSV (text, label, set): n_sets sets of eight that
+ * differ only in the words the concepts are made of. */
+int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
  * "tiny") and type ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_0"), for measuring. */
 int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,

@@ -49,6 +49,9 @@ struct nm__gguf {
   size_t n_kv, n_tensors;
   struct nm__gguf_kv *kv;
   struct nm__gguf_tensor *tensors;
+  bool mapped;                     /* the map is ours to close (nm__gguf_open) */
+  uint32_t *slots;                 /* hash table of tensor names: index + 1, 0 is free */
+  size_t n_slots;                  /* a power of two */
 };
 
 int nm__gguf_open(const char *path, struct nm__gguf **out, nm_err *err);
@@ -88,7 +91,8 @@ void nm__gguf_put_i32(struct nm__gguf_writer *w, const char *key, int32_t v);
 void nm__gguf_put_f32(struct nm__gguf_writer *w, const char *key, float v);
 void nm__gguf_put_bool(struct nm__gguf_writer *w, const char *key, bool v);
 void nm__gguf_put_string(struct nm__gguf_writer *w, const char *key, const char *v);
-void nm__gguf_put_strings(struct nm__gguf_writer *w, const char *key, const char *const *v, size_t n);
+void nm__gguf_put_strings(struct nm__gguf_writer *w, const char *key, const char *const *v,
+                          size_t n);
 void nm__gguf_put_f32s(struct nm__gguf_writer *w, const char *key, const float *v, size_t n);
 void nm__gguf_put_i32s(struct nm__gguf_writer *w, const char *key, const int32_t *v, size_t n);
 void nm__gguf_announce(struct nm__gguf_writer *w, const char *name, uint32_t type, int n_dims,

@@ -4,7 +4,8 @@
 
 #include "core/core.h"
 
-struct nm__npy { int n_dims; int64_t ne[4]; int64_t n; float *data; };   /* C order, ne[0] slowest */
+/* C order, ne[0] slowest. */
+struct nm__npy { int n_dims; int64_t ne[4]; int64_t n; float *data; };
 
 int nm__npy_read(const char *path, struct nm__npy *out, nm_err *err);
 int nm__npy_parse(const char *name, const void *bytes, size_t n, struct nm__npy *out, nm_err *err);

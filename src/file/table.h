@@ -19,10 +19,12 @@ struct nm__table {
   char **cols;                     /* n_cols names */
   char **cells;                    /* [n_rows][n_cols]; NULL where the row lacks the field */
   size_t *line;                    /* first line of each row in the file, from 1 (0: not known) */
+  char *text;                      /* where the cells' bytes stand */
 };
 
 int nm__table_read(const char *path, struct nm__table *t, nm_err *err);
-int nm__table_parse(const char *name, const void *bytes, size_t n, struct nm__table *t, nm_err *err);
+int nm__table_parse(const char *name, const void *bytes, size_t n, struct nm__table *t,
+                    nm_err *err);
 void nm__table_done(struct nm__table *t);
 const char *nm__table_form_name(enum nm__table_form f);
 int nm__table_col(const struct nm__table *t, const char *name);      /* -1: none */

@@ -1,0 +1,81 @@
+/* cli.h - one table per verb makes the parser, --help, the man page and the
+ * completion. Verbs are thin: they read options and call noema.h. */
+#ifndef NM_CLI_H
+#define NM_CLI_H
+
+#include "noema.h"
+
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST };
+
+struct cli_opt {
+  const char *name;                /* "--at", or with a letter: "-p, --prompt" */
+  enum cli_kind kind;
+  const char *arg;                 /* what the value is called in the help */
+  const char *help;
+};
+
+enum { CLI_MAX_OPTS = 32, CLI_MAX_LIST = 16, CLI_MAX_POS = 4 };
+
+struct cli {
+  const struct cli_verb *verb;
+  const char *text[CLI_MAX_OPTS];  /* by index in the verb's table; NULL: not given */
+  const char *list[CLI_MAX_LIST]; int n_list;      /* the verb's one CLI_LIST option */
+  long long num[CLI_MAX_OPTS];
+  double real[CLI_MAX_OPTS];
+  const char *pos[CLI_MAX_POS]; int n_pos;
+  char command[2048];              /* as typed */
+};
+
+struct cli_verb {
+  const char *name, *summary, *usage, *about, *example;
+  const struct cli_opt *opts;      /* ends with name NULL */
+  int (*run)(struct cli *c);       /* exit code */
+};
+extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
+    cli_runs, cli_world, cli_bench;
+
+/* By option name without dashes ("at"): the value or NULL / fallback / false. */
+const char *cli_text(const struct cli *c, const char *name);
+long long cli_int(const struct cli *c, const char *name, long long absent);
+double cli_real(const struct cli *c, const char *name, double absent);
+bool cli_flag(const struct cli *c, const char *name);
+
+/* Prints "noema VERB: SENTENCE" to stderr; returns the exit code. */
+int cli_fail(const struct cli *c, const nm_err *err);
+int cli_usage(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Progress on stderr with rate and ETA; asks to stop after Ctrl-C. */
+extern nm_progress cli_progress;
+void cli_progress_end(void);
+void cli_catch_interrupt(void);
+
+/* Model, engine, edits and input sequences that several verbs share. */
+struct cli_input {
+  nm_model *m;
+  nm_engine *e;
+  nm_edits *edits;
+  nm_seq *seqs; size_t n;
+  char **texts;                    /* NULL where ids were given */
+};
+#define CLI_RUN_OPTS \
+  {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"}, \
+  {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
+  {"--chunk", CLI_INT, "N", "most positions of a text at once (default 512)"}, \
+  {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
+  {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
+  {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
+  {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
+#define CLI_INPUT_OPTS \
+  {"--ids", CLI_TEXT, "\"1 2 3\"", "token ids"}, \
+  {"-p, --prompt", CLI_TEXT, "TEXT", "one text"}, \
+  {"--data", CLI_TEXT, "FILE", "one text a row: JSONL, JSON, CSV, TSV; or JSONL with \"ids\""}, \
+  {"--column", CLI_TEXT, "NAME", "the column of --data that holds the text"}, \
+  {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"}
+/* The model and engine; then the input. Exit code, 0 when all went well. */
+int cli_open(struct cli *c, struct cli_input *in);
+int cli_read_input(struct cli *c, struct cli_input *in);
+void cli_close(struct cli_input *in);
+void cli_tell_edits(const struct cli_input *in);
+void cli_print_memory(const nm_memory *m);
+
+#endif

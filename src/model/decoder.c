@@ -1,0 +1,184 @@
+/* decoder.c - the one forward pass. The block is read off the architecture row;
+ * every intermediate passes through site(), where taps read and edits change it.
+ *
+ *   x ── resid_pre ─┬─ norm ─ q k v ─ rope ─ attention ─ o ─ attn_out ─(+)─ resid_mid ─┐
+ *                   └─────────────────────────────────────────────────────┘            │
+ *     ┌────────────────────────────────────────────────────────────────────────────────┘
+ *     ├─ mlp_norm ─ gate, up ─ act ─ down ─ mlp_out ─(+)─ resid_post ─> next block
+ *     └───────────────────────────────────────────────┘
+ *
+ * Arena: the residual stream lives in two buffers that blocks hand back and forth;
+ * everything a block makes besides is released when it ends. */
+#include "model/model.h"
+
+#include <string.h>
+
+static bool ok(const struct nm__forward *f) { return !f->ops->err.status; }
+
+static void site_rows(struct nm__forward *f, int site, int layer, struct nm__t *t, const int32_t *rows) {
+  const struct nm__visitor *v = f->vis;
+  if (!v || !ok(f) || f->ops->mode == NM__MEASURE) return;
+  if (v->wants(v->arg, site, layer)) v->visit(v->arg, site, layer, t, rows);
+}
+
+static void site(struct nm__forward *f, int s, int layer, struct nm__t *t) {
+  site_rows(f, s, layer, t, NULL);
+}
+
+/* ---- ops with this model's facts --------------------------------------- */
+
+static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w, struct nm__w bias) {
+  return nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = x, .w = w, .bias = bias});
+}
+
+static struct nm__t add(struct nm__forward *f, struct nm__t x, struct nm__t y) {
+  return nm__op(f->ops, NM__OP_ADD, &(struct nm__op_args){.x = x, .y = y});
+}
+
+static struct nm__t norm(struct nm__forward *f, struct nm__t x, struct nm__w w, struct nm__w b) {
+  return nm__op(f->ops, f->m->arch->layernorm ? NM__OP_LAYERNORM : NM__OP_RMSNORM,
+                &(struct nm__op_args){.x = x, .w = w, .bias = b, .eps = f->m->eps});
+}
+
+/* q or k of all heads: product, Hugging Face order, raw site, rotation, site. */
+static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, struct nm__w w, struct nm__w b,
+                               const float *rope, int raw, int cooked) {
+  const nm_model *m = f->m;
+  struct nm__t t = matmul(f, h, w, b);
+  struct nm__op_args a = {.x = t, .head_dim = m->hd, .rope = rope, .rope_n = m->n_rot,
+                          .rope_pair = m->arch->permuted ? m->hd / 2 : m->n_rot / 2};
+  if (m->arch->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
+  site(f, raw, il, &t);
+  if (m->n_rot) t = nm__op(f->ops, NM__OP_ROPE, &a);
+  site(f, cooked, il, &t);
+  return t;
+}
+
+struct hook { struct nm__forward *f; int layer; bool scores, pattern; };
+
+static void attention_row(void *arg, bool after, int row, int head, float *v, int n) {
+  struct hook *h = arg;
+  if (after ? !h->pattern : !h->scores) return;
+  h->f->vis->visit_row(h->f->vis->arg, after ? NM__S_PATTERN : NM__S_SCORES, h->layer, row, head, v, n);
+}
+
+static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, struct nm__t k, struct nm__t v) {
+  const nm_model *m = f->m;
+  const struct nm__visitor *vis = f->ops->mode == NM__MEASURE ? NULL : f->vis;
+  struct hook h = {f, il, vis && vis->wants(vis->arg, NM__S_SCORES, il),
+                   vis && vis->wants(vis->arg, NM__S_PATTERN, il)};
+  struct nm__attn_hook hook = {attention_row, &h};
+  struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = il, .spans = f->spans,
+                          .n_spans = f->n_spans};
+  nm__op(f->ops, NM__OP_KV_APPEND, &a);
+  a = (struct nm__op_args){.x = q, .kv = f->kv, .layer = il, .spans = f->spans, .n_spans = f->n_spans,
+                           .n_head = m->H, .n_kv = m->K, .head_dim = m->hd, .max_keys = f->max_keys,
+                           .scale = 1.0f / __builtin_sqrtf((float)m->hd),
+                           .hook = h.scores || h.pattern ? &hook : NULL};
+  struct nm__t z = nm__op(f->ops, NM__OP_ATTENTION, &a);
+  if (h.scores) site(f, NM__S_SCORES, il, &z);         /* their rows have all been seen: hand on */
+  if (h.pattern) site(f, NM__S_PATTERN, il, &z);
+  return z;
+}
+
+/* ---- one block ------------------------------------------------------------ */
+
+static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x, const float *rope) {
+  const struct nm__layer *l = &f->m->layer[il];
+  struct nm__t h = norm(f, x, l->attn_norm, l->attn_norm_b);
+  site(f, NM__S_ATTN_NORM, il, &h);
+  struct nm__t q = head_input(f, il, h, l->q, l->q_b, rope, NM__S_Q_RAW, NM__S_Q);
+  struct nm__t k = head_input(f, il, h, l->k, l->k_b, rope, NM__S_K_RAW, NM__S_K);
+  struct nm__t v = matmul(f, h, l->v, l->v_b);
+  site(f, NM__S_V, il, &v);
+  struct nm__t z = attention(f, il, q, k, v);
+  site(f, NM__S_HEAD, il, &z);
+  struct nm__t o = matmul(f, z, l->o, l->o_b);
+  site(f, NM__S_ATTN_OUT, il, &o);
+  return add(f, x, o);
+}
+
+static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t x, struct nm__t h) {
+  const struct nm__layer *l = &f->m->layer[il];
+  struct nm__t gate = {0};
+  if (f->m->arch->gated) {
+    gate = matmul(f, h, l->gate, l->gate_b);
+    site(f, NM__S_GATE, il, &gate);
+  }
+  struct nm__t up = matmul(f, h, l->up, l->up_b);
+  site(f, NM__S_UP, il, &up);
+  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = f->m->arch->act};
+  if (gate.rows) a.y = up;
+  struct nm__t act = nm__op(f->ops, gate.rows ? NM__OP_ACT_MUL : NM__OP_ACT, &a);
+  site(f, NM__S_ACT, il, &act);
+  struct nm__t o = matmul(f, act, l->down, l->down_b);
+  site(f, NM__S_MLP_OUT, il, &o);
+  return add(f, x, o);
+}
+
+/* Runs block il on x in place of the residual stream's buffer `keep`. */
+static void block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
+  size_t mark = f->ops->arena.used;
+  bool last = il == f->last_layer;
+  site(f, NM__S_RESID_PRE, il, x);
+  struct nm__t mid = attention_half(f, il, *x, rope);
+  site(f, NM__S_RESID_MID, il, &mid);
+  struct nm__t h = norm(f, mid, f->m->layer[il].mlp_norm, f->m->layer[il].mlp_norm_b);
+  site(f, NM__S_MLP_NORM, il, &h);
+  if (!(last && f->stop_before_mlp)) {
+    struct nm__t post = mlp_half(f, il, mid, h);
+    site(f, NM__S_RESID_POST, il, &post);
+    if (ok(f) && f->ops->mode != NM__MEASURE)
+      memcpy(x->d, post.d, sizeof(float) * (size_t)(x->rows * x->cols));
+  }
+  if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
+}
+
+/* ---- trunk ------------------------------------------------------------------ */
+
+static struct nm__t embed(struct nm__forward *f) {
+  struct nm__op_args a = {.w = f->m->embd, .ids = f->ids, .n_ids = f->T};
+  struct nm__t x = nm__op(f->ops, NM__OP_EMBED, &a);
+  if (!f->m->arch->learned_pos) return x;
+  int32_t *pos = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
+  if (pos && f->ops->mode != NM__MEASURE)
+    for (int s = 0; s < f->n_spans; s++)
+      for (int i = 0; i < f->spans[s].n; i++) pos[f->spans[s].row0 + i] = f->spans[s].first + i;
+  a = (struct nm__op_args){.w = f->m->pos, .ids = pos, .n_ids = f->T};
+  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+}
+
+enum { HEAD_ROWS = 32 };           /* rows of logits that exist at once */
+
+static void head(struct nm__forward *f, struct nm__t x) {
+  for (int i = 0; i < f->n_head_rows && ok(f); i += HEAD_ROWS) {
+    size_t mark = f->ops->arena.used;
+    int n = f->n_head_rows - i < HEAD_ROWS ? f->n_head_rows - i : HEAD_ROWS;
+    struct nm__op_args a = {.x = x, .ids = f->head_rows + i, .n_ids = n};
+    struct nm__t h = nm__op(f->ops, NM__OP_GATHER, &a);
+    h = norm(f, h, f->m->out_norm, f->m->out_norm_b);
+    site_rows(f, NM__S_FINAL_NORM, -1, &h, f->head_rows + i);
+    if (f->head) {
+      struct nm__t z = matmul(f, h, f->m->output, (struct nm__w){0});
+      site_rows(f, NM__S_LOGITS, -1, &z, f->head_rows + i);
+    }
+    if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
+    if (f->ops->mode == NM__MEASURE) break;
+  }
+}
+
+int nm__forward(struct nm__forward *f) {
+  struct nm__ops *o = f->ops;
+  o->arena.used = 0;
+  float *rope = NULL;
+  if (f->m->n_rot) {
+    rope = nm__arena_take(&o->arena, sizeof(float) * (size_t)f->T * (size_t)f->m->n_rot);
+    if (!rope) return nm__fail(&o->err, NM_EMEMORY, "the arena is too small for rotary angles");
+    if (o->mode != NM__MEASURE) nm__rope_table(f->m, f->spans, f->n_spans, rope);
+  }
+  struct nm__t x = embed(f);
+  site(f, NM__S_EMBED, -1, &x);
+  for (int il = 0; il <= f->last_layer && ok(f); il++) block(f, il, &x, rope);
+  if (f->n_head_rows && ok(f)) head(f, x);
+  return o->err.status;
+}

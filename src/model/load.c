@@ -1,0 +1,342 @@
+/* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
+ * bound where they lie in the map, their shapes checked against the sizes. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- metadata -------------------------------------------------------- */
+
+static int size_key(const nm_model *m, const char *name, long long absent, int *out, nm_err *err) {
+  char k[96];
+  uint64_t v;
+  snprintf(k, sizeof k, "%s.%s", m->arch->name, name);
+  const struct nm__gguf_kv *kv = nm__gguf_find(m->g, k);
+  if (!kv && absent > 0) {
+    *out = (int)absent;
+    return NM_OK;
+  }
+  int64_t first;
+  if (kv && kv->type == NM__GGUF_ARRAY) {      /* one entry per block: must all be equal here */
+    if (!nm__gguf_int_at(kv, 0, &first) || first <= 0)
+      return nm__fail(err, NM_EFORMAT, "%s: key %s: must hold positive integers", m->path, k);
+    for (uint64_t i = 1; i < kv->n; i++) {
+      int64_t x;
+      if (!nm__gguf_int_at(kv, i, &x) || x != first)
+        return nm__fail(err, NM_EFORMAT, "%s: key %s: differs from block to block, which is not "
+                        "supported for %s", m->path, k, m->arch->name);
+    }
+    v = (uint64_t)first;
+  } else {
+    int st = nm__gguf_uint(m->g, k, &v, err);
+    if (st) return st;
+  }
+  if (v == 0 || v > 1 << 24)
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %llu is not a usable size", m->path, k,
+                    (unsigned long long)v);
+  *out = (int)v;
+  return NM_OK;
+}
+
+static int sizes(nm_model *m, nm_err *err) {
+  int st, vd;
+  if ((st = size_key(m, "block_count", 0, &m->L, err))) return st;
+  if ((st = size_key(m, "embedding_length", 0, &m->D, err))) return st;
+  if ((st = size_key(m, "feed_forward_length", 0, &m->F, err))) return st;
+  if ((st = size_key(m, "attention.head_count", 0, &m->H, err))) return st;
+  if ((st = size_key(m, "attention.head_count_kv", m->H, &m->K, err))) return st;
+  if ((st = size_key(m, "context_length", 0, &m->n_ctx, err))) return st;
+  if ((st = size_key(m, "attention.key_length", m->D / m->H ? m->D / m->H : 1, &m->hd, err))) return st;
+  if ((st = size_key(m, "attention.value_length", m->hd, &vd, err))) return st;
+  if (m->H % m->K || vd != m->hd || m->hd % 2 || m->hd > 1024)
+    return nm__fail(err, NM_EFORMAT, "%s: %d heads, %d kv heads, key length %d, value length %d do not "
+                    "fit together", m->path, m->H, m->K, m->hd, vd);
+  if (m->L > 1 << 12 || (size_t)m->L > m->g->n_tensors)
+    return nm__fail(err, NM_EFORMAT, "%s: %d blocks are announced but the file has %zu tensors",
+                    m->path, m->L, m->g->n_tensors);
+  char k[96];
+  double eps;
+  snprintf(k, sizeof k, "%s.%s", m->arch->name, m->arch->eps_key);
+  if ((st = nm__gguf_float(m->g, k, &eps, err))) return st;
+  if (!(eps >= 0 && eps < 1)) return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not usable", m->path, k, eps);
+  m->eps = (float)eps;
+  return NM_OK;
+}
+
+/* A key that changes the result and that this family's row does not carry out. */
+static int refuse_unknown(nm_model *m, nm_err *err) {
+  static const char *const keys[] = {"expert_count", "attention.sliding_window", "attn_logit_softcapping",
+                                     "final_logit_softcapping", "logit_scale", "embedding_scale",
+                                     "residual_scale", "attention.scale"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    char k[96];
+    double v = 0;
+    snprintf(k, sizeof k, "%s.%s", m->arch->name, keys[i]);
+    const struct nm__gguf_kv *kv = nm__gguf_find(m->g, k);
+    if (kv && nm__gguf_float_at(kv, 0, &v) && v != 0)
+      return nm__fail(err, NM_EFORMAT, "%s: key %s = %g is not supported yet; running without it "
+                      "would give wrong results", m->path, k, v);
+  }
+  return NM_OK;
+}
+
+/* ---- tensors --------------------------------------------------------- */
+
+static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must, struct nm__w *out,
+                nm_err *err) {
+  *out = (struct nm__w){0};
+  const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
+  if (!t && !must) return NM_OK;
+  if (!t) return nm__fail(err, NM_EFORMAT, "%s: tensor %s is missing", m->path, name);
+  if (rows < 0) rows = t->ne[1];
+  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
+    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
+                    "[%lld, %lld]", m->path, name, (long long)t->ne[0], (long long)t->ne[1],
+                    (long long)t->ne[2], (long long)t->ne[3], (long long)cols, (long long)rows);
+  const struct nm__dtype_info *d = nm__dtype(t->type);
+  if (!d->to_f32 || (rows == 1 && d->block != 1))
+    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is stored as %s, which cannot be computed on %s",
+                    m->path, name, d->name,
+                    d->to_f32 ? "for a vector" : "yet (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)");
+  *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
+  return NM_OK;
+}
+
+/* blk.N.STEM.weight and, where the file has one, .bias */
+static int bind_pair(nm_model *m, int il, const char *stem, int64_t rows, int64_t cols, bool must_b,
+                     struct nm__w *w, struct nm__w *b, nm_err *err) {
+  char name[96];
+  snprintf(name, sizeof name, "blk.%d.%s.weight", il, stem);
+  int st = bind(m, name, rows, cols, true, w, err);
+  if (st) return st;
+  snprintf(name, sizeof name, "blk.%d.%s.bias", il, stem);
+  return bind(m, name, 1, rows > 1 ? rows : cols, must_b, b, err);
+}
+
+static int bind_qkv(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  int64_t nq = (int64_t)m->H * m->hd, nk = (int64_t)m->K * m->hd;
+  const struct nm__arch *a = m->arch;
+  int st;
+  if (a->fused_qkv) {
+    struct nm__w w, b;
+    if ((st = bind_pair(m, il, "attn_qkv", nq + 2 * nk, m->D, a->qkv_bias, &w, &b, err))) return st;
+    l->q = nm__w_rows(w, 0, nq);
+    l->k = nm__w_rows(w, nq, nk);
+    l->v = nm__w_rows(w, nq + nk, nk);
+    if (!b.data) return NM_OK;
+    size_t unit = (size_t)nm__dtype(b.type)->bytes;
+    l->q_b = (struct nm__w){b.data, b.type, 1, nq, 0};
+    l->k_b = (struct nm__w){b.data + unit * (size_t)nq, b.type, 1, nk, 0};
+    l->v_b = (struct nm__w){b.data + unit * (size_t)(nq + nk), b.type, 1, nk, 0};
+    return NM_OK;
+  }
+  if ((st = bind_pair(m, il, "attn_q", nq, m->D, a->qkv_bias, &l->q, &l->q_b, err))) return st;
+  if ((st = bind_pair(m, il, "attn_k", nk, m->D, a->qkv_bias, &l->k, &l->k_b, err))) return st;
+  return bind_pair(m, il, "attn_v", nk, m->D, a->qkv_bias, &l->v, &l->v_b, err);
+}
+
+static int bind_layer(nm_model *m, int il, nm_err *err) {
+  struct nm__layer *l = &m->layer[il];
+  bool all = m->arch->all_bias, ln = m->arch->layernorm;
+  int st;
+  if ((st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err))) return st;
+  if ((st = bind_qkv(m, il, l, err))) return st;
+  if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
+    return st;
+  if ((st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err))) return st;
+  if (m->arch->gated &&
+      (st = bind_pair(m, il, "ffn_gate", m->F, m->D, all, &l->gate, &l->gate_b, err))) return st;
+  if ((st = bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err))) return st;
+  return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
+}
+
+static int bind_all(nm_model *m, nm_err *err) {
+  int st;
+  if ((st = bind(m, "token_embd.weight", -1, m->D, true, &m->embd, err))) return st;
+  if (m->embd.rows > 1 << 24 || m->embd.rows < 1)
+    return nm__fail(err, NM_EFORMAT, "%s: a vocabulary of %lld", m->path, (long long)m->embd.rows);
+  m->V = (int)m->embd.rows;
+  if (m->arch->learned_pos &&
+      (st = bind(m, "position_embd.weight", -1, m->D, true, &m->pos, err))) return st;
+  if (m->arch->learned_pos && m->n_ctx > m->pos.rows) m->n_ctx = (int)m->pos.rows;
+  if ((st = bind(m, "output_norm.weight", 1, m->D, true, &m->out_norm, err))) return st;
+  if ((st = bind(m, "output_norm.bias", 1, m->D, m->arch->layernorm, &m->out_norm_b, err))) return st;
+  if ((st = bind(m, "output.weight", m->V, m->D, false, &m->output, err))) return st;
+  m->tied = !m->output.data;
+  if (m->tied) m->output = m->embd;
+  m->layer = nm__alloc((size_t)m->L, sizeof *m->layer);
+  if (!m->layer) return nm__fail_memory(err, "the layer table", (size_t)m->L * sizeof *m->layer);
+  for (int i = 0; i < m->L && !st; i++) st = bind_layer(m, i, err);
+  return st;
+}
+
+/* ---- open, describe, close -------------------------------------------- */
+
+static void count_types(nm_model *m) {
+  int n[NM__DTYPE_END] = {0};
+  for (size_t i = 0; i < m->g->n_tensors; i++) {
+    const struct nm__gguf_tensor *t = &m->g->tensors[i];
+    n[t->type]++;
+    m->n_params += (uint64_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]);
+    m->weight_bytes += t->bytes;
+  }
+  size_t at = 0;
+  for (int i = 0; i < NM__DTYPE_END; i++)
+    if (n[i] && at + 24 < sizeof m->types)
+      at += (size_t)snprintf(m->types + at, sizeof m->types - at, "%s%s %d", at ? ", " : "",
+                             nm__dtype((uint32_t)i)->name, n[i]);
+}
+
+static int load_tokenizer(nm_model *m, nm_err *err) {
+  if (!nm__gguf_find(m->g, "tokenizer.ggml.model")) return NM_OK;
+  nm_err why = {0}, warn = {0};
+  if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
+    if (why.status == NM_EMEMORY) return *err = why, why.status;
+    snprintf(m->warning, sizeof m->warning, "no text in or out: %.350s", why.text);
+  } else if (warn.text[0]) {
+    snprintf(m->warning, sizeof m->warning, "%.390s", warn.text);
+  }
+  return NM_OK;
+}
+
+static int load(nm_model *m, nm_err *err) {
+  struct nm__str arch;
+  int st = nm__gguf_string(m->g, "general.architecture", &arch, err);
+  if (st) return st;
+  m->arch = nm__arch_find(arch.s, arch.n);
+  if (!m->arch) {
+    char shown[40];
+    struct nm__buf names;
+    nm__buf_init(&names, 400);
+    nm__arch_names(&names);
+    st = nm__fail(err, NM_EFORMAT, "%s: architecture '%s' is not supported yet (known: %s)", m->path,
+                  nm__printable(shown, sizeof shown, arch.s, arch.n), names.s ? names.s : "");
+    nm__buf_done(&names);
+    return st;
+  }
+  struct nm__str name;
+  if (!nm__gguf_string(m->g, "general.name", &name, NULL))
+    nm__printable(m->name, sizeof m->name, name.s, name.n);
+  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
+  if ((st = nm__rope_load(m, err))) return st;
+  if (m->tok && nm__tok_size(m->tok) > m->V)
+    return nm__fail(err, NM_EFORMAT, "%s: the tokenizer has %d tokens but the embedding only %d rows",
+                    m->path, nm__tok_size(m->tok), m->V);
+  return NM_OK;
+}
+
+static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
+  *out = NULL;
+  nm_model *m = nm__alloc(1, sizeof *m);
+  if (!m || !(m->path = nm__strdup(path))) {
+    free(m);
+    return nm__fail_memory(err, "a model", sizeof *m);
+  }
+  int st = nm__gguf_open(path, &m->g, err);
+  if (!st) st = load_tokenizer(m, err);
+  if (!st) count_types(m);
+  if (!st && !vocab_only) st = load(m, err);
+  if (!st && vocab_only && !m->tok)
+    st = nm__fail(err, NM_EFORMAT, "%s: %s", path, m->warning[0] ? m->warning : "has no tokenizer");
+  if (st) {
+    nm_model_close(m);
+    return st;
+  }
+  *out = m;
+  return NM_OK;
+}
+
+int nm_model_open(const char *path, nm_model **out, nm_err *err) {
+  return open_with(path, false, out, err);
+}
+int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err) {
+  return open_with(path, true, out, err);
+}
+
+void nm_model_close(nm_model *m) {
+  if (!m) return;
+  nm__tok_free(m->tok);
+  nm__gguf_close(m->g);
+  free(m->layer);
+  free(m->theta);
+  free(m->path);
+  free(m);
+}
+
+void nm_model_describe(const nm_model *m, nm_model_info *o) {
+  *o = (nm_model_info){.path = m->path, .name = m->name, .arch = m->arch ? m->arch->name : "",
+                       .L = m->L, .D = m->D, .H = m->H, .K = m->K, .head_dim = m->hd, .F = m->F,
+                       .V = m->V, .n_ctx = m->n_ctx, .n_params = m->n_params,
+                       .weight_bytes = m->weight_bytes, .file_bytes = m->g->map.size,
+                       .tied = m->tied, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
+                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning};
+  snprintf(o->types, sizeof o->types, "%s", m->types);
+  snprintf(o->rope, sizeof o->rope, "%s", m->rope_text);
+}
+
+int nm_model_hash(nm_model *m, char hex[33], nm_err *err) {
+  (void)err;
+  if (!m->hash[0]) nm__hash_hex(m->g->map.data, m->g->map.size, m->hash);
+  memcpy(hex, m->hash, 33);
+  return NM_OK;
+}
+
+bool nm__find_bad_weight(const nm_model *m, char *out, size_t n) {
+  float block[256];
+  for (size_t i = 0; i < m->g->n_tensors; i++) {
+    const struct nm__gguf_tensor *t = &m->g->tensors[i];
+    const struct nm__dtype_info *d = nm__dtype(t->type);
+    if (!d->to_f32) continue;
+    for (uint64_t b = 0, blocks = t->bytes / (uint64_t)d->bytes; b < blocks; b++) {
+      d->to_f32(block, t->data + b * (uint64_t)d->bytes, d->block);
+      for (int j = 0; j < d->block; j++)
+        if (block[j] - block[j] != 0) {
+          snprintf(out, n, "tensor %s, element %llu is %s", t->name,
+                   (unsigned long long)(b * (uint64_t)d->block) + (unsigned)j,
+                   block[j] != block[j] ? "nan" : "infinite");
+          return true;
+        }
+    }
+  }
+  return false;
+}
+
+/* ---- tokens through the public face ------------------------------------- */
+
+int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_t **ids, size_t *n_ids,
+                nm_err *err) {
+  *ids = NULL;
+  *n_ids = 0;
+  if (!m->tok)
+    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use (%s): give ids instead", m->path,
+                    m->warning[0] ? m->warning : "no tokenizer.ggml.model key");
+  struct nm__ids v = {0};
+  struct nm__tok_opts o = {flags & NM_NO_BOS, flags & NM_PARSE_SPECIAL};
+  int st = nm__tok_encode(m->tok, text, n, o, &v, err);
+  if (st) {
+    nm__ids_done(&v);
+    return st;
+  }
+  *ids = v.id;
+  *n_ids = v.n;
+  return NM_OK;
+}
+
+int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n, nm_err *err) {
+  *text = NULL;
+  *n = 0;
+  if (!m->tok) return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use", m->path);
+  struct nm__buf b;
+  nm__buf_init(&b, (size_t)1 << 30);
+  nm__buf_puts(&b, "");
+  int st = nm__tok_decode(m->tok, ids, n_ids, false, &b, err);
+  if (!st && b.failed) st = nm__fail_memory(err, "the text", b.len);
+  if (st) {
+    nm__buf_done(&b);
+    return st;
+  }
+  *text = b.s;
+  *n = b.len;
+  return NM_OK;
+}

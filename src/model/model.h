@@ -1,0 +1,145 @@
+/* model.h - a model as noema sees it: a row of facts, sizes, and tensors that
+ * lie in the mapped file. load.c fills it, decoder.c runs it, run.c drives it. */
+#ifndef NM_MODEL_H
+#define NM_MODEL_H
+
+#include "file/gguf.h"
+#include "tensor/ops.h"
+#include "text/tokenizer.h"
+
+/* ---- the architecture table (arch.c) ----------------------------------- */
+
+/* A new architecture is a row. */
+struct nm__arch {
+  const char *name;                /* general.architecture */
+  bool layernorm;                  /* else RMSNorm */
+  bool learned_pos;                /* position_embd added to the embedding; no rotary */
+  bool permuted;                   /* q and k rows are stored in neighbouring-pair order */
+  bool fused_qkv;                  /* attn_qkv holds the rows q, k, v */
+  bool gated;                      /* mlp: down(act(gate x) * up x); else down(act(up x)) */
+  bool qkv_bias, all_bias;         /* biases that must be there; others are read if present */
+  enum nm__act act;
+  const char *eps_key;             /* after "ARCH." */
+};
+const struct nm__arch *nm__arch_find(const char *name, size_t n);
+/* "llama, qwen2, gpt2" */
+void nm__arch_names(struct nm__buf *b);
+
+/* ---- the loaded model (load.c) ------------------------------------------ */
+
+struct nm__layer {
+  struct nm__w attn_norm, attn_norm_b, q, k, v, q_b, k_b, v_b, o, o_b;
+  struct nm__w mlp_norm, mlp_norm_b, gate, gate_b, up, up_b, down, down_b;
+};
+
+struct nm_model {
+  char *path;
+  struct nm__gguf *g;
+  struct nm__tok *tok;             /* NULL: the file has no tokenizer */
+  const struct nm__arch *arch;     /* NULL: vocabulary only */
+  int L, D, H, K, hd, F, V, n_ctx, n_rot;
+  float eps;
+  struct nm__w embd, pos, out_norm, out_norm_b, output;
+  bool tied;
+  struct nm__layer *layer;
+  double *theta;                   /* n_rot / 2 angles per position, scaling applied */
+  double rope_m;                   /* cos and sin are multiplied by this (yarn) */
+  char rope_text[160], types[160], name[128], warning[400], hash[33];
+  uint64_t n_params, weight_bytes;
+};
+
+/* rope.c: fills theta, rope_m, rope_text from the metadata. */
+int nm__rope_load(nm_model *m, nm_err *err);
+/* table[T][n_rot/2][cos, sin] for the spans' positions. */
+void nm__rope_table(const nm_model *m, const struct nm__span *spans, int n_spans, float *table);
+/* Names the first tensor that holds a value that is not finite; false if none does. */
+bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
+
+/* ---- sites (sites.c) ------------------------------------------------------ */
+
+enum nm__site_id {
+  NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW, NM__S_Q, NM__S_K,
+  NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_OUT, NM__S_RESID_MID,
+  NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_MLP_OUT, NM__S_RESID_POST,
+  NM__S_FINAL_NORM, NM__S_LOGITS, NM__N_SITES
+};
+
+/* One selected site. index_n 0: the whole row; else columns index..index+index_n of `unit`
+ * (heads or elements). */
+struct nm__sel { int site, layer, index, index_n; };
+struct nm__sels { struct nm__sel *v; int n; };
+int nm__sites_select(const nm_model *m, const char *glob, struct nm__sels *out, nm_err *err);
+void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]);
+/* Width of the selection in floats for a sequence of n_keys positions. */
+int64_t nm__sel_width(const nm_model *m, struct nm__sel s, int n_keys);
+/* Columns [begin, end) that the selection covers in the whole row. */
+void nm__sel_columns(const nm_model *m, struct nm__sel s, int n_keys, int64_t *begin, int64_t *end);
+bool nm__site_exists(const nm_model *m, int site, const char **why_not);
+bool nm__site_per_key(int site);         /* attention scores and pattern: [H, keys] */
+
+/* ---- positions (at.c) ------------------------------------------------------- */
+
+struct nm__at_item { int kind; int a, b; char *text; };
+struct nm__at { struct nm__at_item *v; int n; };
+int nm__at_parse(const char *s, struct nm__at *out, nm_err *err);
+void nm__at_done(struct nm__at *at);
+/* Positions of one sequence in the order written (duplicates kept); fails when a position lies
+ * outside the sequence or a span's text is not in it. *out is freed by the caller. */
+int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
+                   nm_err *err);
+/* True when every sequence gives exactly one position. */
+bool nm__at_single(const struct nm__at *at);
+
+/* ---- edits (edit.c) ------------------------------------------------------------ */
+
+enum nm__edit_op { NM__EDIT_ADD, NM__EDIT_ZERO, NM__EDIT_SCALE, NM__EDIT_PROJECT_OUT,
+                   NM__EDIT_REPLACE };
+struct nm__edit {
+  char *site, *at_text, *what;
+  struct nm__at at;
+  enum nm__edit_op op;
+  float scale;
+  float *vec;                      /* [vec_rows, vec_n]: one row, or one per selected layer */
+  int64_t vec_rows, vec_n;
+  uint64_t touched;
+};
+struct nm_edits { struct nm__edit *v; int n; char *name; };
+/* Applies to the selected columns x[n]; row_i: which of the edit's selected sites this is. */
+void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
+                    int64_t n);
+
+/* ---- the engine (run.c) ---------------------------------------------------------- */
+
+const nm_model *nm__engine_model(const nm_engine *e);
+int nm__engine_ctx(const nm_engine *e);
+struct nm__pool *nm__engine_pool(const nm_engine *e);
+const struct nm__kern *nm__engine_kern(const nm_engine *e);
+
+/* ---- the forward (decoder.c) ------------------------------------------------------ */
+
+/* What a forward does at a site: called with the tensor and, when rows were gathered, the map
+ * from its rows to rows of the batch (NULL: identity). */
+struct nm__visitor {
+  bool (*wants)(void *arg, int site, int layer);
+  void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows);
+  void (*visit_row)(void *arg, int site, int layer, int row, int head, float *v, int n);
+  void *arg;
+};
+
+struct nm__forward {
+  const nm_model *m;
+  struct nm__ops *ops;
+  struct nm__kv *kv;
+  const struct nm__span *spans;
+  int n_spans, T, max_keys;
+  const int32_t *ids;              /* [T] */
+  const struct nm__visitor *vis;
+  int last_layer;                  /* run blocks 0..last_layer */
+  bool stop_before_mlp;            /* in last_layer nothing after mlp_norm is wanted */
+  const int32_t *head_rows;        /* rows that go through the final norm (and the head) */
+  int n_head_rows;
+  bool head;                       /* also the vocabulary projection */
+};
+int nm__forward(struct nm__forward *f);
+
+#endif

@@ -1,0 +1,448 @@
+/* run.c - the driver: takes a request through the model in groups of sequences and
+ * chunks of positions, applies edits and hands tapped rows to the caller.
+ *
+ * A group's sequences advance together; each forward takes the next chunk of every
+ * unfinished one. Because nothing in the forward depends on chunk or batch, neither do
+ * the rows. */
+#include "model/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "tensor/math.h"
+
+struct nm_engine {
+  const nm_model *m;
+  const struct nm__kern *kern;
+  struct nm__pool *pool;
+  int n_ctx, chunk, batch;
+};
+
+int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err) {
+  nm_engine_opts zero = {0};
+  *out = NULL;
+  if (!o) o = &zero;
+  if (!m->arch) return nm__fail(err, NM_EFORMAT, "%s: holds only a vocabulary, no model to run", m->path);
+  const struct nm__kern *k = nm__kern_find(o->kernels);
+  if (!k)
+    return nm__fail(err, NM_EUSAGE, "kernels '%.40s' are not available here (known: portable, avx2, avx512)",
+                    o->kernels ? o->kernels : "");
+  if (o->threads < 0 || o->threads > 1024 || o->n_ctx < 0 || o->chunk < 0 || o->batch < 0)
+    return nm__fail(err, NM_EUSAGE, "threads, context, chunk and batch must not be negative");
+  if (m->arch->learned_pos && o->n_ctx > m->n_ctx)
+    return nm__fail(err, NM_EUSAGE, "a context of %d was asked for, but %s has positions for %d only",
+                    o->n_ctx, m->path, m->n_ctx);
+  nm_engine *e = nm__alloc(1, sizeof *e);
+  if (!e) return nm__fail_memory(err, "an engine", sizeof *e);
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch};
+  int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
+  if (st) {
+    free(e);
+    return st;
+  }
+  *out = e;
+  return NM_OK;
+}
+
+void nm_engine_free(nm_engine *e) {
+  if (!e) return;
+  nm__pool_free(e->pool);
+  free(e);
+}
+
+const char *nm_engine_kernels(const nm_engine *e) { return e->kern->name; }
+int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
+
+const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
+int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
+const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
+
+/* ---- the state of one run ------------------------------------------------ */
+
+struct active {                    /* a sequence of the current group */
+  size_t seq;
+  int len, at, slot;               /* positions done so far; first own cache slot */
+  uint8_t **tap_mask;              /* [n_taps][len]: 1 where tapped */
+  uint8_t **edit_mask;             /* [n_edits][len] */
+};
+
+struct run {
+  nm_engine *e;
+  const nm_request *r;
+  struct nm__plan plan;
+  struct nm__ops ops;
+  struct nm__kv kv;
+  struct active *act; size_t n_act;
+  struct nm__span *spans;
+  int32_t *ids, *head_rows, *row_act, *row_pos;
+  float *key_rows;                 /* scores or pattern rows of the site being run */
+  int32_t *key_slot;               /* batch row -> slot in key_rows, -1 none */
+  int key_site; int64_t key_width;
+  int n_rows;
+  uint64_t done;
+  int status;
+  nm_err *err;
+};
+
+static void masks_free(uint8_t **v, int n) {
+  for (int i = 0; v && i < n; i++) free(v[i]);
+  free(v);
+}
+
+static uint8_t *mask_of(struct run *R, const struct nm__at *at, const nm_seq *s) {
+  int *pos, n;
+  R->status = nm__at_resolve(at, R->e->m, s, &pos, &n, R->err);
+  if (R->status) return NULL;
+  uint8_t *mask = nm__alloc(s->n, 1);
+  for (int i = 0; mask && i < n; i++) mask[pos[i]] = 1;
+  free(pos);
+  if (!mask) R->status = nm__fail_memory(R->err, "positions", s->n);
+  return mask;
+}
+
+static int activate(struct run *R, struct active *a, size_t seq, int slot) {
+  const nm_seq *s = &R->r->seqs[seq];
+  int n_edits = nm_edits_n(R->r->edits);
+  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot};
+  a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
+  a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
+  if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
+  for (int t = 0; t < R->plan.n_taps && !R->status; t++) a->tap_mask[t] = mask_of(R, &R->plan.at[t], s);
+  for (int i = 0; i < n_edits && !R->status; i++) a->edit_mask[i] = mask_of(R, &R->r->edits->v[i].at, s);
+  if (R->status) nm__fail_at(R->err, R->status, "sequence %zu", seq + 1);
+  return R->status;
+}
+
+static void deactivate(struct run *R, struct active *a) {
+  masks_free(a->tap_mask, R->plan.n_taps);
+  masks_free(a->edit_mask, nm_edits_n(R->r->edits));
+  *a = (struct active){0};
+}
+
+/* ---- at a site -------------------------------------------------------------- */
+
+static bool wants(void *arg, int site, int layer) {
+  struct run *R = arg;
+  return nm__plan_wants(&R->plan, R->e->m, site, layer);
+}
+
+static bool same_place(struct nm__sel s, int site, int layer) { return s.site == site && s.layer == layer; }
+
+static int not_finite(struct run *R, const nm_row *row, struct nm__sel sel) {
+  char name[64], bad[160];
+  nm__sel_name(R->e->m, sel, name);
+  if (nm__find_bad_weight(R->e->m, bad, sizeof bad))
+    return nm__fail(R->err, NM_EFORMAT, "%s: %s, so %s is not finite at position %d of sequence %zu",
+                    R->e->m->path, bad, name, row->pos, row->seq + 1);
+  return nm__fail(R->err, NM_EFAIL, "%s: %s is not finite at position %d of sequence %zu (all weights are "
+                  "finite: an edit or the sizes of the values led there)", R->e->m->path, name, row->pos,
+                  row->seq + 1);
+}
+
+static void emit(struct run *R, int tap_sel, int row, const float *data, int64_t n) {
+  const struct nm__plan_tap *t = &R->plan.taps[tap_sel];
+  struct active *a = &R->act[R->row_act[row]];
+  nm_row out = {a->seq, tap_sel, R->row_pos[row], data, n};
+  if (!nm__site_per_key(t->sel.site))
+    for (int64_t i = 0; i < n; i++)
+      if (data[i] - data[i] != 0) {
+        R->status = not_finite(R, &out, t->sel);
+        return;
+      }
+  R->status = R->r->row(R->r->arg, &out, R->err);
+}
+
+/* Scores and patterns came row by row into key_rows; now hand them on in order. */
+static void flush_key_rows(struct run *R, int site, int layer) {
+  for (int t = 0; t < R->plan.n_tap_sels && !R->status; t++) {
+    struct nm__plan_tap *tap = &R->plan.taps[t];
+    if (!same_place(tap->sel, site, layer)) continue;
+    for (int r = 0; r < R->n_rows && !R->status; r++) {
+      struct active *a = &R->act[R->row_act[r]];
+      int64_t b, e;
+      if (R->key_slot[r] < 0 || !a->tap_mask[tap->tap][R->row_pos[r]]) continue;
+      nm__sel_columns(R->e->m, tap->sel, a->len, &b, &e);
+      emit(R, t, r, R->key_rows + R->key_slot[r] * R->key_width + b, e - b);
+    }
+  }
+}
+
+static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows) {
+  struct run *R = arg;
+  if (R->status) return;
+  if (nm__site_per_key(site)) {
+    flush_key_rows(R, site, layer);
+    return;
+  }
+  for (int i = 0; i < R->plan.n_edit_sels; i++) {
+    struct nm__plan_edit *pe = &R->plan.edits[i];
+    if (!same_place(pe->sel, site, layer)) continue;
+    struct nm__edit *e = &R->r->edits->v[pe->edit];
+    int64_t b, end;
+    nm__sel_columns(R->e->m, pe->sel, 1, &b, &end);
+    for (int64_t r = 0; r < x->rows; r++) {
+      int row = rows ? rows[r] : (int)r;
+      if (!R->act[R->row_act[row]].edit_mask[pe->edit][R->row_pos[row]]) continue;
+      nm__edit_apply(e, pe->row, R->e->kern, x->d + r * x->cols + b, end - b);
+      e->touched++;
+    }
+  }
+  for (int t = 0; t < R->plan.n_tap_sels; t++) {
+    struct nm__plan_tap *tap = &R->plan.taps[t];
+    if (!same_place(tap->sel, site, layer)) continue;
+    int64_t b, end;
+    nm__sel_columns(R->e->m, tap->sel, 1, &b, &end);
+    for (int64_t r = 0; r < x->rows && !R->status; r++) {
+      int row = rows ? rows[r] : (int)r;
+      if (R->act[R->row_act[row]].tap_mask[tap->tap][R->row_pos[row]])
+        emit(R, t, row, x->d + r * x->cols + b, end - b);
+    }
+  }
+}
+
+/* Called from any thread, for one row and head of scores or pattern. */
+static void visit_row(void *arg, int site, int layer, int row, int head, float *v, int n) {
+  struct run *R = arg;
+  struct active *a = &R->act[R->row_act[row]];
+  for (int i = 0; i < R->plan.n_edit_sels; i++) {
+    struct nm__plan_edit *pe = &R->plan.edits[i];
+    int first = pe->sel.index_n ? pe->sel.index : 0;
+    int last = pe->sel.index_n ? first + pe->sel.index_n - 1 : R->e->m->H - 1;
+    if (!same_place(pe->sel, site, layer) || head < first || head > last) continue;
+    if (!a->edit_mask[pe->edit][R->row_pos[row]]) continue;
+    nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v, n);
+    if (head == first) __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
+  }
+  if (!R->key_rows || R->key_slot[row] < 0) return;
+  float *to = R->key_rows + R->key_slot[row] * R->key_width + (int64_t)head * a->len;
+  memcpy(to, v, sizeof(float) * (size_t)n);
+  for (int j = n; j < a->len; j++) to[j] = site == NM__S_SCORES ? -INFINITY : 0.0f;
+}
+
+/* ---- one forward --------------------------------------------------------------- */
+
+static bool tapped(const struct run *R, const struct active *a, int pos, bool head_sites) {
+  for (int t = 0; t < R->plan.n_tap_sels; t++) {
+    int s = R->plan.taps[t].sel.site;
+    bool right = head_sites ? s == NM__S_LOGITS || s == NM__S_FINAL_NORM : nm__site_per_key(s);
+    if (right && a->tap_mask[R->plan.taps[t].tap][pos]) return true;
+  }
+  return false;
+}
+
+/* Room for the rows of scores or pattern that this forward's taps ask for. */
+static int key_rows_begin(struct run *R) {
+  int n = 0;
+  R->key_width = 0;
+  for (int r = 0; r < R->n_rows; r++) {
+    const struct active *a = &R->act[R->row_act[r]];
+    R->key_slot[r] = tapped(R, a, R->row_pos[r], false) ? n++ : -1;
+    if ((int64_t)R->e->m->H * a->len > R->key_width) R->key_width = (int64_t)R->e->m->H * a->len;
+  }
+  free(R->key_rows);
+  R->key_rows = n ? nm__alloc((size_t)n * (size_t)R->key_width, sizeof(float)) : NULL;
+  if (n && !R->key_rows)
+    return nm__fail_memory(R->err, "attention rows", (size_t)n * (size_t)R->key_width * sizeof(float));
+  return NM_OK;
+}
+
+static void fill_rows(struct run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
+  for (int i = 0; i < sp->n; i++) {
+    int row = sp->row0 + i;
+    R->ids[row] = ids[sp->first + i];
+    R->row_act[row] = i_act;
+    R->row_pos[row] = sp->first + i;
+  }
+  R->n_rows += sp->n;
+}
+
+static int forward(struct run *R, int n_spans) {
+  static const struct nm__visitor proto = {wants, visit, visit_row, NULL};
+  struct nm__visitor vis = proto;
+  vis.arg = R;
+  int n_head = 0;
+  for (int r = 0; r < R->n_rows && R->plan.head_rows; r++)
+    if (tapped(R, &R->act[R->row_act[r]], R->row_pos[r], true)) R->head_rows[n_head++] = r;
+  if (R->plan.per_key && (R->status = key_rows_begin(R))) return R->status;
+  struct nm__forward f = {.m = R->e->m, .ops = &R->ops, .kv = &R->kv, .spans = R->spans, .n_spans = n_spans,
+                          .T = R->n_rows, .max_keys = R->plan.max_keys, .ids = R->ids, .vis = &vis,
+                          .last_layer = R->plan.last_layer, .stop_before_mlp = R->plan.stop_before_mlp,
+                          .head_rows = R->head_rows, .n_head_rows = n_head, .head = R->plan.head};
+  int st = nm__forward(&f);
+  if (st && !R->status) {
+    if (R->err) *R->err = R->ops.err;
+    R->status = st;
+  }
+  R->done += (uint64_t)R->n_rows;
+  if (!R->status)
+    R->status = nm__progress(R->r->progress, "running the model", (double)R->done, (double)R->plan.n_positions, R->err);
+  return R->status;
+}
+
+/* The shared beginning, computed once into slots 0..prefix-1, with nothing tapped. */
+static int run_prefix(struct run *R) {
+  struct active *a = &R->act[0];
+  uint8_t *none = nm__alloc((size_t)R->plan.prefix, 1);
+  if (!none) return nm__fail_memory(R->err, "positions", 0);
+  *a = (struct active){.len = R->plan.prefix};
+  a->tap_mask = nm__alloc((size_t)R->plan.n_taps + 1, sizeof *a->tap_mask);
+  for (int t = 0; a->tap_mask && t < R->plan.n_taps; t++) a->tap_mask[t] = none;
+  if (!a->tap_mask) R->status = nm__fail_memory(R->err, "positions", 0);
+  while (a->at < a->len && !R->status) {
+    int n = a->len - a->at < R->e->chunk ? a->len - a->at : R->e->chunk;
+    R->spans[0] = (struct nm__span){.seq = 0, .first = a->at, .n = n};
+    R->n_rows = 0;
+    fill_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
+    forward(R, 1);
+    a->at += n;
+  }
+  free(a->tap_mask);
+  free(none);
+  *a = (struct active){0};
+  return R->status;
+}
+
+static int run_group(struct run *R, const struct nm__group *g) {
+  int slot = R->plan.prefix;
+  for (size_t i = 0; i < g->n && !R->status; i++) {
+    R->n_act = i + 1;
+    R->status = activate(R, &R->act[i], g->first + i, slot);
+    slot += R->act[i].len - R->plan.prefix;
+  }
+  for (bool more = true; more && !R->status;) {
+    int n_spans = 0;
+    R->n_rows = 0;
+    for (size_t i = 0; i < g->n; i++) {
+      struct active *a = &R->act[i];
+      int n = a->len - a->at < R->e->chunk ? a->len - a->at : R->e->chunk;
+      if (n <= 0) continue;
+      struct nm__span *sp = &R->spans[n_spans++];
+      *sp = (struct nm__span){(int)i, a->at, n, R->n_rows, 0, R->plan.prefix, a->slot};
+      fill_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
+      a->at += n;
+    }
+    more = n_spans > 0;
+    if (more) forward(R, n_spans);
+  }
+  for (size_t i = 0; i < g->n; i++) {
+    if (!R->status && R->r->done) R->status = R->r->done(R->r->arg, g->first + i, R->err);
+    if (i < R->n_act) deactivate(R, &R->act[i]);
+  }
+  return R->status;
+}
+
+/* ---- measuring and running --------------------------------------------------------- */
+
+static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, nm_err *err) {
+  struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
+  nm__arena_init(&ops.arena, 0, err);
+  struct nm__kv kv = {e->m->L, p->max_slots, (int64_t)e->m->K * e->m->hd, NULL, NULL};
+  struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
+                          .max_keys = p->max_keys, .last_layer = p->last_layer,
+                          .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,
+                          .n_head_rows = p->head_rows ? p->max_T : 0, .head = p->head};
+  int st = nm__forward(&f);
+  if (st && err) *err = ops.err;
+  *bytes = ops.arena.peak + 4096;
+  return st;
+}
+
+static int run_init(struct run *R, size_t arena) {
+  size_t T = (size_t)R->plan.max_T, widest = 1;
+  for (size_t g = 0; g < R->plan.n_groups; g++)
+    if (R->plan.groups[g].n > widest) widest = R->plan.groups[g].n;
+  R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool};
+  R->act = nm__alloc(widest, sizeof *R->act);
+  R->spans = nm__alloc(widest, sizeof *R->spans);
+  R->ids = nm__alloc(5 * T + 1, sizeof *R->ids);
+  if (!R->act || !R->spans || !R->ids) return nm__fail_memory(R->err, "the batch", T * 20);
+  R->head_rows = R->ids + T;
+  R->row_act = R->ids + 2 * T;
+  R->row_pos = R->ids + 3 * T;
+  R->key_slot = R->ids + 4 * T;
+  int st = nm__arena_init(&R->ops.arena, arena, R->err);
+  if (st) return st;
+  return nm__kv_init(&R->kv, R->plan.last_layer + 1, R->plan.max_slots, (int64_t)R->e->m->K * R->e->m->hd, R->err);
+}
+
+int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
+  struct run R = {.e = e, .r = r, .err = err};
+  size_t arena;
+  int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &R.plan, err);
+  if (!st) st = measure_arena(e, &R.plan, &arena, err);
+  if (!st) st = run_init(&R, arena);
+  if (!st && R.plan.prefix) st = run_prefix(&R);
+  for (size_t g = 0; g < R.plan.n_groups && !st; g++) st = run_group(&R, &R.plan.groups[g]);
+  nm__plan_done(&R.plan);
+  nm__arena_done(&R.ops.arena);
+  nm__kv_done(&R.kv);
+  free(R.act);
+  free(R.spans);
+  free(R.ids);
+  free(R.key_rows);
+  return st;
+}
+
+/* Memory this process already holds that no file backs. */
+static uint64_t own_memory(void) {
+  char line[128];
+  unsigned long long kb = 0;
+  FILE *f = fopen("/proc/self/status", "r");
+  while (f && fgets(line, sizeof line, f))
+    if (sscanf(line, "RssAnon: %llu", &kb) == 1) break;
+  if (f) fclose(f);
+  return kb * 1024 + ((uint64_t)6 << 20);          /* and the program with its libraries */
+}
+
+static uint64_t w_bytes(struct nm__w w) { return w.data ? (uint64_t)w.rows * (w.row_bytes ? w.row_bytes : 4) : 0; }
+
+/* Bytes of the file that will be read. Of an embedding that is not also the head only the rows
+ * of the tokens are touched; the system maps 64 KiB around each. */
+static uint64_t weights_read(const nm_model *m, const nm_request *r, const struct nm__plan *p) {
+  uint64_t n = p->head ? w_bytes(m->output) : 0, ids = 0, embd = w_bytes(m->embd);
+  for (int i = 0; i <= p->last_layer; i++) {
+    const struct nm__layer *l = &m->layer[i];
+    n += w_bytes(l->q) + w_bytes(l->k) + w_bytes(l->v) + w_bytes(l->o);
+    if (i < p->last_layer || !p->stop_before_mlp) n += w_bytes(l->gate) + w_bytes(l->up) + w_bytes(l->down);
+  }
+  uint8_t *seen = nm__alloc((size_t)m->V, 1);
+  for (size_t i = 0; seen && i < r->n_seqs; i++)
+    for (size_t k = 0; k < r->seqs[i].n; k++) {
+      ids += !seen[r->seqs[i].ids[k]];
+      seen[r->seqs[i].ids[k]] = 1;
+    }
+  free(seen);
+  if (!(m->tied && p->head)) n += ids * 65536 < embd ? ids * 65536 : embd;
+  return n;
+}
+
+int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *err) {
+  struct nm__plan p;
+  size_t arena = 0;
+  *out = (nm_memory){0};
+  int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &p, err);
+  if (!st) st = measure_arena(e, &p, &arena, err);
+  if (!st)
+    *out = (nm_memory){weights_read(e->m, r, &p),
+                       nm__kv_bytes(p.last_layer + 1, p.max_slots, (int64_t)e->m->K * e->m->hd), arena,
+                       own_memory()};
+  nm__plan_done(&p);
+  return st;
+}
+
+/* ---- small arithmetic for callers ---------------------------------------------------- */
+
+void nm_log_softmax(const float *logits, int V, double *out) {
+  double top = (double)logits[0], sum = 0;
+  for (int v = 1; v < V; v++) top = (double)logits[v] > top ? (double)logits[v] : top;
+  for (int v = 0; v < V; v++) sum += nm__exp((double)logits[v] - top);
+  double log_sum = nm__log(sum);
+  for (int v = 0; v < V; v++) out[v] = (double)logits[v] - top - log_sum;
+}
+
+double nm_exp(double x) { return nm__exp(x); }
+double nm_log(double x) { return nm__log(x); }

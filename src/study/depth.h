@@ -1,0 +1,60 @@
+/* depth.h - the parts of the concept-depth study (Jin et al., arXiv 2404.07066):
+ *
+ *   data     labelled texts, prompts, token ids           depth_data.c
+ *   capture  last-token vectors of every layer, answers   depth_capture.c
+ *   fit      probes, controls, jump and converging point  depth_fit.c
+ *   causal   does adding the direction move the answer    depth_causal.c
+ *   show     terminal, CSV, JSON, SVG, HTML               depth_show.c
+ *   drive    the order of all that, records               depth.c */
+#ifndef NM_STUDY_DEPTH_H
+#define NM_STUDY_DEPTH_H
+
+#include "file/table.h"
+#include "look/probe.h"
+#include "model/model.h"
+
+struct nm__depth_prompt { const char *name, *text, *answer; };
+const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const struct nm__table *t,
+                                                    const struct nm__labelled *l);
+
+struct nm__depth_set {
+  char *name, *path, hash[33];
+  struct nm__labelled lab;
+  const char *prompt_name;
+  char *prompt;                    /* template with {text} */
+  nm_seq *seqs, *answers;          /* [n]: prompts; prompts with the answer cue */
+  size_t n, too_long;
+  int32_t yes[8], no[8]; int n_yes, n_no;      /* single-token spellings */
+};
+int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_depth_opts *o,
+                       struct nm__depth_set *s, nm_err *err);
+void nm__depth_set_done(struct nm__depth_set *s);
+/* template with {text} replaced; the text is appended when there is no {text}. */
+char *nm__depth_fill(const char *template, const char *text);
+
+/* The study's view of one capture: a folder of shards. */
+struct nm__depth_vectors { char *dir; int D, n_layers; size_t n; const char *site; bool embed; };
+int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer,
+                      nm_edits *edits, const char *cache, const char *what, const nm_progress *p,
+                      struct nm__depth_vectors *v, nm_err *err);
+void nm__depth_vectors_done(struct nm__depth_vectors *v);
+/* Row layer of the study: 0 is the embedding. out: [n, D]. */
+int nm__depth_vectors_read(const struct nm__depth_vectors *v, int row, float *out, nm_err *err);
+/* Log-odds of yes over no after each answer prompt: [n]. */
+int nm__depth_answers(nm_engine *e, const struct nm__depth_set *s, const uint32_t *rows, size_t n,
+                      nm_edits *edits, double *log_odds, const nm_progress *p, nm_err *err);
+
+int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s, const struct nm__depth_vectors *real,
+                  const struct nm__depth_vectors *random, const nm_depth_opts *o, nm_depth_curve *c,
+                  nm_err *err);
+int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o, const char *dir,
+                     nm_depth_curve *c, nm_err *err);
+int nm__probe_save(const char *path, const nm_model *m, const struct nm__depth_set *s,
+                   const struct nm__depth_vectors *v, const nm_depth_opts *o, const nm_depth_curve *c, nm_err *err);
+int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o, nm_err *err);
+
+/* mean with the corrected resampled 95 % interval (Nadeau and Bengio 2003): splits overlap, so
+ * the variance of the mean is (1/r + n_test/n_train) s^2. */
+nm_interval nm__depth_interval(const double *v, int r, double n_test, double n_train);
+
+#endif

@@ -1,0 +1,269 @@
+/* depth_fit.c - a probe per layer on repeated splits, with the rows that must not
+ * show the concept: shuffled labels, bag of words, embedding, random weights.
+ *
+ * A tile is (layer, repeat, kind), so all layers are fitted in parallel, and each fit
+ * is sequential: the bits do not depend on the number of threads. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "study/depth.h"
+#include "tensor/math.h"
+
+enum kind { REAL, SHUFFLED, RANDOM, N_KINDS };
+
+struct fit {
+  const struct nm__depth_set *s;
+  const struct nm__depth_vectors *v[N_KINDS];
+  const nm_depth_opts *o;
+  int R, L;                        /* repeats; rows of the curve (embedding first) */
+  struct nm__split *split;         /* [R] */
+  uint8_t **shuffled;              /* [R][n] */
+  float **x[2];                    /* features of the layers in work: real, random weights */
+  int first;                       /* layer of tile 0 */
+  struct nm__metrics *m;           /* [L][R][N_KINDS] */
+  int *status;
+  nm_err *errs;
+};
+
+static struct nm__metrics *cell(struct fit *f, int layer, int rep, int kind) {
+  return &f->m[((size_t)layer * (size_t)f->R + (size_t)rep) * N_KINDS + (size_t)kind];
+}
+
+static int fit_one(struct fit *f, const float *x, const uint8_t *label, const struct nm__split *sp,
+                   struct nm__metrics *out, nm_err *err) {
+  int d = f->v[REAL]->D;
+  struct nm__logreg model = {0};
+  struct nm__logreg_opts lo = {.C = f->o->C};
+  int st = nm__logreg_fit(x, (size_t)d, d, sp->train, sp->n_train, label, &lo, &model, err);
+  double *score = st ? NULL : nm__alloc(sp->n_test, sizeof *score);
+  uint8_t *truth = st ? NULL : nm__alloc(sp->n_test, 1);
+  if (!st && (!score || !truth)) st = nm__fail_memory(err, "scores", sp->n_test * 9);
+  for (size_t i = 0; i < sp->n_test && !st; i++) {
+    score[i] = nm__logreg_score(&model, x + (size_t)sp->test[i] * (size_t)d);
+    truth[i] = label[sp->test[i]];
+  }
+  if (!st) *out = nm__metrics_of(score, truth, sp->n_test);
+  free(score);
+  free(truth);
+  nm__logreg_done(&model);
+  return st;
+}
+
+static void tile(void *arg, int t, int thread) {
+  struct fit *f = arg;
+  (void)thread;
+  int kind = t % N_KINDS, rep = t / N_KINDS % f->R, slot = t / N_KINDS / f->R;
+  if (kind == RANDOM && !f->v[RANDOM]) return;
+  const float *x = f->x[kind == RANDOM][slot];
+  const uint8_t *label = kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label;
+  f->status[t] = fit_one(f, x, label, &f->split[rep], cell(f, f->first + slot, rep, kind), &f->errs[t]);
+}
+
+static int make_splits(struct fit *f, nm_err *err) {
+  const struct nm__labelled *l = &f->s->lab;
+  double share = f->o->test_share > 0 ? f->o->test_share : 0.4;
+  f->split = nm__alloc((size_t)f->R, sizeof *f->split);
+  f->shuffled = nm__alloc((size_t)f->R, sizeof *f->shuffled);
+  int st = f->split && f->shuffled ? NM_OK : nm__fail_memory(err, "the splits", 0);
+  for (int r = 0; r < f->R && !st; r++) {
+    uint64_t seed = f->o->seed + (uint64_t)r;
+    st = nm__split_make(f->s->n, l->label, l->grouped ? l->group : NULL, l->n_groups, share, seed, &f->split[r], err);
+    f->shuffled[r] = nm__alloc(f->s->n, 1);
+    if (!f->shuffled[r]) st = nm__fail_memory(err, "labels", f->s->n);
+    if (!st) nm__shuffle_labels(l->label, f->s->n, seed + 1000003, f->shuffled[r]);
+  }
+  return st ? nm__fail_at(err, st, "%s", f->s->path) : NM_OK;
+}
+
+/* A few layers at a time, as many as 1 GiB of features holds: between them Ctrl-C is heard. */
+static int fit_layers(struct fit *f, struct nm__pool *pool, const nm_progress *p, nm_err *err) {
+  size_t one = f->s->n * (size_t)f->v[REAL]->D;
+  int most = (int)(((size_t)1 << 28) / (one * 2 + 1)) + 1, st = NM_OK;
+  if (most > 4) most = 4;
+  if (most > f->L) most = f->L;
+  for (int k = 0; k < 2; k++) {
+    f->x[k] = nm__alloc((size_t)most, sizeof *f->x[k]);
+    for (int i = 0; f->x[k] && i < most && (k == 0 || f->v[RANDOM]); i++)
+      if (!(f->x[k][i] = nm__alloc(one, sizeof(float)))) st = nm__fail_memory(err, "features", one * 4);
+    if (!f->x[k]) st = nm__fail_memory(err, "features", 0);
+  }
+  int n_tiles = most * f->R * N_KINDS;
+  f->status = nm__alloc((size_t)n_tiles, sizeof *f->status);
+  f->errs = nm__alloc((size_t)n_tiles, sizeof *f->errs);
+  if (!f->status || !f->errs) st = nm__fail_memory(err, "the fits", 0);
+  for (f->first = 0; f->first < f->L && !st; f->first += most) {
+    int now = f->L - f->first < most ? f->L - f->first : most;
+    for (int i = 0; i < now && !st; i++) {
+      st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
+      if (!st && f->v[RANDOM]) st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
+    }
+    if (!st) nm__pool_run(pool, now * f->R * N_KINDS, tile, f);
+    for (int t = 0; t < now * f->R * N_KINDS && !st; t++)
+      if ((st = f->status[t]) && err) *err = f->errs[t];
+    if (!st) st = nm__progress(p, "fitting probes", f->first + now, f->L, err);
+  }
+  for (int k = 0; k < 2; k++) {
+    for (int i = 0; f->x[k] && i < most; i++) free(f->x[k][i]);
+    free(f->x[k]);
+  }
+  free(f->status);
+  free(f->errs);
+  return st;
+}
+
+/* ---- summaries ------------------------------------------------------------------- */
+
+static double t_975(int df) {
+  static const double t[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+                             2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086};
+  return df < 1 ? 0 : df <= 20 ? t[df - 1] : 1.96 + 2.4 / df;
+}
+
+nm_interval nm__depth_interval(const double *v, int r, double n_test, double n_train) {
+  double mean = nm__mean(v, (size_t)r), s2 = 0;
+  for (int i = 0; i < r; i++) s2 += (v[i] - mean) * (v[i] - mean);
+  s2 = r > 1 ? s2 / (r - 1) : 0;
+  double half = t_975(r - 1) * nm__sqrt((1.0 / r + n_test / n_train) * s2);
+  return (nm_interval){mean, mean - half, mean + half};
+}
+
+enum metric { ACC, F1, AUC };
+
+static nm_interval interval_of(struct fit *f, int layer, int kind, enum metric which) {
+  double v[256];
+  for (int r = 0; r < f->R; r++) {
+    struct nm__metrics *m = cell(f, layer, r, kind);
+    v[r] = which == ACC ? m->acc : which == F1 ? m->f1 : m->auc;
+  }
+  return nm__depth_interval(v, f->R, (double)f->split[0].n_test, (double)f->split[0].n_train);
+}
+
+/* Layers as block numbers; acc[0] is the embedding, acc[i + 1] block i. -1: none. */
+static int jump_of(const double *acc, int L) {
+  for (int i = 1; i < L; i++)
+    if (acc[i] >= 1.1 * acc[i - 1]) return i - 1;
+  return -1;
+}
+static int converge_of(const double *acc, int L) {
+  double peak = 0;
+  for (int i = 1; i < L; i++) peak = acc[i] > peak ? acc[i] : peak;
+  int at = -1;
+  for (int i = L - 1; i >= 1 && peak - acc[i] <= 0.03 * peak; i--) at = i - 1;
+  return at;
+}
+/* The paper's wording taken literally: the last layer whose ratio to the one before is flat. */
+static int literal_of(const double *acc, int L) {
+  for (int i = L - 1; i >= 2; i--) {
+    double beta = acc[i - 1] > 0 ? acc[i] / acc[i - 1] : 0;
+    if (beta > 0.97 && beta < 1.03) return i - 1;
+  }
+  return -1;
+}
+
+static void spread(struct fit *f, nm_depth_curve *c) {
+  double jump[256], conv[256], top[256], acc[4100] = {0};
+  for (int r = 0; r < f->R; r++) {
+    top[r] = 0;
+    for (int l = 0; l < f->L; l++) {
+      acc[l] = cell(f, l, r, REAL)->acc;
+      double s = cell(f, l, r, SHUFFLED)->acc;
+      top[r] = s > top[r] ? s : top[r];
+    }
+    jump[r] = jump_of(acc, f->L);
+    conv[r] = converge_of(acc, f->L);
+  }
+  c->shuffled_max = nm__mean(top, (size_t)f->R);
+  c->jump_lo = nm__quantile(jump, (size_t)f->R, 0.025);
+  c->jump_hi = nm__quantile(jump, (size_t)f->R, 0.975);
+  c->converge_lo = nm__quantile(conv, (size_t)f->R, 0.025);
+  c->converge_hi = nm__quantile(conv, (size_t)f->R, 0.975);
+}
+
+static void verdicts(nm_depth_curve *c) {
+  double share = (double)c->n_label[1] / (double)c->n, majority = share > 0.5 ? share : 1 - share, sum = 0;
+  for (int l = 0; l < c->n_layers; l++) sum += c->layer[l].shuffled.mean;
+  sum /= c->n_layers;
+  /* Shuffled labels must come out between an even guess and always saying the larger class. */
+  c->shuffled_ok = sum > 0.5 - 0.05 && sum < majority + 0.05;
+  c->above_words = c->layer[c->peak + 1].acc.lo > c->words.mean &&
+                   c->layer[c->peak + 1].acc.mean > c->shuffled_max;
+}
+
+static int summarise(struct fit *f, nm_depth_curve *c, nm_err *err) {
+  double acc[4100] = {0};
+  c->n_layers = f->L;
+  c->layer = nm__alloc((size_t)f->L, sizeof *c->layer);
+  c->random = f->v[RANDOM] ? nm__alloc((size_t)f->L, sizeof *c->random) : NULL;
+  if (!c->layer || (f->v[RANDOM] && !c->random)) return nm__fail_memory(err, "the curve", 0);
+  c->peak = 0;
+  for (int l = 0; l < f->L; l++) {
+    c->layer[l] = (nm_depth_layer){l - 1, interval_of(f, l, REAL, ACC), interval_of(f, l, REAL, F1),
+                                   interval_of(f, l, REAL, AUC), interval_of(f, l, SHUFFLED, ACC)};
+    if (c->random)
+      c->random[l] = (nm_depth_layer){l - 1, interval_of(f, l, RANDOM, ACC), interval_of(f, l, RANDOM, F1),
+                                      interval_of(f, l, RANDOM, AUC), {0, 0, 0}};
+    acc[l] = c->layer[l].acc.mean;
+    if (l > 0 && acc[l] > acc[c->peak + 1]) c->peak = l - 1;
+  }
+  c->jump = jump_of(acc, f->L);
+  c->converge = converge_of(acc, f->L);
+  c->literal = literal_of(acc, f->L);
+  spread(f, c);
+  return NM_OK;
+}
+
+/* ---- bag of words ------------------------------------------------------------------ */
+
+static int words(struct fit *f, nm_depth_curve *c, nm_err *err) {
+  struct nm__sparse x;
+  double acc[256];
+  int st = nm__bag_of_words(f->s->lab.text, f->s->n, &x, err);
+  if (st) return st;
+  for (int r = 0; r < f->R && !st; r++) {
+    const struct nm__split *sp = &f->split[r];
+    struct nm__logreg m = {0};
+    struct nm__logreg_opts lo = {.C = f->o->C};
+    st = nm__logreg_fit_sparse(&x, sp->train, sp->n_train, f->s->lab.label, &lo, &m, err);
+    size_t right = 0;
+    for (size_t i = 0; i < sp->n_test && !st; i++)
+      right += (nm__logreg_score_sparse(&m, &x, sp->test[i]) > 0) == f->s->lab.label[sp->test[i]];
+    acc[r] = (double)right / (double)sp->n_test;
+    nm__logreg_done(&m);
+  }
+  nm__sparse_done(&x);
+  if (!st) c->words = nm__depth_interval(acc, f->R, (double)f->split[0].n_test, (double)f->split[0].n_train);
+  return st;
+}
+
+static char *split_text(const struct fit *f) {
+  char *s = nm__alloc(300, 1);
+  if (s)
+    snprintf(s, 300, "%d splits of %zu training and about %zu test rows, seeds %llu to %llu; %s", f->R,
+             f->split[0].n_train, f->split[0].n_test, (unsigned long long)f->o->seed,
+             (unsigned long long)(f->o->seed + (uint64_t)f->R - 1),
+             f->s->lab.grouped ? "grouped: rows of one group stay on one side" : "not grouped: no twins were found");
+  return s;
+}
+
+int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s, const struct nm__depth_vectors *real,
+                  const struct nm__depth_vectors *random, const nm_depth_opts *o, nm_depth_curve *c, nm_err *err) {
+  struct fit f = {.s = s, .v = {real, real, random}, .o = o, .R = o->repeats ? o->repeats : 10, .L = real->n_layers};
+  if (f.R < 1 || f.R > 256) return nm__fail(err, NM_EUSAGE, "--repeats must be 1 to 256");
+  f.m = nm__alloc((size_t)f.L * (size_t)f.R * N_KINDS, sizeof *f.m);
+  int st = f.m ? make_splits(&f, err) : nm__fail_memory(err, "the metrics", 0);
+  if (!st) st = fit_layers(&f, pool, o->progress, err);
+  if (!st) st = summarise(&f, c, err);
+  if (!st) st = words(&f, c, err);
+  if (!st) {
+    verdicts(c);
+    c->split = split_text(&f);
+  }
+  for (int r = 0; r < f.R; r++) {
+    if (f.split) nm__split_done(&f.split[r]);
+    if (f.shuffled) free(f.shuffled[r]);
+  }
+  free(f.split);
+  free(f.shuffled);
+  free(f.m);
+  return st;
+}

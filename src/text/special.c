@@ -1,0 +1,173 @@
+/* special.c - cutting special tokens out of a text, longest first.
+ *
+ * All occurrences compete: a longer piece wins wherever it overlaps a shorter one, and
+ * among equals the left one. Each position enters a heap with the longest piece that
+ * stands there; when that piece loses to an accepted one, the position comes back with
+ * the next shorter piece, found by a link and not by looking again. So the work is the
+ * text times the length of a match, whatever the number of special pieces. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "text/tok.h"
+
+/* ---- building -------------------------------------------------------- */
+
+static int compare_bytes(const struct nm__special *a, const struct nm__special *b) {
+  int c = memcmp(a->s, b->s, a->n < b->n ? a->n : b->n);
+  return c ? c : (a->n > b->n) - (a->n < b->n);
+}
+
+static int compare_special(const void *x, const void *y) {
+  const struct nm__special *a = x, *b = y;
+  int c = compare_bytes(a, b);
+  return c ? c : (a->id > b->id) - (a->id < b->id);
+}
+
+static bool wanted(const struct nm__piece *p, bool only_user) {
+  if (p->raw.n == 0) return false;
+  if (p->type == NM__TOK_USER) return true;
+  return !only_user && (p->type == NM__TOK_CONTROL || p->type == NM__TOK_UNKNOWN);
+}
+
+/* Of equal pieces only the one with the least id remains. */
+static void drop_doubles(struct nm__specials *v) {
+  size_t n = 0;
+  for (size_t i = 0; i < v->n; i++)
+    if (n == 0 || compare_bytes(&v->v[n - 1], &v->v[i])) v->v[n++] = v->v[i];
+  v->n = n;
+}
+
+static bool is_prefix(const struct nm__special *p, const struct nm__special *of) {
+  return p->n < of->n && memcmp(p->s, of->s, p->n) == 0;
+}
+
+/* In sorted order the prefixes of a piece are the piece before it, or that one's
+ * prefix, and so on: the links themselves are the stack to climb. */
+static void link_prefixes(struct nm__specials *v) {
+  for (size_t i = 0; i < v->n; i++) {
+    int32_t k = (int32_t)i - 1;
+    while (k >= 0 && !is_prefix(&v->v[k], &v->v[i])) k = v->v[k].shorter;
+    v->v[i].shorter = k;
+  }
+}
+
+static void index_first(struct nm__specials *v) {
+  size_t i = 0;
+  for (int c = 0; c <= 256; c++) {
+    while (i < v->n && (unsigned char)v->v[i].s[0] < c) i++;
+    v->first[c] = (uint32_t)i;
+  }
+}
+
+int nm__specials_new(const struct nm__tok *t, bool only_user, struct nm__specials *out) {
+  *out = (struct nm__specials){0};
+  for (int32_t i = 0; i < t->n; i++) out->n += wanted(&t->piece[i], only_user);
+  if (out->n == 0) return NM_OK;
+  out->v = nm__alloc(out->n, sizeof *out->v);
+  if (!out->v) return NM_EMEMORY;
+  size_t k = 0;
+  for (int32_t i = 0; i < t->n; i++) {
+    const struct nm__piece *p = &t->piece[i];
+    if (!wanted(p, only_user)) continue;
+    out->v[k++] = (struct nm__special){nm__tok_bytes(t, p->raw), p->raw.n, i, -1};
+  }
+  qsort(out->v, out->n, sizeof *out->v, compare_special);
+  drop_doubles(out);
+  link_prefixes(out);
+  index_first(out);
+  return NM_OK;
+}
+
+void nm__specials_done(struct nm__specials *v) {
+  free(v->v);
+  *v = (struct nm__specials){0};
+}
+
+/* ---- matching -------------------------------------------------------- */
+
+/* First of [lo, hi) whose byte at `depth` is c or more; all are longer than depth. */
+static size_t lower(const struct nm__specials *v, size_t lo, size_t hi, size_t depth, int c) {
+  while (lo < hi) {
+    size_t mid = lo + (hi - lo) / 2;
+    if ((unsigned char)v->v[mid].s[depth] < c) lo = mid + 1;
+    else hi = mid;
+  }
+  return lo;
+}
+
+/* Index of the longest piece the text begins with, or -1. */
+static int32_t longest_at(const struct nm__specials *v, const char *s, size_t n) {
+  size_t lo = v->first[(unsigned char)s[0]], hi = v->first[(unsigned char)s[0] + 1];
+  int32_t best = -1;
+  for (size_t depth = 1; lo < hi; depth++) {
+    if (v->v[lo].n == depth) best = (int32_t)lo++;
+    if (depth == n) break;
+    int c = (unsigned char)s[depth];
+    lo = lower(v, lo, hi, depth, c);
+    hi = lower(v, lo, hi, depth, c + 1);
+  }
+  return best;
+}
+
+static struct nm__cand candidate(const struct nm__specials *v, uint32_t pos, int32_t k) {
+  uint32_t len = v->v[k].n;
+  return (struct nm__cand){.prio = UINT32_MAX - len, .pos = pos, .len = len, .id = k};
+}
+
+static int find_all(const struct nm__specials *v, const char *s, size_t n, struct nm__heap *h) {
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)s[i];
+    if (v->first[c] == v->first[c + 1]) continue;
+    int32_t k = longest_at(v, s + i, n - i);
+    if (k >= 0 && nm__heap_push(h, candidate(v, (uint32_t)i, k))) return NM_EMEMORY;
+  }
+  return NM_OK;
+}
+
+static int compare_cut(const void *x, const void *y) {
+  const struct nm__cut *a = x, *b = y;
+  return (a->at > b->at) - (a->at < b->at);
+}
+
+/* Accepted pieces are never shorter than the one in hand, so it overlaps one exactly
+ * when its first or its last byte is taken. */
+static int choose(const struct nm__specials *v, struct nm__heap *h, uint8_t *taken,
+                  struct nm__cut *out, size_t *n_out) {
+  struct nm__cand c;
+  while (nm__heap_pop(h, &c)) {
+    if (taken[c.pos]) continue;
+    int32_t k = c.id;
+    if (taken[c.pos + c.len - 1]) {
+      k = v->v[k].shorter;
+      if (k >= 0 && nm__heap_push(h, candidate(v, c.pos, k))) return NM_EMEMORY;
+      continue;
+    }
+    memset(taken + c.pos, 1, c.len);
+    out[(*n_out)++] = (struct nm__cut){c.pos, c.len, v->v[k].id};
+  }
+  qsort(out, *n_out, sizeof *out, compare_cut);
+  return NM_OK;
+}
+
+int nm__specials_cut(const struct nm__specials *v, const char *s, size_t n, struct nm__cut **out,
+                     size_t *n_out) {
+  *out = NULL;
+  *n_out = 0;
+  if (v->n == 0) return NM_OK;
+  struct nm__heap h = {0};
+  uint8_t *taken = NULL;
+  int rc = find_all(v, s, n, &h);
+  if (rc || h.n == 0) goto done;
+  taken = nm__alloc(n, 1);
+  *out = nm__alloc(h.n, sizeof **out);
+  rc = taken && *out ? choose(v, &h, taken, *out, n_out) : NM_EMEMORY;
+done:
+  nm__heap_done(&h);
+  free(taken);
+  if (rc) {
+    free(*out);
+    *out = NULL;
+    *n_out = 0;
+  }
+  return rc;
+}

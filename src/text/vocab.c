@@ -1,0 +1,211 @@
+/* vocab.c - reading the vocabulary out of a GGUF's keys, and the dictionary.
+ *
+ * The file is hostile until shown otherwise: every array must have the token array's
+ * length and a fitting type, every id must be below it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "text/tok.h"
+
+enum { MAX_PIECE = 1 << 20 };      /* bytes; the longest honest pieces have a few hundred */
+
+/* ---- dictionary ------------------------------------------------------ */
+
+static struct nm__dict_slot *find_slot(const struct nm__dict *d, const char *pool, uint64_t hash,
+                                       const char *s, size_t n) {
+  size_t i = hash & (d->n_slots - 1);
+  for (;; i = (i + 1) & (d->n_slots - 1)) {
+    struct nm__dict_slot *e = &d->slot[i];
+    if (e->key.n == 0) return e;
+    if (e->hash == hash && e->key.n == n && memcmp(pool + e->key.at, s, n) == 0) return e;
+  }
+}
+
+int32_t nm__dict_get(const struct nm__dict *d, const char *pool, const char *s, size_t n) {
+  if (d->n == 0 || n == 0) return -1;
+  const struct nm__dict_slot *e = find_slot(d, pool, nm__hash(s, n, 0), s, n);
+  return e->key.n ? e->id : -1;
+}
+
+static int grow(struct nm__dict *d) {
+  struct nm__dict old = *d;
+  d->n_slots = old.n_slots ? 2 * old.n_slots : 1024;
+  d->slot = nm__alloc(d->n_slots, sizeof *d->slot);
+  if (!d->slot) {
+    *d = old;
+    return NM_EMEMORY;
+  }
+  for (size_t i = 0; i < old.n_slots; i++) {
+    if (old.slot[i].key.n == 0) continue;
+    size_t k = old.slot[i].hash & (d->n_slots - 1);
+    while (d->slot[k].key.n) k = (k + 1) & (d->n_slots - 1);
+    d->slot[k] = old.slot[i];
+  }
+  free(old.slot);
+  return NM_OK;
+}
+
+int nm__dict_put(struct nm__dict *d, const char *pool, struct nm__span key, int32_t id) {
+  if (key.n == 0) return NM_OK;
+  if (2 * (d->n + 1) > d->n_slots && grow(d)) return NM_EMEMORY;
+  uint64_t hash = nm__hash(pool + key.at, key.n, 0);
+  struct nm__dict_slot *e = find_slot(d, pool, hash, pool + key.at, key.n);
+  if (e->key.n) return NM_OK;
+  *e = (struct nm__dict_slot){hash, key, id};
+  d->n++;
+  return NM_OK;
+}
+
+/* ---- keys ------------------------------------------------------------ */
+
+bool nm__tok_keep(struct nm__tok *t, const char *s, size_t n, struct nm__span *out) {
+  *out = (struct nm__span){t->pool.len, (uint32_t)n};
+  nm__buf_put(&t->pool, s, n);
+  return !t->pool.failed;
+}
+
+int nm__tok_flag(const struct nm__gguf *g, const char *key, bool otherwise, bool *out,
+                 nm_err *err) {
+  *out = otherwise;
+  return nm__gguf_find(g, key) ? nm__gguf_bool(g, key, out, err) : NM_OK;
+}
+
+static int read_pieces(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  const struct nm__gguf_kv *kv = nm__gguf_find(g, "tokenizer.ggml.tokens");
+  if (!kv || kv->type != NM__GGUF_ARRAY || kv->elem_type != NM__GGUF_STRING || kv->n == 0)
+    return nm__fail(err, NM_EFORMAT, "%s: tokenizer.ggml.tokens must be an array of strings, "
+                    "and has to hold some", t->path);
+  if (kv->n > INT32_MAX / 2)
+    return nm__fail(err, NM_EFORMAT, "%s: tokenizer.ggml.tokens has %llu pieces, which is too many",
+                    t->path, (unsigned long long)kv->n);
+  t->n = (int32_t)kv->n;
+  t->piece = nm__alloc(kv->n, sizeof *t->piece);
+  if (!t->piece) return nm__fail_memory(err, "the vocabulary", kv->n * sizeof *t->piece);
+  for (int32_t i = 0; i < t->n; i++) {
+    struct nm__piece *p = &t->piece[i];
+    struct nm__str s = kv->strings[i];
+    if (s.n > MAX_PIECE)
+      return nm__fail(err, NM_EFORMAT, "%s: token %d has %zu bytes, at most %d are allowed",
+                      t->path, i, s.n, MAX_PIECE);
+    if (!nm__tok_keep(t, s.s, s.n, &p->raw)) return nm__fail_memory(err, "the vocabulary", s.n);
+    p->out = p->raw;
+    p->type = NM__TOK_NORMAL;
+  }
+  return NM_OK;
+}
+
+/* A key that goes with the tokens one to one; *out NULL when it is absent. */
+static int find_parallel(const struct nm__tok *t, const struct nm__gguf *g, const char *key,
+                         const struct nm__gguf_kv **out, nm_err *err) {
+  *out = nm__gguf_find(g, key);
+  if (!*out) return NM_OK;
+  if ((*out)->type != NM__GGUF_ARRAY || (*out)->n != (uint64_t)t->n)
+    return nm__fail(err, NM_EFORMAT, "%s: %s must be an array of %d numbers, one a token, "
+                    "and has %llu", t->path, key, t->n, (unsigned long long)(*out)->n);
+  return NM_OK;
+}
+
+/* Types outside of 1..6 are read as normal: some converters leave 0. */
+static int read_types(struct nm__tok *t, const struct nm__gguf *g, bool *present, nm_err *err) {
+  static const char key[] = "tokenizer.ggml.token_type";
+  const struct nm__gguf_kv *kv;
+  int rc = find_parallel(t, g, key, &kv, err);
+  *present = kv != NULL;
+  if (rc || !kv) return rc;
+  for (int32_t i = 0; i < t->n; i++) {
+    int64_t v;
+    if (!nm__gguf_int_at(kv, (uint64_t)i, &v))
+      return nm__fail(err, NM_EFORMAT, "%s: %s must hold integers", t->path, key);
+    if (v >= NM__TOK_NORMAL && v <= NM__TOK_BYTE) t->piece[i].type = (uint8_t)v;
+  }
+  return NM_OK;
+}
+
+static int read_scores(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  static const char key[] = "tokenizer.ggml.scores";
+  const struct nm__gguf_kv *kv;
+  int rc = find_parallel(t, g, key, &kv, err);
+  if (rc || !kv) return rc;
+  for (int32_t i = 0; i < t->n; i++) {
+    double v;
+    if (!nm__gguf_float_at(kv, (uint64_t)i, &v))
+      return nm__fail(err, NM_EFORMAT, "%s: %s must hold numbers", t->path, key);
+    t->piece[i].score = (float)v;
+  }
+  return NM_OK;
+}
+
+/* An id's key; -1 when absent, or when the file says -1 (in either width). */
+static int read_id(const struct nm__tok *t, const struct nm__gguf *g, const char *key, int32_t *out,
+                   nm_err *err) {
+  const struct nm__gguf_kv *kv = nm__gguf_find(g, key);
+  int64_t v = -1;
+  *out = -1;
+  if (!kv) return NM_OK;
+  if (kv->type == NM__GGUF_ARRAY || !nm__gguf_int_at(kv, 0, &v))
+    return nm__fail(err, NM_EFORMAT, "%s: %s must be an integer", t->path, key);
+  if (v == -1 || v == UINT32_MAX) return NM_OK;
+  if (v < 0 || v >= t->n)
+    return nm__fail(err, NM_EFORMAT, "%s: %s is %lld, but there are only %d tokens", t->path, key,
+                    (long long)v, t->n);
+  *out = (int32_t)v;
+  return NM_OK;
+}
+
+static int read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  int rc = read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.unknown_token_id", &t->unk, err);
+  return rc;
+}
+
+/* SentencePiece's own numbers, for files that leave the ids out: 0 unknown, 1 BOS, 2 EOS. */
+static void default_ids(struct nm__tok *t) {
+  if (t->unk < 0 && t->piece[0].type == NM__TOK_UNKNOWN) t->unk = 0;
+  if (t->family != &nm__tok_spm) return;
+  if (t->bos < 0 && t->n > 1 && t->piece[1].type == NM__TOK_CONTROL) t->bos = 1;
+  if (t->eos < 0 && t->n > 2 && t->piece[2].type == NM__TOK_CONTROL) t->eos = 2;
+}
+
+static bool byte_form(const char *s, size_t n) {
+  return n == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>';
+}
+
+/* Without the type array the ids and the form of a piece tell what is known. */
+static void guess_types(struct nm__tok *t) {
+  for (int32_t i = 0; i < t->n; i++)
+    if (byte_form(nm__tok_bytes(t, t->piece[i].raw), t->piece[i].raw.n))
+      t->piece[i].type = NM__TOK_BYTE;
+  if (t->bos >= 0) t->piece[t->bos].type = NM__TOK_CONTROL;
+  if (t->eos >= 0) t->piece[t->eos].type = NM__TOK_CONTROL;
+  if (t->unk >= 0) t->piece[t->unk].type = NM__TOK_UNKNOWN;
+}
+
+static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe};
+  struct nm__str s;
+  int rc = nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
+  if (rc) return rc;
+  for (size_t i = 0; i < sizeof family / sizeof *family; i++)
+    if (strlen(family[i]->name) == s.n && memcmp(family[i]->name, s.s, s.n) == 0)
+      t->family = family[i];
+  char name[64];
+  if (!t->family)
+    return nm__fail(err, NM_EFORMAT, "%s: tokenizer family '%s' is not supported; noema has "
+                    "'llama' (SentencePiece) and 'gpt2' (byte-level BPE)", t->path,
+                    nm__printable(name, sizeof name, s.s, s.n));
+  return NM_OK;
+}
+
+int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  bool typed = false;
+  int rc = read_family(t, g, err);
+  if (!rc) rc = read_pieces(t, g, err);
+  if (!rc) rc = read_types(t, g, &typed, err);
+  if (!rc) rc = read_scores(t, g, err);
+  if (!rc) rc = read_ids(t, g, err);
+  if (rc) return rc;
+  if (!typed) guess_types(t);
+  default_ids(t);
+  return NM_OK;
+}

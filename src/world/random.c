@@ -1,0 +1,240 @@
+/* random.c - writes models of random weights, in a named shape or in the shape of
+ * another file. Values depend on (seed, tensor, element) alone. */
+#include "world/random.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "file/gguf.h"
+#include "tensor/math.h"
+
+enum { ROW_BYTES_MAX = 1 << 22 };
+
+static bool ends(const char *s, const char *tail) {
+  size_t n = strlen(s), k = strlen(tail);
+  return n >= k && !strcmp(s + n - k, tail);
+}
+
+/* Four uniform values of variance `std`^2 from one hash. */
+static void random_row(float *x, int64_t n, double std, uint64_t seed, uint64_t tensor, uint64_t row) {
+  float unit = (float)(std * 1.7320508075688772 / 32768.0);
+  for (int64_t i = 0; i < n; i += 4) {
+    uint64_t u = nm__rand_at(seed, tensor * 0x100000000u + row, (uint64_t)i);
+    for (int k = 0; k < 4 && i + k < n; k++, u >>= 16) x[i + k] = (float)((int)(u & 0xffff) - 32768) * unit;
+  }
+}
+
+/* One row, as stored. `out` has room for the row's bytes. */
+static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t seed, uint64_t tensor, uint64_t row,
+                        float *x, uint8_t *out) {
+  const struct nm__dtype_info *d = nm__dtype(type);
+  bool table = strstr(name, "_embd.") != NULL;
+  if (ends(name, "norm.weight")) for (int64_t i = 0; i < n; i++) x[i] = 1;
+  else if (ends(name, ".bias")) memset(x, 0, sizeof *x * (size_t)n);
+  else random_row(x, n, table ? 1.0 : 1.0 / nm__sqrt((double)n), seed, tensor, row);
+  d->from_f32(out, x, n);
+  return n / d->block * d->bytes;
+}
+
+/* ---- the shape of another file --------------------------------------------- */
+
+static int copy_tensor(struct nm__out *o, const struct nm__gguf *g, size_t i, uint64_t seed, float *x, uint8_t *row,
+                       nm_err *err) {
+  const struct nm__gguf_tensor *t = &g->tensors[i];
+  if (!strncmp(t->name, "rope_f", 6) || !nm__dtype(t->type)->from_f32)    /* facts, not weights */
+    return nm__out_write(o, t->data, t->bytes, err);
+  int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
+  int st = NM_OK;
+  for (int64_t r = 0; r < rows && !st; r++) {
+    int64_t n = make_row(t->name, t->type, t->ne[0], seed, i, (uint64_t)r, x, row);
+    st = nm__out_write(o, row, (size_t)n, err);
+  }
+  return st;
+}
+
+static int pad_to(struct nm__out *o, uint64_t *at, uint64_t offset, nm_err *err) {
+  static const char zero[4096];
+  int st = NM_OK;
+  while (*at < offset && !st) {
+    uint64_t n = offset - *at < sizeof zero ? offset - *at : sizeof zero;
+    st = nm__out_write(o, zero, n, err);
+    *at += n;
+  }
+  return st;
+}
+
+struct by_offset { uint64_t offset; size_t i; };
+static int cmp_offset(const void *a, const void *b) {
+  uint64_t x = ((const struct by_offset *)a)->offset, y = ((const struct by_offset *)b)->offset;
+  return (x > y) - (x < y);
+}
+
+static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o, const nm_progress *p, nm_err *err) {
+  struct by_offset *order = nm__alloc(g->n_tensors, sizeof *order);
+  float *x = nm__alloc(ROW_BYTES_MAX, sizeof *x);
+  uint8_t *row = nm__alloc(ROW_BYTES_MAX, 4);
+  int st = order && x && row ? nm__out_write(o, g->map.data, g->data_start, err)
+                             : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
+  for (size_t i = 0; i < g->n_tensors && !st; i++) order[i] = (struct by_offset){g->tensors[i].offset, i};
+  if (!st) qsort(order, g->n_tensors, sizeof *order, cmp_offset);
+  uint64_t at = 0;
+  for (size_t k = 0; k < g->n_tensors && !st; k++) {
+    const struct nm__gguf_tensor *t = &g->tensors[order[k].i];
+    if (t->ne[0] > ROW_BYTES_MAX) st = nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
+    if (!st) st = pad_to(o, &at, t->offset, err);
+    if (!st) st = copy_tensor(o, g, order[k].i, seed, x, row, err);
+    at += t->bytes;
+    if (!st) st = nm__progress(p, "drawing random weights", (double)k + 1, (double)g->n_tensors, err);
+  }
+  free(order);
+  free(x);
+  free(row);
+  return st;
+}
+
+int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p, nm_err *err) {
+  struct nm__gguf *g;
+  struct nm__out o;
+  int st = nm__gguf_open(like, &g, err);
+  if (st) return st;
+  st = nm__out_open(path, &o, err);
+  if (!st) {
+    st = write_like(g, seed, &o, p, err);
+    if (st) nm__out_abort(&o);
+    else st = nm__out_close(&o, err);
+  }
+  nm__gguf_close(g);
+  return st;
+}
+
+/* ---- named shapes ------------------------------------------------------------ */
+
+struct shape { const char *name, *arch; int L, D, H, K, F, V, ctx; float base; };
+static const struct shape shapes[] = {
+    {"tiny", "llama", 2, 64, 4, 2, 160, 512, 512, 10000},
+    {"smollm2-135m", "llama", 30, 576, 9, 3, 1536, 49152, 8192, 100000},
+    {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 4864, 151936, 32768, 1000000},
+    {"llama3.2-1b", "llama", 16, 2048, 32, 8, 8192, 128256, 8192, 500000},
+};
+
+struct spec { char name[64]; uint32_t type; int64_t rows, cols; };
+
+static int list_tensors(const struct shape *s, uint32_t type, struct spec *out) {
+  int n = 0, hd = s->D / s->H;
+  bool bias = !strcmp(s->arch, "qwen2");
+#define MAT(fmt, r, c) \
+  do { snprintf(out[n].name, 64, fmt, i); out[n].type = (c) % nm__dtype(type)->block ? NM__F16 : type; \
+       out[n].rows = (r); out[n++].cols = (c); } while (0)
+#define VEC(fmt, c) do { snprintf(out[n].name, 64, fmt, i); out[n] = (struct spec){.type = NM__F32, .rows = 1, .cols = (c)}; \
+       snprintf(out[n++].name, 64, fmt, i); } while (0)
+  int i = 0;
+  snprintf(out[n].name, 64, "token_embd.weight");
+  out[n].type = type;
+  out[n].rows = s->V;
+  out[n++].cols = s->D;
+  out[n] = (struct spec){"output_norm.weight", NM__F32, 1, s->D};
+  n++;
+  for (i = 0; i < s->L; i++) {
+    VEC("blk.%d.attn_norm.weight", s->D);
+    MAT("blk.%d.attn_q.weight", s->H * hd, s->D);
+    MAT("blk.%d.attn_k.weight", s->K * hd, s->D);
+    MAT("blk.%d.attn_v.weight", s->K * hd, s->D);
+    if (bias) {
+      VEC("blk.%d.attn_q.bias", s->H * hd);
+      VEC("blk.%d.attn_k.bias", s->K * hd);
+      VEC("blk.%d.attn_v.bias", s->K * hd);
+    }
+    MAT("blk.%d.attn_output.weight", s->D, s->H * hd);
+    VEC("blk.%d.ffn_norm.weight", s->D);
+    MAT("blk.%d.ffn_gate.weight", s->F, s->D);
+    MAT("blk.%d.ffn_up.weight", s->F, s->D);
+    MAT("blk.%d.ffn_down.weight", s->D, s->F);
+  }
+  return n;
+}
+
+/* A word-level vocabulary: the bytes, then w256, w257, ...; enough to run texts of any bytes. */
+static int put_vocab(struct nm__gguf_writer *w, int V, nm_err *err) {
+  char **piece = nm__alloc((size_t)V, sizeof *piece), *text = nm__alloc((size_t)V, 12);
+  float *score = nm__alloc((size_t)V, sizeof *score);
+  int32_t *kind = nm__alloc((size_t)V, sizeof *kind);
+  bool good = piece && text && score && kind;
+  for (int i = 0; good && i < V; i++) {
+    piece[i] = text + 12 * (size_t)i;
+    snprintf(piece[i], 12, i == 0 ? "<unk>" : i == 1 ? "<s>" : i == 2 ? "</s>" : i < 259 ? "<0x%02X>" : "w%d",
+             i < 259 ? (unsigned)(i - 3) & 255 : (unsigned)i);
+    kind[i] = i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1;
+  }
+  if (good) {
+    nm__gguf_put_string(w, "tokenizer.ggml.model", "llama");
+    nm__gguf_put_strings(w, "tokenizer.ggml.tokens", (const char *const *)piece, (size_t)V);
+    nm__gguf_put_f32s(w, "tokenizer.ggml.scores", score, (size_t)V);
+    nm__gguf_put_i32s(w, "tokenizer.ggml.token_type", kind, (size_t)V);
+    nm__gguf_put_u32(w, "tokenizer.ggml.bos_token_id", 1);
+    nm__gguf_put_u32(w, "tokenizer.ggml.eos_token_id", 2);
+  }
+  free(piece);
+  free(text);
+  free(score);
+  free(kind);
+  return good ? NM_OK : nm__fail_memory(err, "a vocabulary", (size_t)V * 30);
+}
+
+static void put_sizes(struct nm__gguf_writer *w, const struct shape *s) {
+  char k[96];
+  const struct { const char *name; int v; } keys[] = {
+      {"context_length", s->ctx}, {"embedding_length", s->D}, {"block_count", s->L},
+      {"feed_forward_length", s->F}, {"attention.head_count", s->H}, {"attention.head_count_kv", s->K}};
+  nm__gguf_put_string(w, "general.architecture", s->arch);
+  nm__gguf_put_string(w, "general.name", s->name);
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    snprintf(k, sizeof k, "%s.%s", s->arch, keys[i].name);
+    nm__gguf_put_u32(w, k, (uint32_t)keys[i].v);
+  }
+  snprintf(k, sizeof k, "%s.attention.layer_norm_rms_epsilon", s->arch);
+  nm__gguf_put_f32(w, k, 1e-6f);
+  snprintf(k, sizeof k, "%s.rope.freq_base", s->arch);
+  nm__gguf_put_f32(w, k, s->base);
+}
+
+static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n, uint64_t seed, const nm_progress *p,
+                         nm_err *err) {
+  float *x = nm__alloc(1 << 18, sizeof *x);
+  uint8_t *row = nm__alloc(1 << 18, 4);
+  int st = x && row ? NM_OK : nm__fail_memory(err, "a row", 1 << 20);
+  for (int i = 0; i < n && !st; i++) {
+    for (int64_t r = 0; r < t[i].rows && !st; r++) {
+      int64_t b = make_row(t[i].name, t[i].type, t[i].cols, seed, (uint64_t)i, (uint64_t)r, x, row);
+      st = nm__gguf_data(w, row, (size_t)b, err);
+    }
+    if (!st) st = nm__progress(p, "drawing random weights", i + 1, n, err);
+  }
+  free(x);
+  free(row);
+  return st;
+}
+
+int nm_write_random(const char *name, const char *type_name, uint64_t seed, const char *path, const nm_progress *p,
+                    nm_err *err) {
+  const struct shape *s = NULL;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    if (!strcmp(shapes[i].name, name)) s = &shapes[i];
+  int type = nm__dtype_by_name(type_name);
+  if (!s) return nm__fail(err, NM_EUSAGE, "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
+                          "llama3.2-1b)", name);
+  if (type < 0 || !nm__dtype((uint32_t)type)->from_f32)
+    return nm__fail(err, NM_EUSAGE, "type '%.20s' cannot be written (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)", type_name);
+  struct nm__gguf_writer *w = NULL;
+  struct spec *t = nm__alloc((size_t)s->L * 12 + 2, sizeof *t);
+  int st = t ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the tensor list", 0);
+  int n = st ? 0 : list_tensors(s, (uint32_t)type, t);
+  if (!st) put_sizes(w, s);
+  if (!st) st = put_vocab(w, s->V, err);
+  for (int i = 0; i < n; i++) nm__gguf_announce(w, t[i].name, t[i].type, t[i].rows > 1 ? 2 : 1, (int64_t[]){t[i].cols, t[i].rows});
+  if (!st) st = nm__gguf_begin(w, path, err);
+  if (!st) st = write_tensors(w, t, n, seed, p, err);
+  if (!st) st = nm__gguf_finish(w, err);
+  nm__gguf_writer_free(w);
+  free(t);
+  return st;
+}
