@@ -40,3 +40,47 @@ unit: $(UNIT:%.c=$(BUILD)/%)
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .PHONY: all unit
 .PRECIOUS: $(BUILD)/%.o
+
+# ---- what a person types ------------------------------------------------------
+# The first two install missing Debian packages (after saying which) and then build.
+REAL = $(firstword $(MODEL) $(wildcard ../shared/data/models/stories260K/stories260K.f32.gguf))
+
+demo:
+	@scripts/need.sh && $(MAKE) --no-print-directory $(BUILD)/noema && \
+	 NOEMA=$(BUILD)/noema scripts/demo.sh $(REAL)
+check:
+	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema unit && \
+	 BUILD=$(BUILD) scripts/check.sh
+check-long: check asan ubsan tsan fuzz
+
+# Each sanitizer has its own build folder and runs all unit tests.
+asan:
+	@$(MAKE) --no-print-directory BUILD=build-asan OPT=-O1 SAN=-fsanitize=address sanitized
+ubsan:
+	@$(MAKE) --no-print-directory BUILD=build-ubsan OPT=-O1 \
+	 SAN="-fsanitize=undefined -fno-sanitize-recover=undefined" sanitized
+tsan:
+	@$(MAKE) --no-print-directory BUILD=build-tsan OPT=-O1 SAN=-fsanitize=thread sanitized
+sanitized: $(BUILD)/noema unit
+	@BUILD=$(BUILD) scripts/check.sh unit
+
+# libFuzzer needs clang; FUZZ_SECONDS for each target.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ)
+
+bench: $(BUILD)/noema $(BUILD)/bench/kernels
+	@$(BUILD)/bench/kernels && NOEMA=$(BUILD)/noema scripts/bench.sh
+$(BUILD)/bench/kernels: $(BUILD)/bench/kernels.o $(BUILD)/libnoema.a
+	@$(CC) $(SAN) -o $@ $^ $(LDLIBS)
+
+worst:
+	@scripts/worst.sh
+install: $(BUILD)/noema
+	install -D $(BUILD)/noema $(DESTDIR)$(PREFIX)/bin/noema
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BUILD)/noema --man > $(DESTDIR)$(PREFIX)/share/man/man1/noema.1
+PREFIX ?= /usr/local
+clean:
+	rm -rf build build-asan build-ubsan build-tsan build-fuzz
+.PHONY: demo check check-long asan ubsan tsan sanitized fuzz bench worst install clean

@@ -97,7 +97,7 @@ static void report(struct nm__pool *pool, const struct nm__kern *k, const float 
 
 int main(void) {
   size_t big_n = (size_t)1 << 26;
-  float *x = malloc(sizeof(float) * M * K), *big = malloc(big_n * sizeof(float));
+  float *x = aligned_alloc(64, sizeof(float) * M * K), *big = aligned_alloc(64, big_n * sizeof(float));
   float *c = malloc(sizeof(float) * ((size_t)M * N + 14 * N)), *first = malloc(sizeof(float) * M * N);
   if (!x || !big || !c || !first) return 4;
   for (size_t i = 0; i < (size_t)M * K; i++) x[i] = (float)((double)(nm__rand_at(1, 0, i) >> 11) * 0x1p-52 - 1);

@@ -25,7 +25,7 @@ void cli_catch_interrupt(void) {
   sigaction(SIGTERM, &sa, NULL);
 }
 
-static struct { char what[64]; double start, shown, first; bool tty, line; } P;
+static struct { char what[64]; double start, shown, first, last; bool tty, line; } P;
 
 static double now(void) {
   struct timespec t;
@@ -36,13 +36,14 @@ static double now(void) {
 static int show_progress(void *arg, const char *what, double done, double total) {
   (void)arg;
   double t = now();
-  if (strcmp(P.what, what)) {
+  if (strcmp(P.what, what) || done < P.last) {       /* new work, or the same kind again */
     cli_progress_end();
     snprintf(P.what, sizeof P.what, "%s", what);
     P.start = P.shown = t;
     P.first = done;
     P.tty = isatty(2);
   }
+  P.last = done;
   double every = P.tty ? 0.2 : 10.0;
   if (t - P.shown >= every && total > 0) {
     double rate = (done - P.first) / (t - P.start), left = rate > 0 ? (total - done) / rate : 0;

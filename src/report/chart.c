@@ -1,4 +1,4 @@
-/* chart.c - a line chart as SVG, drawn from the plan of plan.c. The text is real
+/* chart.c - a line chart as SVG, drawn from the plan of layout.c. The text is real
  * text, so that figures can be searched, copied and restyled.
  *
  * Colours: every coloured thing sits in a <g class="nm-cN" color="#..."> and its
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/plan.h"
+#include "report/layout.h"
 #include "report/text.h"
 
 enum { N_COLOURS = 10, N_SHAPES = 5 };
@@ -63,7 +63,7 @@ static void text_at(struct nm__buf *b, double x, double y, const char *more, con
 /* Wraps s; the last line allowed is cut. Returns the baseline of the next line. */
 static double paragraph(struct nm__buf *b, const char *s, double y, double px, double line,
                         const char *more, double max_w) {
-  int n_lines = nm__plan_lines(s, px, max_w);
+  int n_lines = nm__layout_lines(s, px, max_w);
   for (int i = 0; i < n_lines; i++, y += line) {
     size_t n = i + 1 < n_lines ? nm__text_fit(s, px, max_w) : strlen(s);
     char *part = nm__strndup(s, n);
@@ -79,19 +79,19 @@ static double paragraph(struct nm__buf *b, const char *s, double y, double px, d
   return y;
 }
 
-static void draw_head(const struct nm__chart *c, const struct nm__plan *p, struct nm__buf *b) {
+static void draw_head(const struct nm__chart *c, const struct nm__layout *p, struct nm__buf *b) {
   double w = p->width - 2.0 * NM__MARGIN, y = NM__MARGIN + NM__FONT_TITLE - 2;
-  if (nm__plan_named(c->title))
+  if (nm__layout_named(c->title))
     y = paragraph(b, c->title, y, NM__FONT_TITLE, NM__LINE_TITLE,
                   " font-size='17' font-weight='600' fill='currentColor'", w * NM__BOLD);
-  if (nm__plan_named(c->subtitle))
+  if (nm__layout_named(c->subtitle))
     paragraph(b, c->subtitle, y - 2, NM__FONT_SUB, NM__LINE_SUB,
               " class='nm-soft' color='#57606a' fill='currentColor'", w);
 }
 
 /* ---- axes ------------------------------------------------------------ */
 
-static void draw_grid(const struct nm__plan *p, struct nm__buf *b) {
+static void draw_grid(const struct nm__layout *p, struct nm__buf *b) {
   nm__buf_puts(b, "<g class='nm-grid' stroke='#e4e7eb' fill='none'>\n");
   for (double i = p->y.first; i <= p->y.last; i++) {
     const char *y = PX(nm__axis_pixel(&p->y, nm__axis_tick(&p->y, i)));
@@ -106,7 +106,7 @@ static void draw_grid(const struct nm__plan *p, struct nm__buf *b) {
   nm__buf_puts(b, "</g>\n");
 }
 
-static void draw_ticks(const struct nm__plan *p, struct nm__buf *b) {
+static void draw_ticks(const struct nm__layout *p, struct nm__buf *b) {
   char num[NM__NUM];
   nm__buf_puts(b, "<g class='nm-soft' color='#57606a' fill='currentColor' text-anchor='end'>\n");
   for (double i = p->y.first; i <= p->y.last; i++) {
@@ -124,13 +124,13 @@ static void draw_ticks(const struct nm__plan *p, struct nm__buf *b) {
   nm__buf_puts(b, "</g>\n");
 }
 
-static void draw_axis_labels(const struct nm__chart *c, const struct nm__plan *p,
+static void draw_axis_labels(const struct nm__chart *c, const struct nm__layout *p,
                              struct nm__buf *b) {
   const char *more = " font-size='14' text-anchor='middle' fill='currentColor'";
   double w = p->right - p->left, h = p->bottom - p->top;
-  if (nm__plan_named(c->x_label))
+  if (nm__layout_named(c->x_label))
     text_at(b, p->left + w / 2, p->bottom + 42, more, c->x_label, NM__FONT_AXIS, w);
-  if (!nm__plan_named(c->y_label)) return;
+  if (!nm__layout_named(c->y_label)) return;
   nm__buf_printf(b, "<g transform='translate(%s %s) rotate(-90)'>", PX(p->y_label_x),
                  PX(p->top + h / 2));
   text_at(b, 0, 0, more, c->y_label, NM__FONT_AXIS, h);
@@ -140,20 +140,20 @@ static void draw_axis_labels(const struct nm__chart *c, const struct nm__plan *p
 /* ---- series ---------------------------------------------------------- */
 
 static bool drawn(const struct nm__series *s, int i) {
-  return nm__plan_usable(s->x[i]) && nm__plan_usable(s->y[i]);
+  return nm__layout_usable(s->x[i]) && nm__layout_usable(s->y[i]);
 }
 
 static bool banded(const struct nm__series *s, int i) {
-  return s->lo && s->hi && drawn(s, i) && nm__plan_usable(s->lo[i]) && nm__plan_usable(s->hi[i]);
+  return s->lo && s->hi && drawn(s, i) && nm__layout_usable(s->lo[i]) && nm__layout_usable(s->hi[i]);
 }
 
-static void vertex(const struct nm__plan *p, struct nm__buf *b, char op, double x, double y) {
+static void vertex(const struct nm__layout *p, struct nm__buf *b, char op, double x, double y) {
   nm__buf_printf(b, "%c%s %s", op, PX(nm__axis_pixel(&p->x, x)), PX(nm__axis_pixel(&p->y, y)));
 }
 
 /* Points from..to-1 all have an interval: there along the top, back along the
  * bottom. A lone point has no area and gets an upright bar instead. */
-static void draw_band_run(const struct nm__plan *p, const struct nm__series *s, int from, int to,
+static void draw_band_run(const struct nm__layout *p, const struct nm__series *s, int from, int to,
                           struct nm__buf *b) {
   const char *opacity = s->faint ? "0.06" : p->n_bands > 4 ? "0.09" : "0.14";
   if (to - from == 1) {
@@ -169,7 +169,7 @@ static void draw_band_run(const struct nm__plan *p, const struct nm__series *s, 
   nm__buf_puts(b, "Z'/>\n");
 }
 
-static void draw_band(const struct nm__plan *p, const struct nm__series *s, struct nm__buf *b) {
+static void draw_band(const struct nm__layout *p, const struct nm__series *s, struct nm__buf *b) {
   for (int i = 0; i < s->n;) {
     int to = i;
     while (to < s->n && banded(s, to)) to++;
@@ -178,7 +178,7 @@ static void draw_band(const struct nm__plan *p, const struct nm__series *s, stru
   }
 }
 
-static void draw_line(const struct nm__plan *p, const struct nm__series *s, struct nm__buf *b) {
+static void draw_line(const struct nm__layout *p, const struct nm__series *s, struct nm__buf *b) {
   bool pen = false, some = false;
   for (int i = 0; i < s->n; i++) {
     if (drawn(s, i)) {
@@ -225,17 +225,17 @@ static bool alone(const struct nm__series *s, int i) {
   return drawn(s, i) && !(i > 0 && drawn(s, i - 1)) && !(i + 1 < s->n && drawn(s, i + 1));
 }
 
-static double spacing(const struct nm__plan *p, const struct nm__series *s) {
+static double spacing(const struct nm__layout *p, const struct nm__series *s) {
   return (p->right - p->left) / (s->n > 1 ? s->n - 1 : 1);
 }
 
-static bool in_plot(const struct nm__plan *p, double y) {
+static bool in_plot(const struct nm__layout *p, double y) {
   return y >= p->top - 0.5 && y <= p->bottom + 0.5;
 }
 
 /* Markers keep their distance: with many layers every second or third point has
  * one. A point without neighbours has no line, so it always has one. */
-static void draw_markers(const struct nm__plan *p, const struct nm__series *s, struct nm__buf *b) {
+static void draw_markers(const struct nm__layout *p, const struct nm__series *s, struct nm__buf *b) {
   int every = (int)fmax(1, ceil(13 / fmax(spacing(p, s), 0.5)));
   nm__buf_puts(b, "<g class='nm-dot' fill='currentColor' stroke='#fff' stroke-width='0.9'>\n");
   for (int i = 0; i < s->n; i++) {
@@ -252,16 +252,16 @@ static void draw_markers(const struct nm__plan *p, const struct nm__series *s, s
 static void hover_axis(struct nm__buf *b, const char *label, const char *otherwise, double v,
                        int decimals) {
   char num[NM__NUM];
-  nm__html_escape(b, nm__plan_named(label) ? label : otherwise);
+  nm__html_escape(b, nm__layout_named(label) ? label : otherwise);
   nm__buf_printf(b, ": %s", nm__text_num(num, v, decimals));
 }
 
-static void hover_text(const struct nm__chart *c, const struct nm__plan *p,
+static void hover_text(const struct nm__chart *c, const struct nm__layout *p,
                        const struct nm__series *s, int i, struct nm__buf *b) {
   char lo[NM__NUM], hi[NM__NUM];
   int dy = p->y.decimals + 2, dx = p->x.whole ? 0 : p->x.decimals + 1;
   nm__buf_puts(b, "<title>");
-  if (nm__plan_named(s->name)) {
+  if (nm__layout_named(s->name)) {
     nm__html_escape(b, s->name);
     nm__buf_putc(b, '\n');
   }
@@ -276,7 +276,7 @@ static void hover_text(const struct nm__chart *c, const struct nm__plan *p,
 
 /* Invisible until the pointer finds them, larger than the markers, and clamped
  * to the frame so that a point outside a stated range can still be read. */
-static void draw_hits(const struct nm__chart *c, const struct nm__plan *p,
+static void draw_hits(const struct nm__chart *c, const struct nm__layout *p,
                       const struct nm__series *s, struct nm__buf *b) {
   double r = fmin(fmax(spacing(p, s) / 2, 5), 11);
   colour_open(b, s->colour);
@@ -305,7 +305,7 @@ static void ruled_open(struct nm__buf *b, int colour, const char *name, const ch
                        const char *otherwise, double v, int decimals) {
   colour_open(b, colour);
   nm__buf_puts(b, "<title>");
-  if (nm__plan_named(name)) {
+  if (nm__layout_named(name)) {
     nm__html_escape(b, name);
     nm__buf_putc(b, '\n');
   }
@@ -315,10 +315,10 @@ static void ruled_open(struct nm__buf *b, int colour, const char *name, const ch
 
 #define RULED_HIT " class='nm-hit' stroke-width='9' opacity='0'"
 
-static void draw_hlines(const struct nm__chart *c, const struct nm__plan *p, struct nm__buf *b) {
+static void draw_hlines(const struct nm__chart *c, const struct nm__layout *p, struct nm__buf *b) {
   for (int i = 0; i < c->n_hlines; i++) {
     const struct nm__hline *h = &c->hlines[i];
-    double y = nm__plan_usable(h->y) ? nm__axis_pixel(&p->y, h->y) : -1;
+    double y = nm__layout_usable(h->y) ? nm__axis_pixel(&p->y, h->y) : -1;
     if (!in_plot(p, y)) continue;
     ruled_open(b, h->colour, h->name, c->y_label, "y", h->y, p->y.decimals + 2);
     nm__buf_printf(b, "<g stroke-width='1.5' stroke-opacity='0.8'%s>\n", dashes(h->style));
@@ -329,13 +329,13 @@ static void draw_hlines(const struct nm__chart *c, const struct nm__plan *p, str
   }
 }
 
-static double flag_base(const struct nm__plan *p, const struct nm__flag *f) {
+static double flag_base(const struct nm__layout *p, const struct nm__flag *f) {
   return p->top - 8 - f->row * NM__LINE_MARK;
 }
 
 /* Marks at the same x take turns: each draws its dashes into the gaps of the
  * others, so that two data sets that jump at one layer both stay visible. */
-static void draw_vmark(const struct nm__chart *c, const struct nm__plan *p,
+static void draw_vmark(const struct nm__chart *c, const struct nm__layout *p,
                        const struct nm__flag *f, struct nm__buf *b) {
   const struct nm__vmark *m = &c->vmarks[f->i];
   bool labelled = f->w > 0, left = f->x0 < f->x;
@@ -358,13 +358,13 @@ static void draw_vmark(const struct nm__chart *c, const struct nm__plan *p,
 /* ---- the legend ------------------------------------------------------ */
 
 /* Column by column, because a data set and its controls are listed together. */
-static void legend_place(const struct nm__plan *p, int i, double *x, double *y) {
+static void legend_place(const struct nm__layout *p, int i, double *x, double *y) {
   int rows = (p->n_legend + p->n_legend_cols - 1) / p->n_legend_cols;
   *x = p->legend_x + i / rows * p->legend_col;
   *y = p->legend_y + i % rows * NM__LINE_LEGEND + NM__LINE_LEGEND / 2.0;
 }
 
-static void legend_name(const struct nm__plan *p, struct nm__buf *b, const char *name, double x,
+static void legend_name(const struct nm__layout *p, struct nm__buf *b, const char *name, double x,
                         double y) {
   nm__buf_puts(b, "<g><title>");
   nm__html_escape(b, name);
@@ -374,7 +374,7 @@ static void legend_name(const struct nm__plan *p, struct nm__buf *b, const char 
   nm__buf_puts(b, "</g>\n");
 }
 
-static void legend_series(const struct nm__plan *p, const struct nm__series *s, double x, double y,
+static void legend_series(const struct nm__layout *p, const struct nm__series *s, double x, double y,
                           struct nm__buf *b) {
   colour_open(b, s->colour);
   nm__buf_printf(b, "<g stroke-width='%s'%s%s>\n", s->faint ? "1.4" : "2.2",
@@ -390,17 +390,17 @@ static void legend_series(const struct nm__plan *p, const struct nm__series *s, 
   legend_name(p, b, s->name, x, y);
 }
 
-static void draw_legend(const struct nm__chart *c, const struct nm__plan *p, struct nm__buf *b) {
+static void draw_legend(const struct nm__chart *c, const struct nm__layout *p, struct nm__buf *b) {
   int at = 0;
   double x, y;
   for (int i = 0; i < c->n_series; i++) {
-    if (!nm__plan_named(c->series[i].name)) continue;
+    if (!nm__layout_named(c->series[i].name)) continue;
     legend_place(p, at++, &x, &y);
     legend_series(p, &c->series[i], x, y, b);
   }
   for (int i = 0; i < c->n_hlines; i++) {
     const struct nm__hline *h = &c->hlines[i];
-    if (!nm__plan_named(h->name)) continue;
+    if (!nm__layout_named(h->name)) continue;
     legend_place(p, at++, &x, &y);
     colour_open(b, h->colour);
     nm__buf_printf(b, "<g stroke-width='1.5' stroke-opacity='0.8'%s>\n", dashes(h->style));
@@ -412,9 +412,9 @@ static void draw_legend(const struct nm__chart *c, const struct nm__plan *p, str
 
 /* ---- the whole ------------------------------------------------------- */
 
-typedef void draw_fn(const struct nm__plan *p, const struct nm__series *s, struct nm__buf *b);
+typedef void draw_fn(const struct nm__layout *p, const struct nm__series *s, struct nm__buf *b);
 
-static void each_series(const struct nm__chart *c, const struct nm__plan *p, bool faint,
+static void each_series(const struct nm__chart *c, const struct nm__layout *p, bool faint,
                         draw_fn *draw, struct nm__buf *b) {
   for (int i = 0; i < c->n_series; i++) {
     if (c->series[i].faint != faint || c->series[i].n <= 0) continue;
@@ -426,7 +426,7 @@ static void each_series(const struct nm__chart *c, const struct nm__plan *p, boo
 
 /* Bands under lines, controls under findings. The nested <svg> is the window of
  * the plot: it cuts off what leaves a stated range without needing an id. */
-static void draw_data(const struct nm__chart *c, const struct nm__plan *p, struct nm__buf *b) {
+static void draw_data(const struct nm__chart *c, const struct nm__layout *p, struct nm__buf *b) {
   double x = p->left, y = p->top - 2, w = p->right - p->left, h = p->bottom - p->top + 3;
   nm__buf_printf(b, "<svg x='%s' y='%s' width='%s' height='%s' viewBox='%s %s %s %s' "
                     "overflow='hidden'>\n", PX(x), PX(y), PX(w), PX(h), PX(x), PX(y), PX(w), PX(h));
@@ -443,8 +443,8 @@ static void draw_data(const struct nm__chart *c, const struct nm__plan *p, struc
 }
 
 void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b) {
-  struct nm__plan p;
-  if (nm__plan_make(c, &p)) {
+  struct nm__layout p;
+  if (nm__layout_make(c, &p)) {
     b->failed = true;
     return;
   }
@@ -468,5 +468,5 @@ void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b) {
             "no data", NM__FONT_LEGEND, p.right - p.left);
   draw_legend(c, &p, b);
   nm__buf_puts(b, "</svg>\n");
-  nm__plan_done(&p);
+  nm__layout_done(&p);
 }

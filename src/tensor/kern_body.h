@@ -35,6 +35,7 @@ __attribute__((always_inline)) static inline void tile(float *c, size_t ldc, con
       UNROLL for (int j = 0; j < nw; j++) b[j] = p_load(w + (size_t)j * ldw + s, p);
       UNROLL for (int i = 0; i < nx; i++) {
         part a = p_load(x + (size_t)i * ldx + s, p);
+        __asm__("" : P_KEEP(a));   /* or gcc loads it again for each product */
         UNROLL for (int j = 0; j < nw; j++) acc[i][j][p] = p_fma(a, b[j], acc[i][j][p]);
       }
     }

@@ -218,6 +218,10 @@ static int word(void *arg, const char *s, size_t n, nm_err *err) {
     int32_t id = nm__dict_get(&t->dict, t->pool.s, s, n);
     if (id >= 0 && id < t->n) return nm__ids_push(r->w->out, id);
   }
+  /* A byte that is no text and has no token, as some vocabularies lack those that UTF-8
+   * never uses, is read as U+FFFD, the replacement character. */
+  if (n == 1 && t->byte[(unsigned char)*s] >= t->n && (unsigned char)*s >= 0x80)
+    return word(arg, "\xEF\xBF\xBD", 3, err);
   nm__merge_reset(m);
   int rc = NM_OK;
   for (size_t i = 0; i < n && !rc; i++)

@@ -32,7 +32,8 @@ struct nm__dict {
   struct nm__dict_slot *slot;
   size_t n, n_slots;               /* n_slots: 0 or a power of two */
 };
-int32_t nm__dict_get(const struct nm__dict *d, const char *pool, const char *s, size_t n); /* or -1 */
+/* -1 when there is none. */
+int32_t nm__dict_get(const struct nm__dict *d, const char *pool, const char *s, size_t n);
 /* The first id a key was given stays. 0 or NM_EMEMORY. */
 int nm__dict_put(struct nm__dict *d, const char *pool, struct nm__span key, int32_t id);
 
@@ -96,7 +97,7 @@ static inline const char *nm__tok_bytes(const struct nm__tok *t, struct nm__span
 }
 /* Copies bytes into the pool; false (sticky in the pool) when memory is short. */
 bool nm__tok_keep(struct nm__tok *t, const char *s, size_t n, struct nm__span *out);
-/* The tokens of one byte, or unk, or NM_EFORMAT when the vocabulary has neither. */
+/* For bytes without a token: pushes unk, or NM_EFORMAT when the vocabulary has none. */
 int nm__tok_no_token(const struct nm__tok *t, const char *s, size_t n, struct nm__ids *out,
                      nm_err *err);
 

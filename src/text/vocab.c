@@ -7,7 +7,7 @@
 
 #include "text/tok.h"
 
-enum { MAX_PIECE = 1 << 20 };      /* bytes; the longest honest pieces have a few hundred */
+enum { MAX_PIECE = 1 << 16 };      /* bytes; the longest honest pieces have a few hundred */
 
 /* ---- dictionary ------------------------------------------------------ */
 

@@ -1,6 +1,6 @@
-/* plan.c - the layout of a chart: ranges, ticks, margins, legend, label rows.
- * See plan.h for the picture; chart.c draws what is decided here. */
-#include "report/plan.h"
+/* layout.c - the layout of a chart: ranges, ticks, margins, legend, label rows.
+ * See layout.h for the picture; chart.c draws what is decided here. */
+#include "report/layout.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,9 +8,9 @@
 
 enum { MAX_LABELS = 24 };
 
-bool nm__plan_usable(double v) { return isfinite(v) && fabs(v) <= 1e100; }
+bool nm__layout_usable(double v) { return isfinite(v) && fabs(v) <= 1e100; }
 
-bool nm__plan_named(const char *name) { return name && *name; }
+bool nm__layout_named(const char *name) { return name && *name; }
 
 /* ---- scales ---------------------------------------------------------- */
 
@@ -63,7 +63,7 @@ static void axis_ticks(struct nm__axis *a, int max_ticks) {
 }
 
 static void axis_take(struct nm__axis *a, double v, bool *some) {
-  if (!nm__plan_usable(v)) return;
+  if (!nm__layout_usable(v)) return;
   a->lo = *some ? fmin(a->lo, v) : v;
   a->hi = *some ? fmax(a->hi, v) : v;
   if (v != floor(v)) a->whole = false;
@@ -79,7 +79,7 @@ static void axis_widen(struct nm__axis *a, double least) {
   a->hi += by;
 }
 
-static void x_range(const struct nm__chart *c, struct nm__plan *p) {
+static void x_range(const struct nm__chart *c, struct nm__layout *p) {
   struct nm__axis *a = &p->x;
   bool some = false;
   a->whole = true;
@@ -93,7 +93,7 @@ static void x_range(const struct nm__chart *c, struct nm__plan *p) {
   axis_widen(a, a->whole ? 1 : 0.5);
 }
 
-static void y_data(const struct nm__chart *c, struct nm__plan *p) {
+static void y_data(const struct nm__chart *c, struct nm__layout *p) {
   struct nm__axis *a = &p->y;
   bool some = false;
   for (int s = 0; s < c->n_series; s++) {
@@ -101,7 +101,7 @@ static void y_data(const struct nm__chart *c, struct nm__plan *p) {
     p->n_bands += r->lo && r->hi && r->n > 0;
     for (int i = 0; i < r->n; i++) {
       axis_take(a, r->y[i], &some);
-      if (r->lo && r->hi && nm__plan_usable(r->lo[i]) && nm__plan_usable(r->hi[i])) {
+      if (r->lo && r->hi && nm__layout_usable(r->lo[i]) && nm__layout_usable(r->hi[i])) {
         axis_take(a, r->lo[i], &some);
         axis_take(a, r->hi[i], &some);
       }
@@ -116,11 +116,11 @@ static void y_data(const struct nm__chart *c, struct nm__plan *p) {
 }
 
 /* A stated range is kept to the letter; one from the data ends on ticks. */
-static void y_range(const struct nm__chart *c, struct nm__plan *p, int max_ticks) {
+static void y_range(const struct nm__chart *c, struct nm__layout *p, int max_ticks) {
   struct nm__axis *a = &p->y;
   a->whole = false;
   y_data(c, p);
-  bool stated = nm__plan_usable(c->y_lo) && nm__plan_usable(c->y_hi) && c->y_lo != c->y_hi;
+  bool stated = nm__layout_usable(c->y_lo) && nm__layout_usable(c->y_hi) && c->y_lo != c->y_hi;
   if (stated) {
     a->lo = fmin(c->y_lo, c->y_hi);
     a->hi = fmax(c->y_lo, c->y_hi);
@@ -149,7 +149,7 @@ static double legend_widest(const struct nm__chart *c, int *n) {
   *n = 0;
   for (int i = 0; i < c->n_series + c->n_hlines; i++) {
     const char *name = i < c->n_series ? c->series[i].name : c->hlines[i - c->n_series].name;
-    if (!nm__plan_named(name)) continue;
+    if (!nm__layout_named(name)) continue;
     w = fmax(w, nm__text_width(name, NM__FONT_LEGEND));
     ++*n;
   }
@@ -158,7 +158,7 @@ static double legend_widest(const struct nm__chart *c, int *n) {
 
 /* At the right when it leaves the plot two thirds of the width and is no higher
  * than the plot; else in columns below. Only the sides are settled here. */
-static void legend_side(const struct nm__chart *c, struct nm__plan *p, double plot_h) {
+static void legend_side(const struct nm__chart *c, struct nm__layout *p, double plot_h) {
   double text = legend_widest(c, &p->n_legend);
   double key = NM__KEY + NM__KEY_GAP;
   p->legend_below = key + text > 0.31 * p->width || p->n_legend * NM__LINE_LEGEND > plot_h;
@@ -179,7 +179,7 @@ static void legend_side(const struct nm__chart *c, struct nm__plan *p, double pl
   p->legend_x = p->left;
 }
 
-static int legend_rows(const struct nm__plan *p) {
+static int legend_rows(const struct nm__layout *p) {
   return p->n_legend ? (p->n_legend + p->n_legend_cols - 1) / p->n_legend_cols : 0;
 }
 
@@ -218,7 +218,7 @@ static void flag_turn(struct nm__flag *f, bool left) {
   f->x1 = f->x0 + f->w;
 }
 
-static void flag_add(struct nm__plan *p, int i, bool left) {
+static void flag_add(struct nm__layout *p, int i, bool left) {
   struct nm__flag *f = &p->flags[i];
   if (f->w <= 0) return;
   flag_turn(f, left);
@@ -236,7 +236,7 @@ static void flag_add(struct nm__plan *p, int i, bool left) {
  *
  * Returns a cost: lines given up and texts over the edge weigh most, then rows,
  * then flags turned to the left. */
-static double flags_try(struct nm__plan *p, int s, int t) {
+static double flags_try(struct nm__layout *p, int s, int t) {
   int n = p->n_flags, n_bad = 0;
   p->n_flag_rows = 0;
   for (int i = 0; i < n; i++) p->flags[i].row = -1;
@@ -271,7 +271,7 @@ static void flags_share(struct nm__flag *f, int n) {
 
 /* Tries every tent: a chart has a few marks. Dozens of labels cannot be read
  * however they are placed, so those beyond the limit have their hover text only. */
-static void plan_flags(const struct nm__chart *c, struct nm__plan *p) {
+static void plan_flags(const struct nm__chart *c, struct nm__layout *p) {
   int n_labels = 0;
   for (int i = 0; i < p->n_flags; i++)
     p->flags[i].x = nm__axis_pixel(&p->x, c->vmarks[p->flags[i].i].x);
@@ -280,7 +280,7 @@ static void plan_flags(const struct nm__chart *c, struct nm__plan *p) {
   for (int i = 0; i < p->n_flags; i++) {
     struct nm__flag *f = &p->flags[i];
     const char *name = c->vmarks[f->i].name;
-    bool shown = nm__plan_named(name) && n_labels++ < MAX_LABELS;
+    bool shown = nm__layout_named(name) && n_labels++ < MAX_LABELS;
     f->w = shown ? fmin(nm__text_width(name, NM__FONT_MARK), 0.4 * p->width) : 0;
   }
   int best_s = 0, best_t = p->n_flags;
@@ -296,18 +296,18 @@ static void plan_flags(const struct nm__chart *c, struct nm__plan *p) {
   flags_try(p, best_s, best_t);
 }
 
-static int flags_make(const struct nm__chart *c, struct nm__plan *p) {
+static int flags_make(const struct nm__chart *c, struct nm__layout *p) {
   p->n_flags = 0;
   p->flags = nm__alloc((size_t)(c->n_vmarks > 0 ? c->n_vmarks : 1), sizeof *p->flags);
   if (!p->flags) return NM_EMEMORY;
   for (int i = 0; i < c->n_vmarks; i++)
-    if (nm__plan_usable(c->vmarks[i].x)) p->flags[p->n_flags++].i = i;
+    if (nm__layout_usable(c->vmarks[i].x)) p->flags[p->n_flags++].i = i;
   return NM_OK;
 }
 
 /* ---- the whole ------------------------------------------------------- */
 
-int nm__plan_lines(const char *s, double px, double max_w) {
+int nm__layout_lines(const char *s, double px, double max_w) {
   int n = 0;
   while (s && *s && n < NM__TITLE_LINES) {
     s += nm__text_fit(s, px, max_w);
@@ -317,21 +317,21 @@ int nm__plan_lines(const char *s, double px, double max_w) {
   return n;
 }
 
-static double head_height(const struct nm__chart *c, const struct nm__plan *p) {
+static double head_height(const struct nm__chart *c, const struct nm__layout *p) {
   double w = p->width - 2.0 * NM__MARGIN;
-  int n_title = nm__plan_lines(c->title, NM__FONT_TITLE, w * NM__BOLD);
-  int n_sub = nm__plan_lines(c->subtitle, NM__FONT_SUB, w);
+  int n_title = nm__layout_lines(c->title, NM__FONT_TITLE, w * NM__BOLD);
+  int n_sub = nm__layout_lines(c->subtitle, NM__FONT_SUB, w);
   return NM__MARGIN + n_title * NM__LINE_TITLE + n_sub * NM__LINE_SUB + (n_title + n_sub ? 6 : 0);
 }
 
-static void plan_size(const struct nm__chart *c, struct nm__plan *p) {
+static void plan_size(const struct nm__chart *c, struct nm__layout *p) {
   p->width = c->width > 0 ? c->width : 860;
   p->height = c->height > 0 ? c->height : 460;
   p->width = (int)fmin(fmax(p->width, 320), 10000);
   p->height = (int)fmin(fmax(p->height, 200), 10000);
 }
 
-static void plan_x_axis(struct nm__plan *p) {
+static void plan_x_axis(struct nm__layout *p) {
   /* Room for the markers of the first and the last point. */
   p->x.p_lo = p->left + 9;
   p->x.p_hi = p->right - 9;
@@ -340,15 +340,15 @@ static void plan_x_axis(struct nm__plan *p) {
   axis_ticks(&p->x, (int)((p->x.p_hi - p->x.p_lo) / (w + 18)));
 }
 
-int nm__plan_make(const struct nm__chart *c, struct nm__plan *p) {
+int nm__layout_make(const struct nm__chart *c, struct nm__layout *p) {
   memset(p, 0, sizeof *p);
   if (flags_make(c, p)) return NM_EMEMORY;
   plan_size(c, p);
   double head = head_height(c, p);
-  double foot = 26 + (nm__plan_named(c->x_label) ? 22 : 0) + 8;
+  double foot = 26 + (nm__layout_named(c->x_label) ? 22 : 0) + 8;
   double nominal = p->height - head - foot;
   y_range(c, p, (int)fmax(2, nominal / 48));
-  bool y_label = nm__plan_named(c->y_label);
+  bool y_label = nm__layout_named(c->y_label);
   p->y_label_x = NM__MARGIN + NM__FONT_AXIS - 2;
   p->left = NM__MARGIN + (y_label ? NM__FONT_AXIS + 10 : 0) + tick_width(&p->y) + 8;
   p->left = fmin(p->left, 0.4 * p->width);
@@ -368,7 +368,7 @@ int nm__plan_make(const struct nm__chart *c, struct nm__plan *p) {
   return NM_OK;
 }
 
-void nm__plan_done(struct nm__plan *p) {
+void nm__layout_done(struct nm__layout *p) {
   free(p->flags);
   p->flags = NULL;
 }

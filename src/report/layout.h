@@ -1,4 +1,4 @@
-/* plan.h - where everything of a chart goes, decided before anything is drawn.
+/* layout.h - where everything of a chart goes, decided before anything is drawn.
  *
  *   +--------------------------------------------+
  *   | title, subtitle (wrapped)                  |
@@ -12,8 +12,8 @@
  *
  * The height asked for is kept unless many labels or a long legend would leave
  * too little plot; then the chart grows downwards. Private to src/report. */
-#ifndef NM_REPORT_PLAN_H
-#define NM_REPORT_PLAN_H
+#ifndef NM_REPORT_LAYOUT_H
+#define NM_REPORT_LAYOUT_H
 
 #include "report/report.h"
 #include "report/text.h"
@@ -50,7 +50,7 @@ struct nm__flag {
   int n_same, i_same;     /* marks at the same x share one line, dash by dash */
 };
 
-struct nm__plan {
+struct nm__layout {
   int width, height;
   double left, right, top, bottom;     /* the plot */
   double y_label_x;
@@ -65,16 +65,16 @@ struct nm__plan {
 };
 
 /* NM_EMEMORY or 0. */
-int nm__plan_make(const struct nm__chart *c, struct nm__plan *p);
-void nm__plan_done(struct nm__plan *p);
+int nm__layout_make(const struct nm__chart *c, struct nm__layout *p);
+void nm__layout_done(struct nm__layout *p);
 
 /* Finite and of a size pixels can be computed from. */
-bool nm__plan_usable(double v);
+bool nm__layout_usable(double v);
 double nm__axis_pixel(const struct nm__axis *a, double v);
 double nm__axis_tick(const struct nm__axis *a, double i);
 /* How many lines `s` takes at this size, at most NM__TITLE_LINES. */
-int nm__plan_lines(const char *s, double px, double max_w);
+int nm__layout_lines(const char *s, double px, double max_w);
 /* Entries of the legend in order: the named series, then the named hlines. */
-bool nm__plan_named(const char *name);
+bool nm__layout_named(const char *name);
 
 #endif
