@@ -300,7 +300,15 @@ static int first_alike(const struct work *w, int col, uint32_t *first) {
  * groups must hold both, and groups must be small and many. Without the latter a column
  * like "split" or "agreement", of a few values that all occur with both labels, would tie
  * half the file together. `seen` is scratch for n bytes. */
-static size_t count_twins(const struct work *w, const uint32_t *first, uint8_t *seen) {
+/* A column that says it is one may hold groups of any size. */
+static bool called_group(const char *name) {
+  static const char *const names[] = {"group", "set", "pair", "twin", "cluster"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strcasecmp(name, names[i])) return true;
+  return false;
+}
+
+static size_t count_twins(const struct work *w, int col, const uint32_t *first, uint8_t *seen) {
   size_t n = w->out->n, n_groups = 0, n_both = 0;
   memset(seen, 0, n);
   for (size_t i = 0; i < n; i++) seen[first[i]] |= (uint8_t)(1 << w->out->label[i]);
@@ -309,6 +317,7 @@ static size_t count_twins(const struct work *w, const uint32_t *first, uint8_t *
     n_both += seen[i] == 3;
   }
   bool small = n_groups * 4 >= n && n_groups * n_groups >= n;
+  if (called_group(w->t->cols[col])) small = n_groups > 1;
   return small && n_both * 10 >= n_groups * 6 ? n_both : 0;
 }
 
@@ -320,7 +329,7 @@ static int find_twins(struct work *w, uint32_t *first) {
   for (int c = 0; !st && c < (int)w->t->n_cols; c++) {
     if (c == w->text_col || c == w->label_col) continue;
     st = first_alike(w, c, first);
-    size_t n_both = st ? 0 : count_twins(w, first, seen);
+    size_t n_both = st ? 0 : count_twins(w, c, first, seen);
     if (n_both > best) best = n_both, w->group_col = c;
   }
   free(seen);

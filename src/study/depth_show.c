@@ -37,10 +37,15 @@ static void grid_of(struct nm__buf *b, const nm_depth_curve *c) {
 
 static void place(struct nm__buf *b, const nm_depth_curve *c, const char *what, int layer, double lo, double hi) {
   int L = c->n_layers - 1;
-  if (layer < 0) nm__buf_printf(b, "  %-22s none\n", what);
-  else
-    nm__buf_printf(b, "  %-22s block %d, %.2f of the depth (95 %% of splits: %.0f to %.0f)\n", what, layer,
-                   (layer + 1.0) / L, lo, hi);
+  char from[24] = "none", to[24] = "none";
+  if (layer < 0) {
+    nm__buf_printf(b, "  %-22s none\n", what);
+    return;
+  }
+  if (lo >= 0) snprintf(from, sizeof from, "%.0f", lo);
+  if (hi >= 0) snprintf(to, sizeof to, "%.0f", hi);
+  nm__buf_printf(b, "  %-22s block %d, %.2f of the depth (95 %% of splits: %s to %s)%s\n", what, layer, (layer + 1.0) / L,
+                 from, to, c->above_words ? "" : "; means nothing: see the controls");
 }
 
 static double random_top(const nm_depth_curve *c) {
@@ -76,6 +81,8 @@ static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
   if (c->literal >= 0)
     nm__buf_printf(b, "  %-22s block %d (the paper's formula taken literally: nearly always the last)\n", "literal reading", c->literal);
   nm__buf_printf(b, "  %-22s %.3f: the peak is %s it\n", "bag of words", c->words.mean, c->above_words ? "above" : "not above");
+  if (!c->above_words)
+    nm__buf_printf(b, "  %-22s nothing was shown: a curve counts only above bag of words and shuffled labels\n", "so");
   nm__buf_printf(b, "  %-22s largest over layers %.3f on average; the row %s chance\n", "shuffled labels", c->shuffled_max,
                  c->shuffled_ok ? "covers" : "does NOT cover");
   if (c->random) nm__buf_printf(b, "  %-22s at most %.3f\n", "random weights", random_top(c));
@@ -174,8 +181,6 @@ static void csv(struct nm__buf *b, const nm_depth_result *r) {
 
 /* ---- the figure ------------------------------------------------------------------ */
 
-enum { PER_CURVE = 5 };            /* real, shuffled, random weights: series; words, answer: lines */
-
 struct figure { struct nm__series *s; struct nm__hline *h; struct nm__vmark *v; double *num; char *text; int n_s, n_h, n_v; };
 
 static char *label(struct figure *f, const char *name, const char *what) {
@@ -205,12 +210,23 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   add_series(f, c, colour, 0);
   add_series(f, c, colour, 1);
   if (c->random) add_series(f, c, colour, 2);
-  f->h[f->n_h++] = (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_DASHED, colour};
+  f->h[f->n_h++] = (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_SOLID, colour};
   if (c->n_answer)
     f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"), NM__LINE_DOTTED, colour};
+  if (!c->above_words) return;     /* no layer to mark where nothing was shown */
   if (c->jump >= 0) f->v[f->n_v++] = (struct nm__vmark){c->jump, label(f, c->name, "jump"), colour};
   if (c->converge >= 0 && c->converge != c->jump)
     f->v[f->n_v++] = (struct nm__vmark){c->converge, label(f, c->name, "converged"), colour};
+}
+
+/* The axis starts at 0.4, or lower when something lies there. */
+static double lowest(const nm_depth_curve *c, double lo) {
+  double least = c->words.mean;
+  for (int l = 0; l < c->n_layers; l++) {
+    const double v[] = {c->layer[l].acc.mean, c->layer[l].shuffled.mean, c->random ? c->random[l].acc.mean : 1};
+    for (int i = 0; i < 3; i++) least = v[i] < least ? v[i] : least;
+  }
+  return least < lo + 0.01 ? least - 0.02 : lo;
 }
 
 static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) {
@@ -223,8 +239,7 @@ static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) 
   if (f.s && f.h && f.v && f.num && f.text) {
     for (int i = 0; i < r->n_curves; i++) {
       add_curve(&f, &r->curve[i], i);
-      for (int l = 0; l < r->curve[i].n_layers; l++)
-        if (r->curve[i].layer[l].shuffled.mean < lo + 0.02) lo = r->curve[i].layer[l].shuffled.mean - 0.05;
+      lo = lowest(&r->curve[i], lo);
     }
     snprintf(title, sizeof title, "At which layer is it readable? %.100s", model);
     nm__chart_svg(&(struct nm__chart){title, "linear probe on the last token; bands: 95 % over repeated splits",
