@@ -255,7 +255,9 @@ typedef struct nm_depth_curve {
   double shuffled_max;             /* mean over repeats of the shuffled row's maximum over layers */
   int peak, jump, converge, literal;  /* layers; -1: none */
   double jump_lo, jump_hi, converge_lo, converge_hi;    /* 95 % over repeats */
-  bool above_words, shuffled_ok;   /* verdicts: see docs/verbs/depth.md */
+  /* Verdicts (docs/verbs/depth.md): the peak's interval lies above bag of words; above all
+   * controls: also above random weights and the shuffled row's own maximum. */
+  bool above_words, above_controls, shuffled_ok;
   /* Adding the probe's direction to the residual stream where the answer is read: mean log-odds
    * of yes over no, without, with + and with - of it; `random`: the largest |difference| that
    * random directions of the same length make. n 0: could not be tested. */

@@ -4,7 +4,8 @@
  * method for large-scale logistic regression" (JMLR 9, 2008), with three changes:
  *
  * - The Jacobi preconditioner of Hsia, Chiang and Lin, "Preconditioned conjugate gradient methods
- *   in truncated Newton frameworks" (ACML 2018): feature scales of 1e-3 next to 1e2 are normal here.
+ *   in truncated Newton frameworks" (ACML 2018): feature scales of 1e-3 next to 1e2 are normal
+ *   here.
  * - The intercept is eliminated exactly from every Newton system (a Schur complement). It carries
  *   no penalty, and a model's activations have dimensions whose mean is far larger than their
  *   spread; what remains sees features centred by the Hessian's weights D, without copying any:
@@ -389,7 +390,8 @@ static int check_options(const struct features *x, const struct nm__logreg_opts 
                     x->ld);
   if (!(o->C >= 0) || !(o->C <= 1e12) || !(o->tol >= 0) || o->max_iter < 0)
     return nm__fail(err, NM_EUSAGE,
-                    "logistic regression: C %g, tolerance %g, steps %d: none may be negative",
+                    "logistic regression: C %g, tolerance %g, steps %d: each is 0 (the default) "
+                    "or a positive number",
                     o->C, o->tol, o->max_iter);
   return NM_OK;
 }
@@ -481,6 +483,7 @@ void nm__logreg_done(struct nm__logreg *m) {
   *m = (struct nm__logreg){0};
 }
 
+/* The solver's own product, so that a score has the bits it had while fitting. */
 double nm__logreg_score(const struct nm__logreg *m, const float *x) {
   struct features one = {.n = 1, .d = m->d, .dense = x, .ld = (size_t)m->d};
   double t[4];

@@ -48,9 +48,9 @@ void nm__wilson(double k, double n, double *lo, double *hi);
 double nm__quantile(const double *v, size_t n, double q);
 double nm__mean(const double *v, size_t n);
 
-/* Splits rows 0..n-1 into train and test (test gets `test_share`), shuffled by seed. With groups,
- * whole groups go to one side. Both sides hold both classes or the call fails (NM_EFORMAT with the
- * counts). The order within each side is ascending. */
+/* Splits rows 0..n-1 into train and test (test gets `test_share`), shuffled by seed. With groups
+ * (numbered below n_groups), whole groups go to one side. Both sides hold both classes or the call
+ * fails (NM_EFORMAT with the counts). The order within each side is ascending. */
 struct nm__split { uint32_t *train, *test; size_t n_train, n_test; };
 int nm__split_make(size_t n, const uint8_t *label, const uint32_t *group, size_t n_groups,
                    double test_share, uint64_t seed, struct nm__split *out, nm_err *err);
@@ -61,7 +61,7 @@ void nm__split_done(struct nm__split *s);
 void nm__shuffle_labels(const uint8_t *label, size_t n, uint64_t seed, uint8_t *out);
 
 /* Bag of words: lower-cased runs of letters and digits (UTF-8 bytes >= 0x80 are letters; every
- * other non-space byte is a word of its own); binary or counts. Words are numbered in order of
+ * other non-space byte is a word of its own); counts. Words are numbered in order of
  * first sight; the vocabulary is built from all rows given. */
 int nm__bag_of_words(char *const *text, size_t n, struct nm__sparse *out, nm_err *err);
 void nm__sparse_done(struct nm__sparse *s);

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM_SPLIT = 0x73706c6974, STREAM_LABELS = 0x6c6162656c, DRAWS = 200 };
+/* Numbers of streams, so that a split and a shuffle of one seed have nothing in common. */
+#define STREAM_SPLIT 0x73706c6974u
+#define STREAM_LABELS 0x6c6162656cu
+#define DRAWS 200
 
 /* One draw. A unit is a group, or a row where there are none; its size is how many rows it has. */
 struct draw {
@@ -54,10 +57,10 @@ static int find_draw(struct draw *d, uint64_t seed, nm_err *err) {
     if (both_classes(d)) return NM_OK;
   }
   return nm__fail(err, NM_EFORMAT,
-                  "cannot split %zu rows (%zu %s) so that both sides hold both classes: the last "
-                  "of %d tries gave %zu of class 0 and %zu of class 1 for training, %zu and %zu "
-                  "for the test", d->n, d->n_units, d->group ? "groups" : "units", DRAWS,
-                  d->count[0][0], d->count[0][1], d->count[1][0], d->count[1][1]);
+                  "cannot split %zu rows (%zu parts that stay whole) so that both sides hold both "
+                  "classes: the last of %d tries gave %zu of class 0 and %zu of class 1 for "
+                  "training, %zu and %zu for the test", d->n, d->n_units, DRAWS, d->count[0][0],
+                  d->count[0][1], d->count[1][0], d->count[1][1]);
 }
 
 static int count_units(struct draw *d, nm_err *err) {

@@ -156,7 +156,8 @@ static char *summary(const nm_depth_result *r) {
   for (int i = 0; i < r->n_curves; i++) {
     const nm_depth_curve *c = &r->curve[i];
     nm__buf_printf(&b, "%s%s: ", i ? "; " : "", c->name);
-    if (!c->above_words) nm__buf_printf(&b, "peak %.3f is not above bag of words %.3f", c->layer[c->peak + 1].acc.mean, c->words.mean);
+    if (!c->above_controls)
+      nm__buf_printf(&b, "peak %.3f, not above the controls (bag of words %.3f)", c->layer[c->peak + 1].acc.mean, c->words.mean);
     else nm__buf_printf(&b, "readable from block %d, peak %.3f", c->converge, c->layer[c->peak + 1].acc.mean);
   }
   return b.s;

@@ -146,19 +146,20 @@ static int test_direction(const struct ask *q, const char *dir, uint64_t seed, d
   float *v = nm__alloc((size_t)q->a->D, sizeof *v), *w = nm__alloc((size_t)q->a->D, sizeof *w);
   double step = 0, plus, minus;
   int st = v && w ? direction(q->a, C, v, &step, err) : nm__fail_memory(err, "a direction", 0);
-  if (!st) st = ask(q, NULL, 0, &c->causal.before, err);
-  if (!st) st = difference(q, v, step, &c->causal.plus, &c->causal.minus, err);
-  for (int i = 0; i < N_RANDOM && !st; i++) {
+  if (!st) st = save_direction(dir, c->name, q->site, v, q->a->D, step, c, err);
+  bool can = q->s->n_yes && q->s->n_no;
+  if (!st && can) st = ask(q, NULL, 0, &c->causal.before, err);
+  if (!st && can) st = difference(q, v, step, &c->causal.plus, &c->causal.minus, err);
+  for (int i = 0; i < N_RANDOM && can && !st; i++) {
     random_direction(w, q->a->D, seed, i);
     st = difference(q, w, step, &plus, &minus, err);
     double d = plus > minus ? plus - minus : minus - plus;
     if (!st && d > c->causal.random) c->causal.random = d;
   }
-  if (!st) {
+  if (!st && can) {
     double d = c->causal.plus - c->causal.minus;
     c->causal.n = (int)(q->a->n < ASK_ROWS ? q->a->n : ASK_ROWS);
     c->causal.moved = d > 0.1 && d > 3 * c->causal.random;
-    st = save_direction(dir, c->name, q->site, v, q->a->D, step, c, err);
   }
   free(v);
   free(w);
@@ -169,7 +170,7 @@ int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth
                      nm_depth_curve *c, nm_err *err) {
   const char *stream = stream_of(o->site);
   int layer = c->converge >= 0 ? c->converge : c->peak;
-  if (!stream || !s->n_yes || !s->n_no) return NM_OK;
+  if (!stream) return NM_OK;
   snprintf(c->causal.site, sizeof c->causal.site, "blk.%d.%s", layer, stream);
   struct sample a = {0};
   struct ask q = {e, s, &a, c->causal.site, o->progress};

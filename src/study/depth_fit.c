@@ -185,8 +185,12 @@ static void verdicts(nm_depth_curve *c) {
   sum /= c->n_layers;
   /* Shuffled labels must come out between an even guess and always saying the larger class. */
   c->shuffled_ok = sum > 0.5 - 0.05 && sum < majority + 0.05;
-  c->above_words = c->layer[c->peak + 1].acc.lo > c->words.mean &&
-                   c->layer[c->peak + 1].acc.mean > c->shuffled_max;
+  double random = 0;
+  for (int l = 0; c->random && l < c->n_layers; l++)
+    random = c->random[l].acc.mean > random ? c->random[l].acc.mean : random;
+  const nm_interval *peak = &c->layer[c->peak + 1].acc;
+  c->above_words = peak->lo > c->words.mean;
+  c->above_controls = c->above_words && peak->mean > c->shuffled_max && peak->lo > random;
 }
 
 static int summarise(struct fit *f, nm_depth_curve *c, nm_err *err) {
@@ -236,12 +240,14 @@ static int words(struct fit *f, nm_depth_curve *c, nm_err *err) {
 }
 
 static char *split_text(const struct fit *f) {
-  char *s = nm__alloc(300, 1);
+  char *s = nm__alloc(400, 1);
   if (s)
-    snprintf(s, 300, "%d splits of %zu training and about %zu test rows, seeds %llu to %llu; %s", f->R,
+    snprintf(s, 400, "%d splits of %zu training and about %zu test rows, seeds %llu to %llu; %s%s", f->R,
              f->split[0].n_train, f->split[0].n_test, (unsigned long long)f->o->seed,
              (unsigned long long)(f->o->seed + (uint64_t)f->R - 1),
-             f->s->lab.grouped ? "grouped: rows of one group stay on one side" : "not grouped: no twins were found");
+             f->s->lab.grouped ? "grouped: rows of one group stay on one side" : "not grouped: no twins were found",
+             f->split[0].n_train < (size_t)f->v[REAL]->D
+                 ? "; fewer training rows than dimensions: any labels can be fitted, only held-out rows count" : "");
   return s;
 }
 

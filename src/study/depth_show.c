@@ -45,7 +45,7 @@ static void place(struct nm__buf *b, const nm_depth_curve *c, const char *what, 
   if (lo >= 0) snprintf(from, sizeof from, "%.0f", lo);
   if (hi >= 0) snprintf(to, sizeof to, "%.0f", hi);
   nm__buf_printf(b, "  %-22s block %d, %.2f of the depth (95 %% of splits: %s to %s)%s\n", what, layer, (layer + 1.0) / L,
-                 from, to, c->above_words ? "" : "; means nothing: see the controls");
+                 from, to, c->above_controls ? "" : "; means nothing: see the controls");
 }
 
 static double random_top(const nm_depth_curve *c) {
@@ -81,11 +81,12 @@ static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
   if (c->literal >= 0)
     nm__buf_printf(b, "  %-22s block %d (the paper's formula taken literally: nearly always the last)\n", "literal reading", c->literal);
   nm__buf_printf(b, "  %-22s %.3f: the peak is %s it\n", "bag of words", c->words.mean, c->above_words ? "above" : "not above");
-  if (!c->above_words)
-    nm__buf_printf(b, "  %-22s nothing was shown: a curve counts only above bag of words and shuffled labels\n", "so");
+
   nm__buf_printf(b, "  %-22s largest over layers %.3f on average; the row %s chance\n", "shuffled labels", c->shuffled_max,
                  c->shuffled_ok ? "covers" : "does NOT cover");
   if (c->random) nm__buf_printf(b, "  %-22s at most %.3f\n", "random weights", random_top(c));
+  nm__buf_printf(b, "  %-22s %s\n", "so", c->above_controls ? "the concept is readable: the curve stands above all its controls"
+                 : "nothing was shown: a curve counts only above bag of words, shuffled labels and random weights");
   if (c->n_answer)
     nm__buf_printf(b, "  %-22s %.3f right (%.3f to %.3f)\n", "the model's own answer", c->answer.mean, c->answer.lo, c->answer.hi);
   else
@@ -134,7 +135,7 @@ static json_t *curve_json(const nm_depth_curve *c) {
       {"converging", block_json(c->converge)}, {"converging_literal", block_json(c->literal)},
       {"jump_95", json_pack("[f,f]", c->jump_lo, c->jump_hi)},
       {"converging_95", json_pack("[f,f]", c->converge_lo, c->converge_hi)},
-      {"above_bag_of_words", json_boolean(c->above_words)}, {"shuffled_covers_chance", json_boolean(c->shuffled_ok)},
+      {"above_bag_of_words", json_boolean(c->above_words)}, {"above_all_controls", json_boolean(c->above_controls)}, {"shuffled_covers_chance", json_boolean(c->shuffled_ok)},
       {"direction", c->vector ? string_json(c->vector) : json_null()}, {"edit", c->edit ? string_json(c->edit) : json_null()}};
   for (size_t i = 0; i < sizeof kv / sizeof *kv; i++) json_object_set_new(o, kv[i].k, kv[i].v);
   if (c->causal.n)
@@ -213,7 +214,7 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   f->h[f->n_h++] = (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_SOLID, colour};
   if (c->n_answer)
     f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"), NM__LINE_DOTTED, colour};
-  if (!c->above_words) return;     /* no layer to mark where nothing was shown */
+  if (!c->above_controls) return;  /* no layer to mark where nothing was shown */
   if (c->jump >= 0) f->v[f->n_v++] = (struct nm__vmark){c->jump, label(f, c->name, "jump"), colour};
   if (c->converge >= 0 && c->converge != c->jump)
     f->v[f->n_v++] = (struct nm__vmark){c->converge, label(f, c->name, "converged"), colour};

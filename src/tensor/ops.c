@@ -326,5 +326,6 @@ struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_ar
   bool scratch = op->forward == matmul_forward || op->forward == norm_forward ||
                  op->forward == nm__attention_forward;
   if (o->mode != NM__MEASURE || scratch) op->forward(o, a, &y);
+  if (o->err.status) y.d = NULL;   /* no room for its scratch */
   return y;
 }

@@ -34,7 +34,7 @@ static const char *const valued[3][2] = {{"red", "blue"}, {"day", "night"}, {"up
 static const char *const others[] = {"the", "a",   "saw", "fox", "by",  "it", "went", "old", "big", "sun",
                                      "sea", "tree", "and", "in", "on", "was", "with", ",",  "?",  "yes",
                                      "no",  "road", "hill", "bird", "ran", "to", "far", "near"};
-enum { N_OTHERS = sizeof others / sizeof *others };
+enum { N_OTHERS = sizeof others / sizeof *others, N_WORDS = 16 };
 
 /* ---- the vocabulary: <unk> <s> </s>, bytes, letters, and every word with its beginnings -- */
 
@@ -228,14 +228,14 @@ int nm_write_planted(const char *path, nm_err *err) {
 /* Words in a shuffled order with the chosen attribute words among them. */
 static void sentence(struct nm__buf *out, uint64_t seed, uint64_t set, const int side[3]) {
   struct nm__rng r = {seed, set, 0};
-  const char *word[9];
-  uint32_t order[9];
+  const char *word[N_WORDS];
+  uint32_t order[N_WORDS];
   for (int i = 0; i < 3; i++) word[i] = valued[i][side[i]];
   word[3] = names[nm__rng_below(&r, N_NAMES)];
-  for (int i = 4; i < 9; i++) word[i] = others[nm__rng_below(&r, N_OTHERS - 2) % 17];
-  for (uint32_t i = 0; i < 9; i++) order[i] = i;
-  nm__rng_shuffle(&r, order, 9);
-  for (int i = 0; i < 9; i++) nm__buf_printf(out, "%s ", word[order[i]]);
+  for (int i = 4; i < N_WORDS; i++) word[i] = others[nm__rng_below(&r, 17)];
+  for (uint32_t i = 0; i < N_WORDS; i++) order[i] = i;
+  nm__rng_shuffle(&r, order, N_WORDS);
+  for (int i = 0; i < N_WORDS; i++) nm__buf_printf(out, "%s ", word[order[i]]);
   nm__buf_puts(out, "?");
 }
 

@@ -1,0 +1,326 @@
+/* ops_test.c - the table of operations (shapes, modes, memory, small results by hand), the
+ * functions in double against libm, and that nothing in the library asks libm for a
+ * function whose bits may differ from machine to machine. */
+#include "tensor/math.h"
+#include "tensor/ops.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- functions in double --------------------------------------------------- */
+
+static double worst_of(double (*ours)(double), double (*theirs)(double), double from, double to,
+                       bool absolute) {
+  double worst = 0;
+  for (int i = 0; i <= 20000; i++) {
+    double x = from + (to - from) * i / 20000, want = theirs(x), e = fabs(ours(x) - want);
+    if (!absolute) e /= fabs(want) > 1e-300 ? fabs(want) : 1e-300;
+    worst = e > worst ? e : worst;
+  }
+  return worst;
+}
+
+static void functions(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    double (*ours)(double), (*theirs)(double);
+    double from, to;
+    bool absolute;
+    double limit;
+  } cases[] = {
+      {"exp", nm__exp, exp, -700, 700, false, 1e-15}, {"exp", nm__exp, exp, -1, 1, false, 5e-16},
+      {"log", nm__log, log, 1e-6, 4, false, 1e-15}, {"log", nm__log, log, 4, 1e9, false, 5e-16},
+      {"log1p", nm__log1p, log1p, -0.9, 5, false, 1e-15},
+      {"sin", nm__sin, sin, -30, 30, true, 5e-16}, {"sin", nm__sin, sin, 0, 2e5, true, 1e-15},
+      {"cos", nm__cos, cos, -30, 30, true, 5e-16}, {"cos", nm__cos, cos, 0, 2e5, true, 1e-15},
+      {"tanh", nm__tanh, tanh, -25, 25, false, 1e-15}, {"tanh", nm__tanh, tanh, -0.4, 0.4, false, 1e-15},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    double e = worst_of(cases[i].ours, cases[i].theirs, cases[i].from, cases[i].to, cases[i].absolute);
+    print_message("%-5s %8g..%-8g %.2g\n", cases[i].name, cases[i].from, cases[i].to, e);
+    assert_true(e < cases[i].limit);
+  }
+  for (int i = 1; i < 2000; i++) {
+    double x = 1.0 + i * 7.3, y = -2.0 * i / 2000;
+    double units = fabs(nm__pow(x, y) / pow(x, y) - 1) / 2.2e-16;
+    assert_true(units < 3 + fabs(y * log(x)));   /* log x is rounded once before it is scaled */
+  }
+}
+
+static void function_edges(void **state) {
+  (void)state;
+  const double inf = INFINITY;
+  assert_true(nm__exp(0) == 1 && nm__exp(-inf) == 0 && nm__exp(inf) == inf && nm__exp(1000) == inf);
+  assert_true(nm__exp(NAN) != nm__exp(NAN) && nm__exp(-745.0) > 0 && nm__exp(709.7) < inf);
+  assert_true(nm__log(1) == 0 && nm__log(0) == -inf && nm__log(inf) == inf);
+  assert_true(nm__log(-1) != nm__log(-1) && nm__log(NAN) != nm__log(NAN));
+  assert_true(fabs(nm__log(5e-324) - log(5e-324)) < 1e-12);
+  assert_true(nm__tanh(inf) == 1 && nm__tanh(-inf) == -1 && nm__tanh(0) == 0);
+  assert_true(nm__sin(0) == 0 && nm__cos(0) == 1);
+  assert_true(nm__sqrt(2) == sqrt(2));
+}
+
+/* ---- the library's symbols ---------------------------------------------------- */
+
+/* "exp", "expf", "expl" and the versioned spellings of `nm`. */
+static bool forbidden(const char *symbol) {
+  static const char *const names[] = {"exp", "exp2", "exp10", "expm1", "log", "log2", "log10", "log1p",
+                                      "sin", "cos", "tan", "sincos", "asin", "acos", "atan", "atan2",
+                                      "sinh", "cosh", "tanh", "pow", "erf", "erfc", "cbrt", "hypot",
+                                      "tgamma", "lgamma", "fmod", "logb"};
+  char s[64];
+  snprintf(s, sizeof s, "%.60s", symbol);
+  s[strcspn(s, "@\n ")] = 0;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    size_t n = strlen(names[i]);
+    if (!strncmp(s, names[i], n) && (!s[n] || (strchr("fl", s[n]) && !s[n + 1]))) return true;
+  }
+  return false;
+}
+
+/* `nm` over the objects this very program was linked from: BUILD/libnoema.a, beside us. */
+static void no_libm(void **state) {
+  (void)state;
+  char self[512], command[1100], line[512], file[256] = "";
+  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  assert_true(n > 0);
+  self[n] = 0;
+  for (int up = 0; up < 3; up++) *strrchr(self, '/') = 0;
+  snprintf(command, sizeof command, "nm -u '%s/libnoema.a' '%s'/src/cli/*.o 2>/dev/null", self, self);
+  FILE *f = popen(command, "r");
+  int n_objects = 0, n_bad = 0;
+  while (f && fgets(line, sizeof line, f)) {
+    char *u = strstr(line, " U ");
+    if (!u && strchr(line, ':')) {
+      snprintf(file, sizeof file, "%.*s", (int)strcspn(line, "\n"), line);
+      n_objects++;
+    }
+    if (!u || !forbidden(u + 3)) continue;
+    print_error("%s wants %s", file, u + 3);
+    n_bad++;
+  }
+  if (f) pclose(f);
+  if (!n_objects) {
+    print_message("skipped: nm shows nothing\n");
+    skip();
+  }
+  print_message("%d objects looked at\n", n_objects);
+  assert_true(forbidden("expf") && forbidden("pow@GLIBC_2.29\n") && !forbidden("fma") && !forbidden("logits"));
+  assert_int_equal(n_bad, 0);
+}
+
+/* ---- one call of every op -------------------------------------------------------- */
+
+enum { T = 5, D = 32, N = 48, H = 4, HD = 8, SLOTS = 9 };
+
+struct world {
+  float x[T * N], y[T * N], rope[T * HD], w32[N * D], cache[2][SLOTS * D];
+  uint8_t w8[N * D / 32 * 34];
+  int32_t ids[T];
+  struct nm__kv kv;
+  struct nm__span span;
+};
+
+static void world_make(struct world *s) {
+  memset(s, 0, sizeof *s);
+  for (int i = 0; i < T * N; i++) s->x[i] = (float)(i % 23 - 11) / 8, s->y[i] = (float)(i % 17 - 8) / 4;
+  for (int i = 0; i < N * D; i++) s->w32[i] = (float)(i % 29 - 14) / 16;
+  for (int i = 0; i < T * HD; i++) s->rope[i] = i % 2 ? 0.6f : 0.8f;
+  nm__dtype(NM__Q8_0)->from_f32(s->w8, s->w32, N * D);
+  for (int i = 0; i < T; i++) s->ids[i] = (7 * i) % T;
+  s->kv = (struct nm__kv){1, SLOTS, D, s->cache[0], s->cache[1]};
+  s->span = (struct nm__span){.first = 0, .n = T};
+}
+
+static struct nm__op_args args_of(struct world *s, enum nm__op_id id, bool quantised) {
+  struct nm__w w = {(const uint8_t *)s->w32, NM__F32, N, D, D * 4};
+  if (quantised) w = (struct nm__w){s->w8, NM__Q8_0, N, D, D / 32 * 34};
+  if (id == NM__OP_RMSNORM || id == NM__OP_LAYERNORM)
+    w = (struct nm__w){(const uint8_t *)s->w32, NM__F32, 1, D, D * 4};
+  struct nm__op_args a = {.x = {s->x, T, D}, .w = w, .ids = s->ids, .n_ids = T, .eps = 1e-5f,
+                          .n_head = H, .n_kv = H, .head_dim = HD, .rope_pair = HD / 2, .rope_n = HD,
+                          .rope = s->rope, .scale = 0.5f, .kv = &s->kv, .spans = &s->span,
+                          .n_spans = 1, .max_keys = T};
+  if (id == NM__OP_ADD || id == NM__OP_ACT_MUL || id == NM__OP_KV_APPEND) a.y = (struct nm__t){s->y, T, D};
+  if (id == NM__OP_LAYERNORM) a.bias = (struct nm__w){(const uint8_t *)s->w32 + D * 4, NM__F32, 1, D, D * 4};
+  if (id == NM__OP_MATMUL) a.bias = (struct nm__w){(const uint8_t *)s->w32, NM__F32, 1, N, N * 4};
+  return a;
+}
+
+static struct nm__ops context(enum nm__mode mode, size_t arena) {
+  struct nm__ops o = {.mode = mode, .kern = nm__kern_find(NULL)};
+  assert_int_equal(nm__arena_init(&o.arena, arena, NULL), 0);
+  return o;
+}
+
+static void table_is_whole(void **state) {
+  (void)state;
+  for (int i = 0; i < NM__N_OPS; i++) {
+    const struct nm__op *op = &nm__op_table[i];
+    assert_true(op->name && *op->name && op->formula && strchr(op->formula, '=') + !strcmp(op->name, "rope") +
+                !strcmp(op->name, "unpermute") && op->shape && op->forward);
+    for (int k = 0; k < i; k++) assert_string_not_equal(op->name, nm__op_table[k].name);
+  }
+}
+
+/* What measure mode counts is what run mode takes, to the byte, and it suffices. */
+static void measure_is_run(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  for (int i = 0; i < NM__N_OPS; i++)
+    for (int q = 0; q < 2; q++) {
+      struct nm__op_args a = args_of(&s, (enum nm__op_id)i, q);
+      struct nm__ops m = context(NM__MEASURE, 0);
+      struct nm__t t = nm__op(&m, (enum nm__op_id)i, &a);
+      assert_true(!m.err.status && t.rows == T && t.cols == (i == NM__OP_MATMUL ? N : D));
+      struct nm__ops r = context(NM__RUN, m.arena.peak ? m.arena.peak : 64);
+      t = nm__op(&r, (enum nm__op_id)i, &a);
+      if (r.err.status) fail_msg("%s", r.err.text);
+      assert_true(t.d && t.rows == T && r.arena.peak == m.arena.peak && r.arena.used == m.arena.used);
+      nm__arena_done(&r.arena);
+      if (m.arena.peak < 128) continue;
+      r = context(NM__RUN, m.arena.peak - 64);
+      t = nm__op(&r, (enum nm__op_id)i, &a);
+      assert_true(!t.d && r.err.status == NM_EMEMORY && t.rows == T);
+      nm__arena_done(&r.arena);
+    }
+}
+
+static void record_is_refused(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  for (int i = 0; i < NM__N_OPS; i++) {
+    struct nm__op_args a = args_of(&s, (enum nm__op_id)i, false);
+    struct nm__ops o = context(NM__RECORD, 1 << 16);
+    struct nm__t t = nm__op(&o, (enum nm__op_id)i, &a);
+    if (nm__op_table[i].backward) assert_true(t.d && !o.err.status);
+    else assert_true(!t.d && o.err.status && strstr(o.err.text, "no backward yet") &&
+                     strstr(o.err.text, nm__op_table[i].name));
+    nm__arena_done(&o.arena);
+  }
+}
+
+static void shapes_are_checked(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  static const enum nm__op_id strict[] = {NM__OP_MATMUL, NM__OP_ADD, NM__OP_RMSNORM, NM__OP_LAYERNORM,
+                                          NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND, NM__OP_ATTENTION};
+  for (size_t i = 0; i < sizeof strict / sizeof *strict; i++) {
+    struct nm__op_args a = args_of(&s, strict[i], false);
+    struct nm__ops o = context(NM__RUN, 1 << 16);
+    a.x.cols = D - 1;
+    assert_null(nm__op(&o, strict[i], &a).d);
+    assert_true(o.err.status == NM_EFAIL && strstr(o.err.text, "do not fit"));
+    a.x.cols = D;
+    assert_null(nm__op(&o, strict[i], &a).d);                    /* the failure is sticky */
+    nm__arena_done(&o.arena);
+  }
+}
+
+/* ---- results by hand ----------------------------------------------------------------- */
+
+static struct nm__t run_op(struct nm__ops *o, struct world *s, enum nm__op_id id) {
+  struct nm__op_args a = args_of(s, id, false);
+  struct nm__t t = nm__op(o, id, &a);
+  if (o->err.status) fail_msg("%s", o->err.text);
+  return t;
+}
+
+static void moves(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  struct nm__ops o = context(NM__RUN, 1 << 18);
+  struct nm__t e = run_op(&o, &s, NM__OP_EMBED), g = run_op(&o, &s, NM__OP_GATHER);
+  struct nm__t u = run_op(&o, &s, NM__OP_UNPERMUTE), r = run_op(&o, &s, NM__OP_ROPE);
+  struct nm__t c = run_op(&o, &s, NM__OP_KV_APPEND);
+  assert_ptr_equal(c.d, s.x);
+  for (int t = 0; t < T; t++) {
+    assert_memory_equal(e.d + t * D, s.w32 + s.ids[t] * D, D * 4);
+    assert_memory_equal(g.d + t * D, s.x + s.ids[t] * D, D * 4);
+    assert_memory_equal(s.cache[0] + t * D, s.x + t * D, D * 4);
+    assert_memory_equal(s.cache[1] + t * D, s.y + t * D, D * 4);
+    for (int h = 0; h < H; h++)
+      for (int j = 0; j < HD / 2; j++) {
+        const float *x = s.x + t * D + h * HD;
+        int at = t * D + h * HD + j;
+        assert_true(u.d[at] == x[2 * j] && u.d[at + HD / 2] == x[2 * j + 1]);
+        float co = 0.8f, si = 0.6f;
+        assert_true(r.d[at] == x[j] * co - x[j + HD / 2] * si);
+        assert_true(r.d[at + HD / 2] == x[j] * si + x[j + HD / 2] * co);
+      }
+  }
+  nm__arena_done(&o.arena);
+}
+
+static void norms_and_products(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  struct nm__ops o = context(NM__RUN, 1 << 18);
+  struct nm__t rms = run_op(&o, &s, NM__OP_RMSNORM), ln = run_op(&o, &s, NM__OP_LAYERNORM);
+  struct nm__t mm = run_op(&o, &s, NM__OP_MATMUL);
+  for (int t = 0; t < T; t++) {
+    const float *x = s.x + t * D;
+    double mean = 0, sq = 0, var = 0;
+    for (int i = 0; i < D; i++) mean += (double)x[i] / D, sq += (double)x[i] * (double)x[i] / D;
+    for (int i = 0; i < D; i++) var += ((double)x[i] - mean) * ((double)x[i] - mean) / D;
+    for (int i = 0; i < D; i++) {
+      double a = (double)x[i] / sqrt(sq + 1e-5) * (double)s.w32[i];
+      double b = ((double)x[i] - mean) / sqrt(var + 1e-5) * (double)s.w32[i] + (double)s.w32[D + i];
+      assert_true(fabs(a - (double)rms.d[t * D + i]) < 1e-6 && fabs(b - (double)ln.d[t * D + i]) < 1e-6);
+    }
+    for (int j = 0; j < N; j++) {
+      double z = (double)s.w32[j];                               /* the bias */
+      for (int i = 0; i < D; i++) z += (double)x[i] * (double)s.w32[j * D + i];
+      assert_true(fabs(z - (double)mm.d[t * N + j]) < 1e-5);
+    }
+  }
+  nm__arena_done(&o.arena);
+}
+
+static void attention_by_hand(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  struct nm__ops o = context(NM__RUN, 1 << 18);
+  run_op(&o, &s, NM__OP_KV_APPEND);
+  for (int i = T * D; i < SLOTS * D; i++) s.cache[0][i] = s.cache[1][i] = NAN;   /* not to be read */
+  struct nm__t y = run_op(&o, &s, NM__OP_ATTENTION);
+  for (int t = 0; t < T; t++)
+    for (int h = 0; h < H; h++) {
+      double p[T], sum = 0;
+      for (int k = 0; k <= t; k++) {
+        double z = 0;
+        for (int i = 0; i < HD; i++)
+          z += (double)s.x[t * D + h * HD + i] * (double)s.x[k * D + h * HD + i] * 0.5;
+        sum += p[k] = exp(z);
+      }
+      for (int i = 0; i < HD; i++) {
+        double want = 0;
+        for (int k = 0; k <= t; k++) want += p[k] / sum * (double)s.y[k * D + h * HD + i];
+        assert_true(fabs(want - (double)y.d[t * D + h * HD + i]) < 1e-5);
+      }
+    }
+  nm__arena_done(&o.arena);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test(functions), cmocka_unit_test(function_edges), cmocka_unit_test(no_libm),
+    cmocka_unit_test(table_is_whole), cmocka_unit_test(measure_is_run),
+    cmocka_unit_test(record_is_refused), cmocka_unit_test(shapes_are_checked),
+    cmocka_unit_test(moves), cmocka_unit_test(norms_and_products), cmocka_unit_test(attention_by_hand),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
