@@ -47,67 +47,77 @@ static int run_acts(struct cli *c) {
 
 /* ---- logits on the terminal ----------------------------------------------- */
 
-struct shown { struct cli *c; struct cli_input *in; float **row; int *pos; int n, cap; };
+/* Rows of several texts come mixed; each is printed when its text is done. */
+struct kept { size_t seq; int pos; float *row; };
+struct shown { struct cli *c; struct cli_input *in; struct kept *v; int n, cap; };
 
 static int keep_row(void *arg, const nm_row *r, nm_err *err) {
   struct shown *s = arg;
   (void)err;
   if (s->n == s->cap) {
-    s->cap = s->cap ? 2 * s->cap : 16;
-    s->row = realloc(s->row, (size_t)s->cap * sizeof *s->row);
-    s->pos = realloc(s->pos, (size_t)s->cap * sizeof *s->pos);
+    struct kept *v = realloc(s->v, (size_t)(s->cap = s->cap ? 2 * s->cap : 16) * sizeof *v);
+    if (!v) return NM_EMEMORY;
+    s->v = v;
   }
   float *copy = malloc((size_t)r->n * sizeof *copy);
-  if (!s->row || !s->pos || !copy) return free(copy), NM_EMEMORY;
+  if (!copy) return NM_EMEMORY;
   memcpy(copy, r->data, (size_t)r->n * sizeof *copy);
-  s->row[s->n] = copy;
-  s->pos[s->n++] = r->pos;
+  s->v[s->n++] = (struct kept){r->seq, r->pos, copy};
   return 0;
 }
 
-static void print_json(const struct shown *s, size_t seq, int V) {
+static void print_json(const struct kept *v, int n, size_t seq, int V) {
   printf("{\"seq\": %zu, \"positions\": [", seq);
-  for (int i = 0; i < s->n; i++) printf("%s%d", i ? ", " : "", s->pos[i]);
+  for (int i = 0; i < n; i++) printf("%s%d", i ? ", " : "", v[i].pos);
   printf("], \"logits\": [");
-  for (int i = 0; i < s->n; i++) {
+  for (int i = 0; i < n; i++) {
     printf("%s[", i ? ", " : "");
-    for (int v = 0; v < V; v++) printf("%s%.9g", v ? ", " : "", (double)s->row[i][v]);
+    for (int k = 0; k < V; k++) printf("%s%.9g", k ? ", " : "", (double)v[i].row[k]);
     printf("]");
   }
   printf("]}\n");
 }
 
-static void print_top(const struct shown *s, size_t seq, int V, int top) {
+static void print_top(const nm_model *m, const struct kept *v, int V, int top) {
   double *lp = malloc((size_t)V * sizeof *lp);
-  for (int i = 0; i < s->n && lp; i++) {
-    nm_log_softmax(s->row[i], V, lp);
-    printf("text %zu, position %d\n", seq + 1, s->pos[i]);
-    for (int k = 0; k < top && k < V; k++) {
-      int best = 0;
-      for (int v = 1; v < V; v++)
-        if (lp[v] > lp[best]) best = v;
-      char *t = NULL;
-      size_t n;
-      int32_t id = best;
-      nm_detokenize(s->in->m, &id, 1, &t, &n, NULL);
-      printf("  %8d  %9.4f  %6.2f %%  '%s'\n", best, lp[best], 100 * nm_exp(lp[best]), t ? t : "");
-      nm_free(t);
-      lp[best] = -1e300;
-    }
+  if (!lp) return;
+  nm_log_softmax(v->row, V, lp);
+  printf("text %zu, position %d\n", v->seq + 1, v->pos);
+  for (int k = 0; k < top && k < V; k++) {
+    int best = 0;
+    for (int i = 1; i < V; i++)
+      if (lp[i] > lp[best]) best = i;
+    char *t = NULL;
+    size_t n;
+    int32_t id = best;
+    nm_detokenize(m, &id, 1, &t, &n, NULL);
+    printf("  %8d  %9.4f  %6.2f %%  '%s'\n", best, lp[best], 100 * nm_exp(lp[best]), t ? t : "");
+    nm_free(t);
+    lp[best] = -1e300;
   }
   free(lp);
 }
 
 static int seq_done(void *arg, size_t seq, nm_err *err) {
   struct shown *s = arg;
-  nm_model_info i;
+  nm_model_info info;
+  int mine = 0, rest = 0;
   (void)err;
-  nm_model_describe(s->in->m, &i);
+  nm_model_describe(s->in->m, &info);
   cli_progress_end();
-  if (cli_flag(s->c, "json")) print_json(s, seq, i.V);
-  else print_top(s, seq, i.V, (int)cli_int(s->c, "top", 10));
-  for (int k = 0; k < s->n; k++) free(s->row[k]);
-  s->n = 0;
+  struct kept *v = malloc((size_t)(s->n + 1) * sizeof *v);
+  if (!v) return NM_EMEMORY;
+  for (int i = 0; i < s->n; i++) {
+    if (s->v[i].seq == seq) v[mine++] = s->v[i];
+    else s->v[rest++] = s->v[i];
+  }
+  s->n = rest;
+  if (cli_flag(s->c, "json")) print_json(v, mine, seq, info.V);
+  for (int i = 0; i < mine; i++) {
+    if (!cli_flag(s->c, "json")) print_top(s->in->m, &v[i], info.V, (int)cli_int(s->c, "top", 10));
+    free(v[i].row);
+  }
+  free(v);
   return 0;
 }
 
@@ -119,9 +129,8 @@ static int show(struct cli *c, struct cli_input *in) {
   nm_request r = {.seqs = in->seqs, .n_seqs = in->n, .taps = &tap, .n_taps = 1, .edits = in->edits,
                   .share_prefix = true, .row = keep_row, .done = seq_done, .arg = &s, .progress = &cli_progress};
   int st = nm_run(in->e, &r, &err);
-  for (int k = 0; k < s.n; k++) free(s.row[k]);
-  free(s.row);
-  free(s.pos);
+  for (int k = 0; k < s.n; k++) free(s.v[k].row);
+  free(s.v);
   cli_progress_end();
   if (st) return cli_fail(c, &err);
   cli_tell_edits(in);

@@ -18,6 +18,7 @@ enum { SHARD_SEQS = 512 };
 static const size_t SHARD_BYTES = (size_t)64 << 20;
 
 struct column { struct nm__buf rows; };          /* the collected rows of one site */
+struct pending { struct nm__buf *col; };         /* rows of a sequence that is still running */
 
 struct acts {
   nm_engine *e;
@@ -27,11 +28,13 @@ struct acts {
   size_t n_seqs, skip;             /* sequences already in the folder */
   nm_site *sites; int n_sites;
   struct nm__at at;
+  struct nm__sels sels;
   struct column *col;
+  struct pending *pend; size_t n_pend, pend_from;  /* sequences pend_from .. of the request */
   bool per_key;
   char key[33];
   /* the shard being filled: sequences first .. first+n-1 */
-  int shard; size_t first, n, *seq_rows;
+  int shard; size_t first, n;
 };
 
 /* Everything that can change a bit of the result. */
@@ -54,12 +57,51 @@ static void make_key(struct acts *a) {
   nm__buf_done(&b);
 }
 
+/* Sequences of a group advance together and their rows come mixed: each sequence collects
+ * its own until it is done, so that files are in the order of the texts. */
+static struct pending *pending_of(struct acts *a, size_t seq) {
+  size_t i = seq - a->pend_from;
+  if (i >= a->n_pend) {
+    struct pending *v = nm__realloc(a->pend, 2 * i + 8, sizeof *v);
+    if (!v) return NULL;
+    memset(v + a->n_pend, 0, sizeof *v * (2 * i + 8 - a->n_pend));
+    a->pend = v;
+    a->n_pend = 2 * i + 8;
+  }
+  struct pending *p = &a->pend[i];
+  if (!p->col && (p->col = nm__alloc((size_t)a->n_sites, sizeof *p->col)))
+    for (int k = 0; k < a->n_sites; k++) nm__buf_init(&p->col[k], (size_t)1 << 36);
+  return p->col ? p : NULL;
+}
+
+static void pending_done(struct acts *a, struct pending *p) {
+  for (int k = 0; p->col && k < a->n_sites; k++) nm__buf_done(&p->col[k]);
+  free(p->col);
+  p->col = NULL;
+}
+
 static int take_row(void *arg, const nm_row *row, nm_err *err) {
   struct acts *a = arg;
-  nm__buf_put(&a->col[row->site].rows, row->data, sizeof(float) * (size_t)row->n);
-  if (!a->col[row->site].rows.failed) return NM_OK;
-  return nm__fail_memory(err, "activations (say -o DIR to stream them)", a->col[row->site].rows.len);
+  struct pending *p = pending_of(a, row->seq);
+  if (p) nm__buf_put(&p->col[row->site], row->data, sizeof(float) * (size_t)row->n);
+  if (p && !p->col[row->site].failed) return NM_OK;
+  return nm__fail_memory(err, "activations", p ? p->col[row->site].len : 0);
 }
+
+/* A finished sequence's rows join the columns. */
+static int join(struct acts *a, size_t seq, nm_err *err) {
+  struct pending *p = pending_of(a, seq);
+  bool failed = !p;
+  for (int i = 0; p && i < a->n_sites; i++) {
+    nm__buf_put(&a->col[i].rows, p->col[i].s, p->col[i].len);
+    failed |= a->col[i].rows.failed;
+  }
+  if (p) pending_done(a, p);
+  if (seq + 1 == a->pend_from + a->n_pend) a->pend_from += a->n_pend, a->n_pend = 0;
+  return failed ? nm__fail_memory(err, "activations (say -o DIR to stream them)", a->col[0].rows.len) : NM_OK;
+}
+
+static int join_only(void *arg, size_t seq, nm_err *err) { return join(arg, seq, err); }
 
 /* ---- one file ----------------------------------------------------------- */
 
@@ -119,7 +161,9 @@ static int to_file(struct acts *a, const nm_request *r, nm_err *err) {
   int st = same_width(a, &width, err);
   if (!st && a->n_seqs > 1 && !nm__at_single(&a->at))
     st = nm__fail(err, NM_EUSAGE, "several texts with several positions do not fit one array: say -o DIR");
-  if (!st) st = nm_run(a->e, r, err);
+  nm_request all = *r;
+  all.done = join_only;
+  if (!st) st = nm_run(a->e, &all, err);
   return st ? st : write_one(a, width, err);
 }
 
@@ -141,7 +185,7 @@ static int write_shard_file(struct acts *a, int i, nm_err *err) {
   char name[96];
   struct nm__buf *rows = &a->col[i].rows;
   int64_t width = a->sites[i].width, n = (int64_t)(rows->len / sizeof(float));
-  if (!width) width = a->m->H * (int64_t)a->seqs[a->first].n;          /* scores, pattern: all heads */
+  if (!width) width = nm__sel_width(a->m, a->sels.v[i], (int)a->seqs[a->first].n);
   snprintf(name, sizeof name, "%s.%05d.npy", a->sites[i].name, a->shard);
   char *path = in_dir(a, name);
   int64_t ne[2] = {width ? n / width : 0, width};
@@ -189,8 +233,9 @@ static int flush(struct acts *a, nm_err *err) {
 
 static int seq_done(void *arg, size_t seq, nm_err *err) {
   struct acts *a = arg;
-  (void)seq;
   size_t bytes = 0;
+  int st = join(a, seq, err);
+  if (st) return st;
   a->n++;
   for (int i = 0; i < a->n_sites; i++) bytes += a->col[i].rows.len;
   return a->per_key || a->n >= SHARD_SEQS || bytes >= SHARD_BYTES ? flush(a, err) : NM_OK;
@@ -266,6 +311,7 @@ int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, n
   if (!n) return nm__fail(err, NM_EFORMAT, "there is no text to run");
   a.m = nm__engine_model(e);
   int st = nm_run_sites(a.m, &tap, 1, &a.sites, &a.n_sites, err);
+  if (!st) st = nm__sites_select(a.m, o->site, &a.sels, err);
   if (!st) st = nm__at_parse(o->at, &a.at, err);
   if (!st && need) st = nm_run_measure(e, &r, need, err);
   a.col = st ? NULL : nm__alloc((size_t)a.n_sites, sizeof *a.col);
@@ -278,7 +324,10 @@ int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, n
   if (!st && !o->dry_run)
     st = len > 4 && !strcmp(o->out + len - 4, ".npy") ? to_file(&a, &r, err) : to_folder(&a, &r, err);
   for (int i = 0; a.col && i < a.n_sites; i++) nm__buf_done(&a.col[i].rows);
+  for (size_t i = 0; i < a.n_pend; i++) pending_done(&a, &a.pend[i]);
+  free(a.pend);
   free(a.col);
+  free(a.sels.v);
   free(a.sites);
   nm__at_done(&a.at);
   return st;

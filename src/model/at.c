@@ -38,7 +38,8 @@ static int parse_item(char *s, struct nm__at_item *it, nm_err *err) {
     if (!*from) end = from;
     else if (end == from) return bad(s, err);
   }
-  if (*end || labs(a) > 1 << 30 || labs(b) > 1 << 30) return bad(s, err);
+  const long most = 1 << 30;
+  if (*end || a < -most || a > most || b < -most || b > most) return bad(s, err);
   *it = (struct nm__at_item){range ? AT_RANGE : AT_ONE, (int)a, (int)b, NULL};
   return NM_OK;
 }

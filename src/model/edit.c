@@ -62,13 +62,13 @@ static int read_vector(struct reader *r, json_t *v, struct nm__edit *e) {
 }
 
 static int known_keys(struct reader *r, json_t *o) {
-  static const char *const known = " site at op vector scale note ";
+  static const char *const known[] = {"site", "at", "op", "vector", "scale", "note"};
   const char *key;
   json_t *v;
   json_object_foreach(o, key, v) {
-    char padded[80];
-    snprintf(padded, sizeof padded, " %.70s ", key);
-    if (!strstr(known, padded)) {
+    size_t i = 0;
+    while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
+    if (i == sizeof known / sizeof *known) {
       char shown[60];
       return nm__fail(r->err, NM_EFORMAT, "%s: edit %zu: unknown key \"%s\" (known: site, at, op, vector, "
                       "scale, note)", r->name, r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));

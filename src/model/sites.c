@@ -131,7 +131,7 @@ static int layer_matches(const char *spec, int layer) {
   return hit;
 }
 
-struct pattern { char text[128], *layer, *rest; int index, index_n; };
+struct pattern { char text[128], *layer; const char *rest; int index, index_n; };
 
 /* "[5]" or "[2-4]" at the end. */
 static int parse_index(struct pattern *p, const char *glob_text, nm_err *err) {
@@ -168,9 +168,7 @@ static int parse_pattern(const char *text, struct pattern *p, nm_err *err) {
   if (!theirs && strcmp(p->rest, "hook_embed")) return NM_OK;
   for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
     if (!strcmp(alias[i].theirs, p->rest)) {
-      p->rest = p->text;
-      snprintf(p->text + 64, 64, "%s", alias[i].ours);
-      p->rest = p->text + 64;
+      p->rest = alias[i].ours;
       return NM_OK;
     }
   return nm__fail(err, NM_EUSAGE, "site '%s': no site of noema has the same values under this "
