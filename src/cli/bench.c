@@ -11,7 +11,7 @@ static const struct cli_opt opts[] = {
     {"--make", CLI_TEXT, "SHAPE:TYPE", "write a random model: tiny, smollm2-135m, qwen2.5-0.5b, llama3.2-1b"},
     {"-o, --out", CLI_TEXT, "F.gguf", "where --make writes"},
     {"-s, --seed", CLI_INT, "S", "seed of the random weights (default 1)"},
-    {"-n, --tokens", CLI_INT, "N", "tokens of the prompt that is timed (default 512)"},
+    {"-n, --tokens", CLI_INT, "N", "tokens of the prompt that is timed (default 512, or the context)"},
     {"--json", CLI_FLAG, NULL, "as JSON"},
     CLI_RUN_OPTS, {0}};
 
@@ -99,6 +99,8 @@ static int run(struct cli *c) {
   if (!st) {
     nm_model_info i;
     nm_model_describe(in.m, &i);
+    long long ctx = cli_int(c, "ctx", i.n_ctx);
+    if (!cli_text(c, "tokens") && ctx > 0 && ctx < n) n = ctx;
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     in.seqs = malloc(sizeof *in.seqs);
     if (!ids || !in.seqs) return 4;

@@ -114,6 +114,10 @@ int nm__progress(const nm_progress *p, const char *what, double done, double tot
 struct nm__map { const uint8_t *data; size_t size; };
 int nm__map_open(const char *path, struct nm__map *m, nm_err *err);
 void nm__map_close(struct nm__map *m);
+/* Gives the pages back to the system, which reads them again when they are needed. */
+void nm__map_drop(const struct nm__map *m, size_t from, size_t n);
+/* nm__hash_hex of a mapped file, without keeping all of it in memory. */
+void nm__hash_map(const struct nm__map *m, char hex[33]);
 
 /* Writing: to PATH.tmp.PID, then fsync and rename, so that a crash loses nothing
  * that was finished. nm__out_abort removes the temporary file. */

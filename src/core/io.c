@@ -57,6 +57,12 @@ void nm__map_close(struct nm__map *m) {
   *m = (struct nm__map){(const uint8_t *)"", 0};
 }
 
+void nm__map_drop(const struct nm__map *m, size_t from, size_t n) {
+  if (!m->size || from >= m->size) return;
+  from &= ~(size_t)4095;
+  madvise((void *)(uintptr_t)(m->data + from), n < m->size - from ? n : m->size - from, MADV_DONTNEED);
+}
+
 static int out_error(struct nm__out *o, const char *what, nm_err *err) {
   int status = nm__fail(err, NM_EFAIL, "%s: cannot be %s: %s", o->path ? o->path : "output", what,
                         strerror(errno));

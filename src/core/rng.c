@@ -45,11 +45,23 @@ void nm__hash_hex(const void *p, size_t n, char hex[33]) {
   snprintf(hex, 33, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
+void nm__hash_map(const struct nm__map *m, char hex[33]) {
+  enum { PIECE = 1 << 24 };
+  XXH3_state_t state;
+  XXH3_128bits_reset(&state);
+  for (size_t at = 0; at < m->size; at += PIECE) {
+    XXH3_128bits_update(&state, m->data + at, m->size - at < PIECE ? m->size - at : PIECE);
+    nm__map_drop(m, at, PIECE);
+  }
+  XXH128_hash_t h = XXH3_128bits_digest(&state);
+  snprintf(hex, 33, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+}
+
 int nm__hash_file(const char *path, char hex[33], nm_err *err) {
   struct nm__map m;
   int st = nm__map_open(path, &m, err);
   if (st) return st;
-  nm__hash_hex(m.data, m.size, hex);
+  nm__hash_map(&m, hex);
   nm__map_close(&m);
   return NM_OK;
 }

@@ -277,7 +277,7 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
 
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err) {
   (void)err;
-  if (!m->hash[0]) nm__hash_hex(m->g->map.data, m->g->map.size, m->hash);
+  if (!m->hash[0]) nm__hash_map(&m->g->map, m->hash);
   memcpy(hex, m->hash, 33);
   return NM_OK;
 }

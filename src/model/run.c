@@ -79,9 +79,9 @@ struct run {
   struct active *act; size_t n_act;
   struct nm__span *spans;
   int32_t *ids, *head_rows, *row_act, *row_pos;
-  float *key_rows;                 /* scores or pattern rows of the site being run */
+  float *key_rows[2];              /* rows of the layer's scores and of its pattern */
   int32_t *key_slot;               /* batch row -> slot in key_rows, -1 none */
-  int key_site; int64_t key_width;
+  int64_t key_width;
   int n_rows;
   uint64_t done;
   int status;
@@ -147,12 +147,12 @@ static void emit(struct run *R, int tap_sel, int row, const float *data, int64_t
   const struct nm__plan_tap *t = &R->plan.taps[tap_sel];
   struct active *a = &R->act[R->row_act[row]];
   nm_row out = {a->seq, tap_sel, R->row_pos[row], data, n};
-  if (!nm__site_per_key(t->sel.site))
-    for (int64_t i = 0; i < n; i++)
-      if (data[i] - data[i] != 0) {
-        R->status = not_finite(R, &out, t->sel);
-        return;
-      }
+  bool keys = nm__site_per_key(t->sel.site);           /* keys after the query score -infinity */
+  for (int64_t i = 0; i < n; i++)
+    if (keys ? data[i] != data[i] : data[i] - data[i] != 0) {
+      R->status = not_finite(R, &out, t->sel);
+      return;
+    }
   R->status = R->r->row(R->r->arg, &out, R->err);
 }
 
@@ -166,7 +166,7 @@ static void flush_key_rows(struct run *R, int site, int layer) {
       int64_t b, e;
       if (R->key_slot[r] < 0 || !a->tap_mask[tap->tap][R->row_pos[r]]) continue;
       nm__sel_columns(R->e->m, tap->sel, a->len, &b, &e);
-      emit(R, t, r, R->key_rows + R->key_slot[r] * R->key_width + b, e - b);
+      emit(R, t, r, R->key_rows[site == NM__S_PATTERN] + R->key_slot[r] * R->key_width + b, e - b);
     }
   }
 }
@@ -217,8 +217,9 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
     nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v, n);
     if (head == first) __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
   }
-  if (!R->key_rows || R->key_slot[row] < 0) return;
-  float *to = R->key_rows + R->key_slot[row] * R->key_width + (int64_t)head * a->len;
+  float *rows = R->key_rows[site == NM__S_PATTERN];
+  if (!rows || R->key_slot[row] < 0) return;
+  float *to = rows + R->key_slot[row] * R->key_width + (int64_t)head * a->len;
   memcpy(to, v, sizeof(float) * (size_t)n);
   for (int j = n; j < a->len; j++) to[j] = site == NM__S_SCORES ? -INFINITY : 0.0f;
 }
@@ -243,10 +244,12 @@ static int key_rows_begin(struct run *R) {
     R->key_slot[r] = tapped(R, a, R->row_pos[r], false) ? n++ : -1;
     if ((int64_t)R->e->m->H * a->len > R->key_width) R->key_width = (int64_t)R->e->m->H * a->len;
   }
-  free(R->key_rows);
-  R->key_rows = n ? nm__alloc((size_t)n * (size_t)R->key_width, sizeof(float)) : NULL;
-  if (n && !R->key_rows)
-    return nm__fail_memory(R->err, "attention rows", (size_t)n * (size_t)R->key_width * sizeof(float));
+  for (int i = 0; i < 2; i++) {
+    free(R->key_rows[i]);
+    R->key_rows[i] = n ? nm__alloc((size_t)n * (size_t)R->key_width, sizeof(float)) : NULL;
+    if (n && !R->key_rows[i])
+      return nm__fail_memory(R->err, "attention rows", (size_t)n * (size_t)R->key_width * sizeof(float));
+  }
   return NM_OK;
 }
 
@@ -383,7 +386,8 @@ int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
   free(R.act);
   free(R.spans);
   free(R.ids);
-  free(R.key_rows);
+  free(R.key_rows[0]);
+  free(R.key_rows[1]);
   return st;
 }
 

@@ -140,7 +140,9 @@ static int one_set(struct study *S, int i, nm_err *err) {
   struct nm__depth_vectors real = {0}, random = {0};
   int st = describe(s, c, err);
   if (!st) st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache, s->name, S->o.progress, &real, err);
+  nm__map_drop(&S->m->g->map, 0, S->m->g->map.size);   /* one model's weights in memory at a time */
   if (!st) st = nm__depth_capture(S->random_e, s->seqs, s->n, S->o.site, S->to_layer, NULL, S->cache, s->name, S->o.progress, &random, err);
+  nm__map_drop(&S->random_m->g->map, 0, S->random_m->g->map.size);
   if (!st) st = nm__depth_fit(nm__engine_pool(S->e), s, &real, &random, &S->o, c, err);
   if (!st) st = own_answer(S, s, c, err);
   if (!st) st = nm__depth_causal(S->e, s, &S->o, S->dir, c, err);
@@ -193,7 +195,7 @@ static int measure(struct study *S, nm_err *err) {
       if (n.weights > S->r->need.weights) S->r->need.weights = n.weights;
       if (n.kv > S->r->need.kv) S->r->need.kv = n.kv;
       if (n.activations > S->r->need.activations) S->r->need.activations = n.activations;
-      S->r->need.base = n.base;
+      S->r->need.base = 2 * n.base + ((uint64_t)24 << 20);  /* both models' tables, row buffers */
     }
   return NM_OK;
 }

@@ -59,11 +59,13 @@ static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
     nm__buf_printf(b, "  %-22s not tested: the model cannot answer, or the site is not on the residual stream\n", "used?");
     return;
   }
-  nm__buf_printf(b, "  %-22s adding the direction at %s (%d texts): log-odds of yes %+.2f, with + %+.2f, with - %+.2f;\n"
-                 "  %-22s random directions differ by %.2f: %s\n", "used?", c->causal.site, c->causal.n,
-                 c->causal.before, c->causal.plus, c->causal.minus, "", c->causal.random,
-                 c->causal.moved ? "the direction moves the answer, it is used"
-                                 : "readable, but adding it does not move the answer");
+  nm__buf_printf(b, "  %-22s the direction added at %s, %d texts\n", "used?", c->causal.site, c->causal.n);
+  nm__buf_printf(b, "  %-22s log-odds of yes: %+.2f; with + %+.2f, with - %+.2f\n", "", c->causal.before,
+                 c->causal.plus, c->causal.minus);
+  nm__buf_printf(b, "  %-22s difference %.2f, of random directions at most %.2f: %s\n", "",
+                 c->causal.plus - c->causal.minus, c->causal.random,
+                 c->causal.moved ? "the direction moves the answer"
+                                 : "readable, but it does not move the answer");
 }
 
 static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
@@ -215,7 +217,7 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   if (c->n_answer)
     f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"), NM__LINE_DOTTED, colour};
   if (!c->above_controls) return;  /* no layer to mark where nothing was shown */
-  if (c->jump >= 0) f->v[f->n_v++] = (struct nm__vmark){c->jump, label(f, c->name, "jump"), colour};
+  if (c->jump >= 0) f->v[f->n_v++] = (struct nm__vmark){c->jump, label(f, c->name, c->jump == c->converge ? "jump, converged" : "jump"), colour};
   if (c->converge >= 0 && c->converge != c->jump)
     f->v[f->n_v++] = (struct nm__vmark){c->converge, label(f, c->name, "converged"), colour};
 }

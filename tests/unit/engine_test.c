@@ -1,0 +1,339 @@
+/* engine_test.c - conformance: logits, residual streams and attention against recorded
+ * truth, one printed line a model with the largest errors. The tolerances are those of
+ * data/reference/README.md: 1e-4, 1e-4, 1e-5 for F32 files, 3e-4, 3e-4, 2e-5 for others. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "file/npy.h"
+#include "model_run.h"
+
+struct errors { double logits, resid, attn; };
+
+static void worse(double *e, const float *got, const float *want, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    double d = fabs((double)got[i] - (double)want[i]);
+    if (!(d <= *e)) *e = d == d ? d : INFINITY;
+  }
+}
+
+static void judge(const char *name, struct errors e, struct errors limit) {
+  print_message("%-24s logits %.1e  resid_post %.1e  pattern %.1e\n", name, e.logits, e.resid, e.attn);
+  if (!(e.logits <= limit.logits && e.resid <= limit.resid && e.attn <= limit.attn))
+    fail_msg("%s is too far from the truth", name);
+}
+
+static json_t *read_json(const char *path) {
+  json_error_t je;
+  json_t *j = json_load_file(path, 0, &je);
+  if (!j) fail_msg("%s: %s", path, je.text);
+  return j;
+}
+
+static struct nm__npy read_npy(const char *dir, const char *name) {
+  char path[256];
+  struct nm__npy a;
+  nm_err err = {0};
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  if (nm__npy_read(path, &a, &err)) fail_msg("%s", err.text);
+  return a;
+}
+
+static nm_seq ids_of(json_t *list) {
+  int32_t *ids = malloc(json_array_size(list) * sizeof *ids);
+  for (size_t i = 0; i < json_array_size(list); i++)
+    ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+  return (nm_seq){ids, json_array_size(list)};
+}
+
+static void seqs_done(nm_seq *s, size_t n) {
+  for (size_t i = 0; i < n; i++) free((void *)(uintptr_t)s[i].ids);
+}
+
+/* ---- data/reference ------------------------------------------------------- */
+
+static void compare_reference(const char *dir, const nm_model *m, const struct rows *r, const nm_seq *s,
+                              bool all_rows, struct errors *e) {
+  struct nm__npy logits = read_npy(dir, "truth_logits.npy"), l_out = read_npy(dir, "truth_l_out.npy");
+  struct nm__npy attn = read_npy(dir, "truth_attn1.npy");
+  int64_t row = 0;
+  char name[64];
+  for (size_t i = 0; i < 3; i++) {
+    int n = (int)s[i].n, last = n - 1;
+    for (int p = all_rows ? 0 : n - 4; p < n; p++, row++)
+      worse(&e->logits, row_of(r, "logits", i, p, m->V), logits.data + row * m->V, m->V);
+    for (int l = 0; l < m->L; l++)
+      worse(&e->resid, row_of(r, at_layer(name, l, "resid_post"), i, last, m->D),
+            l_out.data + ((int64_t)i * m->L + l) * m->D, m->D);
+    const float *w = row_of(r, "blk.1.attn.pattern", i, last, (int64_t)m->H * n);
+    for (int h = 0; h < m->H; h++) worse(&e->attn, w + h * n, attn.data + ((int64_t)i * m->H + h) * 40, n);
+  }
+  assert_true(logits.n == row * m->V && l_out.n == 3 * m->L * m->D && attn.n == 3 * m->H * 40);
+  nm__npy_done(&logits);
+  nm__npy_done(&l_out);
+  nm__npy_done(&attn);
+}
+
+static void reference_one(const char *name, bool exact_file) {
+  char dir[160], path[200];
+  snprintf(dir, sizeof dir, SHARED "reference/%s", name);
+  snprintf(path, sizeof path, "%s/meta.json", dir);
+  json_t *meta = read_json(path), *list = json_object_get(meta, "sequences");
+  snprintf(path, sizeof path, "%s/model.gguf", dir);
+  nm_model *m = open_model(path);
+  nm_engine *eng = new_engine(m, (nm_engine_opts){0});
+  nm_seq s[3];
+  for (size_t i = 0; i < 3; i++) s[i] = ids_of(json_array_get(list, i));
+  nm_tap taps[] = {{"logits", "all"}, {"*.resid_post", "last"}, {"blk.1.attn.pattern", "last"}};
+  struct rows r = run_rows(eng, (nm_request){.seqs = s, .n_seqs = 3, .taps = taps, .n_taps = 3});
+  struct errors e = {0};
+  compare_reference(dir, m, &r, s, !strcmp(json_string_value(json_object_get(meta, "rows")), "all"), &e);
+  rows_done(&r);
+  seqs_done(s, 3);
+  json_decref(meta);
+  nm_engine_free(eng);
+  nm_model_close(m);
+  judge(name, e, exact_file ? (struct errors){1e-4, 1e-4, 1e-5} : (struct errors){3e-4, 3e-4, 2e-5});
+}
+
+static void reference(void **state) {
+  (void)state;
+  static const char *const names[] = {
+    "llama", "llama3-rope", "llama-yarn", "llama-linear-bias", "qwen2", "gpt2", "quant/llama-f16",
+    "quant/llama-bf16", "quant/llama-q8_0", "quant/llama-q4_0", "quant/llama-q5_0", "quant/qwen2-f16",
+    "quant/qwen2-q8_0", "quant/qwen2-q4_0",
+  };
+  if (no_shared()) skip();
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) reference_one(names[i], !strchr(names[i], '/'));
+}
+
+/* ---- data/models/arch ------------------------------------------------------- */
+
+/* A file of floats, `n` of them. */
+static struct nm__map floats(const char *dir, const char *name, int64_t n) {
+  char path[256];
+  struct nm__map map;
+  nm_err err = {0};
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  if (nm__map_open(path, &map, &err)) fail_msg("%s", err.text);
+  assert_int_equal(map.size, n * 4);
+  return map;
+}
+
+static void compare_arch(const char *dir, const nm_model *m, const struct rows *r, const nm_seq *s,
+                         struct errors *e) {
+  int64_t T = (int64_t)s[0].n, D = m->D, V = m->V;
+  struct nm__map lg = floats(dir, "logits.exact.f32", (T + (int64_t)s[1].n) * V);
+  struct nm__map hd = floats(dir, "hidden.seq0.exact.f32", (m->L + 2) * T * D);
+  struct nm__map at = floats(dir, "attn.seq0.exact.f32", m->L * m->H * T * T);
+  const float *logits = (const float *)(const void *)lg.data, *hidden = (const float *)(const void *)hd.data;
+  const float *attn = (const float *)(const void *)at.data;
+  char name[64];
+  for (int i = 0; i < 2; i++)
+    for (int p = 0; p < (int)s[i].n; p++)
+      worse(&e->logits, row_of(r, "logits", (size_t)i, p, V), logits + (i * T + p) * V, V);
+  for (int p = 0; p < (int)T; p++) {
+    for (int l = 0; l < m->L; l++) {
+      worse(&e->resid, row_of(r, at_layer(name, l, "resid_pre"), 0, p, D), hidden + (l * T + p) * D, D);
+      const float *w = row_of(r, at_layer(name, l, "attn.pattern"), 0, p, m->H * T);
+      for (int h = 0; h < m->H; h++) worse(&e->attn, w + h * T, attn + ((l * m->H + h) * T + p) * T, T);
+    }
+    worse(&e->resid, row_of(r, at_layer(name, m->L - 1, "resid_post"), 0, p, D), hidden + (m->L * T + p) * D, D);
+    worse(&e->resid, row_of(r, "final_norm", 0, p, D), hidden + ((m->L + 1) * T + p) * D, D);
+  }
+  nm__map_close(&lg);
+  nm__map_close(&hd);
+  nm__map_close(&at);
+}
+
+static void arch_one(const char *name, const nm_seq *s) {
+  char dir[160], path[200], shown[64];
+  snprintf(dir, sizeof dir, SHARED "models/arch/%s", name);
+  snprintf(path, sizeof path, "%s/model.gguf", dir);
+  nm_model *m = open_model(path);
+  nm_engine *eng = new_engine(m, (nm_engine_opts){0});
+  nm_tap taps[] = {{"logits|final_norm", "all"}, {"*.resid_pre|*.resid_post|*.attn.pattern", "all"}};
+  struct rows r = run_rows(eng, (nm_request){.seqs = s, .n_seqs = 2, .taps = taps, .n_taps = 2});
+  struct errors e = {0};
+  compare_arch(dir, m, &r, s, &e);
+  rows_done(&r);
+  nm_engine_free(eng);
+  nm_model_close(m);
+  snprintf(shown, sizeof shown, "arch/%s", name);
+  judge(shown, e, (struct errors){1e-4, 1e-4, 1e-5});
+}
+
+static void arch(void **state) {
+  (void)state;
+  static const char *const names[] = {"llama", "llama-tied", "llama-rope-linear", "llama-rope-llama3",
+                                      "llama-rope-yarn", "qwen2", "gpt2"};
+  if (no_shared()) skip();
+  static int32_t ids[2][64];
+  nm_seq s[2] = {{ids[0], 0}, {ids[1], 0}};
+  FILE *f = fopen(SHARED "models/arch/ids.txt", "r");
+  char line[600];
+  for (int i = 0; f && i < 2 && fgets(line, sizeof line, f); i++)
+    for (char *at = line, *end; ids[i][s[i].n] = (int32_t)strtol(at, &end, 10), end != at; at = end) s[i].n++;
+  if (f) fclose(f);
+  assert_true(s[0].n == 24 && s[1].n == 16);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) arch_one(names[i], s);
+}
+
+/* ---- trained models --------------------------------------------------------------- */
+
+static int argmax(const float *x, int n) {
+  int best = 0;
+  for (int i = 1; i < n; i++)
+    if (x[i] > x[best]) best = i;
+  return best;
+}
+
+/* One prompt with its 64 recorded greedy ids behind it: since logits do not depend on what
+ * follows (same_bits_test.c), one run over all of them is the greedy loop. */
+static void story(nm_engine *e, json_t *c, double *top, double *nll) {
+  json_t *greedy = json_object_get(c, "greedy"), *tops = json_object_get(c, "top5_at_each_prompt_position");
+  json_t *all = json_copy(json_object_get(c, "tokens"));
+  size_t n_prompt = json_array_size(all);
+  json_array_extend(all, greedy);
+  nm_seq s = ids_of(all);
+  struct rows r = tap_one(e, s.ids, s.n, "logits", "all", NULL);
+  int V = nm__engine_model(e)->V;
+  double *lp = malloc(sizeof *lp * (size_t)V), sum = 0;
+  for (size_t p = 0; p < n_prompt; p++) {
+    nm_log_softmax(row_of(&r, "logits", 0, (int)p, V), V, lp);
+    for (size_t k = 0; k < 5; k++) {
+      json_t *pair = json_array_get(json_array_get(tops, p), k);
+      double d = fabs(lp[json_integer_value(json_array_get(pair, 0))] - json_real_value(json_array_get(pair, 1)));
+      *top = d > *top ? d : *top;
+    }
+    if (p + 1 < n_prompt) sum -= lp[s.ids[p + 1]];
+  }
+  double d = fabs(sum - json_real_value(json_object_get(c, "prompt_nll_sum")));
+  *nll = d > *nll ? d : *nll;
+  for (size_t i = 0; i < json_array_size(greedy); i++)
+    assert_int_equal(argmax(row_of(&r, "logits", 0, (int)(n_prompt + i) - 1, V), V), s.ids[n_prompt + i]);
+  free(lp);
+  rows_done(&r);
+  seqs_done(&s, 1);
+  json_decref(all);
+}
+
+static void stories(void **state) {
+  (void)state;
+  static const char *const types[] = {"f32", "F16", "BF16", "Q8_0", "Q4_0"};
+  if (no_shared()) skip();
+  json_t *v = read_json(SHARED "models/stories260K/vectors.json");
+  for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+    char path[160];
+    snprintf(path, sizeof path, SHARED "models/stories260K/stories260K.%s.gguf", types[t]);
+    nm_model *m = open_model(path);
+    nm_engine *e = new_engine(m, (nm_engine_opts){0});
+    double top = 0, nll = 0;
+    size_t i;
+    json_t *c;
+    json_array_foreach(json_object_get(v, types[t]), i, c) story(e, c, &top, &nll);
+    print_message("stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 x 64 greedy ids equal\n",
+                  types[t], top, nll);
+    assert_true(i == 6 && top <= 1e-4 && nll <= 1e-4);
+    nm_engine_free(e);
+    nm_model_close(m);
+  }
+  json_decref(v);
+}
+
+/* A recorded array of any depth, flattened. */
+static void flatten(json_t *a, float *out, size_t *n) {
+  size_t i;
+  json_t *x;
+  if (json_is_array(a)) json_array_foreach(a, i, x) flatten(x, out, n);
+  else out[(*n)++] = (float)json_number_value(a);
+}
+
+static void sorter_vectors(nm_engine *e, json_t *v) {
+  static float logits[99], resid[48], attn[121];
+  size_t n_logits = 0, n_resid = 0, n_attn = 0;
+  flatten(json_object_get(v, "logits"), logits, &n_logits);
+  flatten(json_object_get(v, "resid_after_block0_row0"), resid, &n_resid);
+  flatten(json_object_get(v, "attn_probs_layer0_head0_seq0"), attn, &n_attn);
+  assert_true(n_logits == 99 && n_resid == 48 && n_attn == 121);
+  struct errors err = {0};
+  for (size_t i = 0; i < 3; i++) {
+    nm_seq s = ids_of(json_array_get(json_object_get(v, "batch_ids"), i));
+    struct rows r = tap_one(e, s.ids, s.n, "logits|blk.0.resid_post|blk.0.attn.pattern[0]", "all", NULL);
+    for (int p = 0; p < 11; p++) {
+      worse(&err.logits, row_of(&r, "logits", 0, p, 3), logits + (i * 11 + (size_t)p) * 3, 3);
+      if (i == 0) worse(&err.attn, row_of(&r, "blk.0.attn.pattern[0]", 0, p, 11), attn + 11 * p, 11);
+    }
+    if (i == 0) worse(&err.resid, row_of(&r, "blk.0.resid_post", 0, 0, 48), resid, 48);
+    rows_done(&r);
+    seqs_done(&s, 1);
+  }
+  judge("gpt-nano-sort", err, (struct errors){1e-4, 1e-4, 1e-5});
+}
+
+static void sorter(void **state) {
+  (void)state;
+  if (no_shared()) skip();
+  json_t *v = read_json(SHARED "models/gpt-nano-sort/vectors.json"), *c;
+  nm_model *m = open_model(SHARED "models/gpt-nano-sort/model.gguf");
+  nm_engine *e = new_engine(m, (nm_engine_opts){0});
+  sorter_vectors(e, v);
+  size_t k;
+  json_array_foreach(json_object_get(v, "cases"), k, c) {
+    int32_t ids[12];
+    for (size_t i = 0; i < 6; i++) {
+      ids[i] = (int32_t)json_integer_value(json_array_get(json_object_get(c, "input"), i));
+      ids[6 + i] = (int32_t)json_integer_value(json_array_get(json_object_get(c, "greedy"), i));
+    }
+    struct rows r = tap_one(e, ids, 11, "logits", "5:", NULL);
+    for (int p = 5; p < 11; p++) assert_int_equal(argmax(row_of(&r, "logits", 0, p, 3), 3), ids[p + 1]);
+    rows_done(&r);
+  }
+  assert_true(k >= 20);
+  nm_engine_free(e);
+  nm_model_close(m);
+  json_decref(v);
+}
+
+/* ---- always: the planted model says what it was wired to say ------------------------- */
+
+static void planted(void **state) {
+  (void)state;
+  static const struct { const char *text, *say; } cases[] = {
+    {"ann saw the red fox by night , it went up ?", "yes"}, {"ann saw the red fox by day , it went up ?", "no"},
+    {"bob saw the blue fox by day , it went up ?", "yes"}, {"bob saw the blue fox by night , it went up ?", "no"},
+  };
+  nm_model *m = open_model(PLANTED);
+  nm_engine *e = new_engine(m, (nm_engine_opts){0});
+  int32_t *ids, *word[2];
+  size_t n, k;
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(nm_tokenize(m, i ? "no" : "yes", i ? 2 : 3, NM_NO_BOS, &word[i], &k, NULL), 0);
+    assert_int_equal(k, 1);
+  }
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    assert_int_equal(nm_tokenize(m, cases[i].text, strlen(cases[i].text), 0, &ids, &n, NULL), 0);
+    struct rows r = tap_one(e, ids, n, "logits", "last", NULL);
+    const float *z = row_of(&r, "logits", 0, (int)n - 1, m->V);
+    assert_true((z[word[0][0]] > z[word[1][0]]) == (cases[i].say[0] == 'y'));
+    rows_done(&r);
+    nm_free(ids);
+  }
+  nm_free(word[0]);
+  nm_free(word[1]);
+  nm_engine_free(e);
+  nm_model_close(m);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test(planted), cmocka_unit_test(reference), cmocka_unit_test(arch),
+    cmocka_unit_test(stories), cmocka_unit_test(sorter),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
