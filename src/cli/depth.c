@@ -10,6 +10,7 @@ static const struct cli_opt depth_opts[] = {
     {"--site", CLI_TEXT, "NAME", "mlp_norm (default, as published), resid_post, resid_mid, attn_out, ..."},
     {"--prompt", CLI_TEXT, "NAME|TEXT", "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
     {"--prompt-compat", CLI_TEXT, "cd-bug", "one prompt around every data set, as the published commit did"},
+    {"--noise", CLI_FLAG, NULL, "aaa or bbb before every text, by coin: the published perturbation"},
     {"--text", CLI_TEXT, "COLUMN", "the column that holds the text (default: found)"},
     {"--label", CLI_TEXT, "COLUMN", "the column that holds the label (default: found)"},
     {"--group", CLI_TEXT, "COLUMN", "rows with equal values stay on one side of a split (default: twins are found)"},
@@ -40,7 +41,7 @@ static int fill(struct cli *c, nm_depth_opts *o) {
                        .text_col = cli_text(c, "text"), .label_col = cli_text(c, "label"), .group_col = cli_text(c, "group"),
                        .max_rows = (size_t)n, .to_layer = (int)cli_int(c, "to-layer", -1), .test_share = 1 - train,
                        .seed = (uint64_t)seed, .repeats = (int)repeats, .C = cli_real(c, "C", 1), .cd_bug = compat != NULL,
-                       .dry_run = cli_flag(c, "dry-run"), .resume = cli_flag(c, "resume"), .out = cli_text(c, "out"),
+                       .noise = cli_flag(c, "noise"), .dry_run = cli_flag(c, "dry-run"), .resume = cli_flag(c, "resume"), .out = cli_text(c, "out"),
                        .cache = cli_text(c, "cache"), .save_probe = cli_text(c, "save-probe"), .command = c->command,
                        .progress = &cli_progress};
   return 0;

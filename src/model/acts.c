@@ -33,8 +33,8 @@ struct acts {
   struct pending *pend; size_t n_pend, pend_from;  /* sequences pend_from .. of the request */
   bool per_key;
   char key[33];
-  /* the shard being filled: sequences first .. first+n-1 */
-  int shard; size_t first, n;
+  /* the shard being filled: sequences first .. first+n-1, of which the index lists some */
+  int shard; size_t first, n, listed, listed_rows;
 };
 
 /* Everything that can change a bit of the result. */
@@ -106,12 +106,15 @@ static int join_only(void *arg, size_t seq, nm_err *err) { return join(arg, seq,
 /* ---- one file ----------------------------------------------------------- */
 
 static int same_width(struct acts *a, int64_t *width, nm_err *err) {
-  *width = a->sites[0].width;
-  for (int i = 0; i < a->n_sites; i++)
-    if (a->sites[i].width != *width || (a->sites[i].width == 0 && a->n_seqs > 1))
-      return nm__fail(err, NM_EUSAGE, "the sites have different widths (%s: %lld, %s: %lld): say -o DIR",
-                      a->sites[0].name, (long long)*width, a->sites[i].name,
-                      (long long)a->sites[i].width);
+  *width = nm__sel_width(a->m, a->sels.v[0], (int)a->seqs[0].n);
+  for (int i = 0; i < a->n_sites; i++) {
+    int64_t w = nm__sel_width(a->m, a->sels.v[i], (int)a->seqs[0].n);
+    bool keys = a->sites[i].width == 0;
+    if (w != *width || keys != (a->sites[0].width == 0) || (keys && a->n_seqs > 1))
+      return nm__fail(err, NM_EUSAGE, "the sites have different widths (%s: %lld, %s: %lld%s): say -o DIR",
+                      a->sites[0].name, (long long)*width, a->sites[i].name, (long long)w,
+                      keys ? ", one for every key" : "");
+  }
   return NM_OK;
 }
 
@@ -133,7 +136,6 @@ static int write_one(struct acts *a, int64_t width, nm_err *err) {
   int *pos = NULL, n_pos = 1, st = NM_OK;
   bool many = a->n_seqs > 1, single = nm__at_single(&a->at);
   if (!many && (st = nm__at_resolve(&a->at, a->m, &a->seqs[0], &pos, &n_pos, err))) return st;
-  if (!width) width = (int64_t)(a->col[0].rows.len / sizeof(float)) / (n_pos ? n_pos : 1);
   int64_t per_site = (int64_t)(many ? a->n_seqs : (size_t)n_pos) * width;
   float *all = nm__alloc((size_t)(a->n_sites * per_site), sizeof *all);
   if (!all) st = nm__fail_memory(err, "the result", (size_t)(a->n_sites * per_site) * 4);
@@ -196,9 +198,10 @@ static int write_shard_file(struct acts *a, int i, nm_err *err) {
   return st;
 }
 
+/* Lines of the shard's sequences that the index does not list yet. */
 static int index_lines(struct acts *a, struct nm__buf *b, nm_err *err) {
-  size_t row = 0;
-  for (size_t i = 0; i < a->n; i++) {
+  size_t row = a->listed_rows;
+  for (size_t i = a->listed; i < a->n; i++) {
     int *pos, n;
     int st = nm__at_resolve(&a->at, a->m, &a->seqs[a->first + i], &pos, &n, err);
     if (st) return st;
@@ -217,7 +220,7 @@ static int index_lines(struct acts *a, struct nm__buf *b, nm_err *err) {
 }
 
 static int flush(struct acts *a, nm_err *err) {
-  if (!a->n) return NM_OK;
+  if (a->n == a->listed) return NM_OK;
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 30);
   int st = NM_OK;
@@ -226,19 +229,23 @@ static int flush(struct acts *a, nm_err *err) {
   if (!st) st = append_index(a, b.s, b.len, err);
   nm__buf_done(&b);
   a->first += a->n;
-  a->n = 0;
+  a->n = a->listed = a->listed_rows = 0;
   a->shard++;
   return st;
 }
 
+static bool shard_is_full(const struct acts *a) {
+  size_t bytes = 0;
+  for (int i = 0; i < a->n_sites; i++) bytes += a->col[i].rows.len;
+  return a->per_key || a->n >= SHARD_SEQS || bytes >= SHARD_BYTES;
+}
+
 static int seq_done(void *arg, size_t seq, nm_err *err) {
   struct acts *a = arg;
-  size_t bytes = 0;
   int st = join(a, seq, err);
   if (st) return st;
   a->n++;
-  for (int i = 0; i < a->n_sites; i++) bytes += a->col[i].rows.len;
-  return a->per_key || a->n >= SHARD_SEQS || bytes >= SHARD_BYTES ? flush(a, err) : NM_OK;
+  return shard_is_full(a) ? flush(a, err) : NM_OK;
 }
 
 static int write_header(struct acts *a, nm_err *err) {
@@ -258,6 +265,56 @@ static int write_header(struct acts *a, nm_err *err) {
   return st;
 }
 
+static int damaged(struct acts *a, const char *what, int line, nm_err *err) {
+  return nm__fail(err, NM_EFORMAT, "%s: %s %d does not belong to the index: choose another folder", a->o->out, what, line);
+}
+
+/* Line 0 is the header, line k sequence k - 1. */
+static int read_line(struct acts *a, const json_t *o, int line, nm_err *err) {
+  const char *key = json_string_value(json_object_get(o, "key"));
+  const json_t *seq = json_object_get(o, "seq"), *pos = json_object_get(o, "positions");
+  json_int_t shard = json_integer_value(json_object_get(o, "shard"));
+  if (line == 0)
+    return key && !strcmp(key, a->key) ? NM_OK
+           : nm__fail(err, NM_EUSAGE, "%s holds another run (other model, sites, positions, edits or texts): "
+                      "choose another folder", a->o->out);
+  if (!json_is_integer(seq) || json_integer_value(seq) != line - 1 || !json_is_array(pos) ||
+      shard < a->shard || shard > a->shard + (line > 1))
+    return damaged(a, "line", line + 1, err);
+  if (shard != a->shard) a->first = (size_t)line - 1, a->n = a->listed_rows = 0;
+  a->shard = (int)shard;
+  a->n++;
+  a->listed_rows += json_array_size(pos);
+  a->skip = (size_t)line;
+  return NM_OK;
+}
+
+/* A shard that an interrupt left short is taken up again, so that the folder ends in the
+ * same bytes as one that was never interrupted. */
+static int resume_shard(struct acts *a, nm_err *err) {
+  for (int i = 0; i < a->n_sites && !a->per_key; i++) {
+    char name[96];
+    struct nm__npy f;
+    snprintf(name, sizeof name, "%s.%05d.npy", a->sites[i].name, a->shard);
+    char *path = in_dir(a, name);
+    int st = path ? nm__npy_read(path, &f, err) : nm__fail_memory(err, "a file name", 0);
+    free(path);
+    if (st) return st;
+    bool fits = f.n_dims == 2 && f.ne[1] == a->sites[i].width && f.ne[0] >= (int64_t)a->listed_rows;
+    if (fits) nm__buf_put(&a->col[i].rows, f.data, sizeof(float) * a->listed_rows * (size_t)f.ne[1]);
+    nm__npy_done(&f);
+    if (!fits) return damaged(a, "shard", a->shard, err);
+    if (a->col[i].rows.failed) return nm__fail_memory(err, "activations", a->col[i].rows.len);
+  }
+  a->listed = a->n;
+  if (!shard_is_full(a)) return NM_OK;
+  for (int i = 0; i < a->n_sites; i++) nm__buf_reset(&a->col[i].rows);
+  a->first += a->n;
+  a->n = a->listed = a->listed_rows = 0;
+  a->shard++;
+  return NM_OK;
+}
+
 /* Reads what an earlier run finished. A last line that was cut off is dropped. */
 static int read_index(struct acts *a, const char *path, nm_err *err) {
   struct nm__map map;
@@ -266,14 +323,7 @@ static int read_index(struct acts *a, const char *path, nm_err *err) {
   const char *s = (const char *)map.data, *end = s + map.size, *whole = s;
   for (const char *nl; !st && (nl = memchr(whole, '\n', (size_t)(end - whole))); whole = nl + 1, line++) {
     json_t *o = json_loadb(whole, (size_t)(nl - whole), 0, NULL);
-    const char *key = json_string_value(json_object_get(o, "key"));
-    if (line == 0 && (!key || strcmp(key, a->key)))
-      st = nm__fail(err, NM_EUSAGE, "%s holds another run (other model, sites, positions, edits or texts): "
-                    "choose another folder", a->o->out);
-    else if (line > 0) {
-      a->skip = (size_t)line;
-      a->shard = (int)json_integer_value(json_object_get(o, "shard")) + 1;
-    }
+    st = read_line(a, o, line, err);
     json_decref(o);
   }
   size_t keep = (size_t)(whole - s);
@@ -281,8 +331,7 @@ static int read_index(struct acts *a, const char *path, nm_err *err) {
   nm__map_close(&map);
   if (!st && cut && truncate(path, (off_t)keep)) st = nm__fail(err, NM_EFAIL, "%s: cannot be repaired", path);
   if (!st && !line) st = write_header(a, err);
-  a->first = a->skip;
-  return st;
+  return st || !a->skip || a->skip >= a->n_seqs ? st : resume_shard(a, err);
 }
 
 static int to_folder(struct acts *a, nm_request *r, nm_err *err) {

@@ -202,6 +202,7 @@ static int load_tokenizer(nm_model *m, nm_err *err) {
 
 static int load(nm_model *m, nm_err *err) {
   struct nm__str arch;
+  if (!m->g->n_tensors) return nm__fail(err, NM_EFORMAT, "%s: holds no tensors%s", m->path, m->tok ? ", only a vocabulary" : "");
   int st = nm__gguf_string(m->g, "general.architecture", &arch, err);
   if (st) return st;
   m->arch = nm__arch_find(arch.s, arch.n);

@@ -51,6 +51,10 @@ int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth
                      nm_depth_curve *c, nm_err *err);
 int nm__probe_save(const char *path, const nm_model *m, const struct nm__depth_set *s,
                    const struct nm__depth_vectors *v, const nm_depth_opts *o, const nm_depth_curve *c, nm_err *err);
+/* From bytes, as nm_probe_load does from a file. */
+int nm__probe_parse(const char *name, const char *bytes, size_t n, nm_probe **out, nm_err *err);
+/* From bytes, as nm_texts_load does. */
+int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out, nm_err *err);
 int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o, nm_err *err);
 
 /* mean with the corrected resampled 95 % interval (Nadeau and Bengio 2003): splits overlap, so

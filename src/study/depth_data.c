@@ -105,6 +105,17 @@ static void keep_row(struct nm__depth_set *s, size_t to, size_t from) {
   s->lab.group[to] = s->lab.group[from];
 }
 
+/* Three letters before every text, without a space, chosen by coin. */
+static int add_noise(struct nm__depth_set *s, uint64_t seed, nm_err *err) {
+  for (size_t i = 0; i < s->lab.n; i++) {
+    char *t = nm__depth_fill(nm__rand_at(seed, 31, i) & 1 ? "aaa{text}" : "bbb{text}", s->lab.text[i]);
+    if (!t) return nm__fail_memory(err, "a text", 0);
+    free(s->lab.text[i]);
+    s->lab.text[i] = t;
+  }
+  return NM_OK;
+}
+
 static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm__depth_set *s, nm_err *err) {
   size_t N = s->lab.n;
   s->seqs = nm__alloc(N, sizeof *s->seqs);
@@ -167,6 +178,7 @@ int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_
     s->prompt_name = p ? p->name : "given";
     s->prompt = nm__strdup(p ? p->text : o->prompt);
     if (!s->prompt) st = nm__fail_memory(err, "a prompt", 0);
+    if (!st && o->noise) st = add_noise(s, o->seed, err);
     if (!st) st = encode_all(m, n_ctx, p ? p->answer : prompts[NONE].answer, s, err);
   }
   nm__table_done(&t);

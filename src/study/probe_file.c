@@ -69,20 +69,26 @@ static int from_json(const char *path, json_t *o, nm_probe *p, nm_err *err) {
   return NM_OK;
 }
 
-int nm_probe_load(const char *path, nm_probe **out, nm_err *err) {
-  struct nm__map map;
+int nm__probe_parse(const char *name, const char *bytes, size_t n, nm_probe **out, nm_err *err) {
   json_error_t je;
   *out = NULL;
-  int st = nm__map_open(path, &map, err);
-  if (st) return st;
-  json_t *o = json_loadb((const char *)map.data, map.size, 0, &je);
-  nm__map_close(&map);
-  if (!o) return nm__fail(err, NM_EFORMAT, "%s: line %d: %.200s", path, je.line, je.text);
+  json_t *o = json_loadb(bytes, n, 0, &je);
+  if (!o) return nm__fail(err, NM_EFORMAT, "%s: line %d: %.200s", name, je.line, je.text);
   nm_probe *p = nm__alloc(1, sizeof *p);
-  st = p ? from_json(path, o, p, err) : nm__fail_memory(err, "a probe", sizeof *p);
+  int st = p ? from_json(name, o, p, err) : nm__fail_memory(err, "a probe", sizeof *p);
   json_decref(o);
   if (st) nm_probe_free(p);
   else *out = p;
+  return st;
+}
+
+int nm_probe_load(const char *path, nm_probe **out, nm_err *err) {
+  struct nm__map map;
+  *out = NULL;
+  int st = nm__map_open(path, &map, err);
+  if (st) return st;
+  st = nm__probe_parse(path, (const char *)map.data, map.size, out, err);
+  nm__map_close(&map);
   return st;
 }
 

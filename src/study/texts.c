@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "file/table.h"
+#include "study/depth.h"
 
 static int ids_row(const char *path, int line, json_t *o, nm_seq *out, nm_err *err) {
   json_t *ids = json_object_get(o, "ids");
@@ -99,14 +99,21 @@ static int load_texts(const char *path, const struct nm__map *m, const char *col
   return st;
 }
 
+int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out, nm_err *err) {
+  struct nm__map m = {bytes, n};
+  *out = (nm_texts){0};
+  int st = has_ids(&m) ? load_ids(name, &m, out, err) : load_texts(name, &m, col, out, err);
+  if (st) nm_texts_free(out);
+  return st;
+}
+
 int nm_texts_load(const char *path, const char *col, nm_texts *out, nm_err *err) {
   struct nm__map m;
   *out = (nm_texts){0};
   int st = nm__map_open(path, &m, err);
   if (st) return st;
-  st = has_ids(&m) ? load_ids(path, &m, out, err) : load_texts(path, &m, col, out, err);
+  st = nm__texts_parse(path, m.data, m.size, col, out, err);
   nm__map_close(&m);
-  if (st) nm_texts_free(out);
   return st;
 }
 

@@ -166,7 +166,7 @@ static void check_folder(nm_engine *e, const char *out, size_t n, const char *si
   int shard = 0;
   for (size_t i = 0; i < n; i++) {
     struct rows r = tap_one(e, seqs[i].ids, seqs[i].n, site, at, NULL);
-    if (!a.data || row == (size_t)a.ne[0]) {
+    if (!a.data || (r.n && row == (size_t)a.ne[0])) {
       char name[128];
       nm__npy_done(&a);
       snprintf(name, sizeof name, "%s/%s.%05d.npy", out, site, shard++);

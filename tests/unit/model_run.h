@@ -35,17 +35,15 @@ static inline nm_engine *new_engine(const nm_model *m, nm_engine_opts o) {
 /* ---- rows of a run --------------------------------------------------------- */
 
 struct row { size_t seq; int site, pos; int64_t n; float *v; };
-struct rows { struct row *v; size_t n; nm_site *site; int n_sites; };
+struct rows { struct row *v; size_t n; nm_site *site; int n_sites; int *next; };
 
 /* Copies a row, and sees that each sequence's rows come in order of position within a site. */
 static inline int keep_row(void *arg, const nm_row *r, nm_err *err) {
   struct rows *o = arg;
   (void)err;
-  for (size_t i = o->n; i-- > 0;)
-    if (o->v[i].seq == r->seq && o->v[i].site == r->site) {
-      assert_true(o->v[i].pos < r->pos);
-      break;
-    }
+  int *next = &o->next[r->seq * (size_t)o->n_sites + (size_t)r->site];
+  assert_true(r->pos >= *next);
+  *next = r->pos + 1;
   if ((o->n & (o->n - 1)) == 0) o->v = realloc(o->v, (o->n ? 2 * o->n : 1) * sizeof *o->v);
   float *copy = malloc((size_t)r->n * sizeof *copy);
   memcpy(copy, r->data, (size_t)r->n * sizeof *copy);
@@ -66,7 +64,9 @@ static inline int try_rows(nm_engine *e, nm_request r, struct rows *out, nm_err 
   r.row = keep_row;
   r.arg = out;
   int st = nm_run_sites(nm__engine_model(e), r.taps, r.n_taps, &out->site, &out->n_sites, err);
+  out->next = calloc(r.n_seqs * (size_t)out->n_sites + 1, sizeof *out->next);
   if (!st) st = nm_run(e, &r, err);
+  free(out->next);
   if (out->n) qsort(out->v, out->n, sizeof *out->v, by_place);
   return st;
 }
