@@ -232,7 +232,7 @@ typedef struct nm_depth_opts {
   bool cd_bug;                     /* the published commit's one-prompt-for-all behaviour */
   bool dry_run, resume;
   const char *out;                 /* folder of the run; NULL: runs/depth-... */
-  const char *cache;               /* folder of cached vectors; NULL: OUT/cache; "": none */
+  const char *cache;               /* folder of cached vectors; NULL: OUT/cache */
   const char *save_probe;          /* F: the best layer's probe */
   const char *command;             /* as typed, for the report */
   nm_edits *edits;

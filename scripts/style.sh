@@ -16,9 +16,8 @@ for dir in src/*/; do
     [ "$(rank "$other")" -gt "$mine" ] && say "$file:$line: $me includes $other, which stands after it in the house"
   done < <(grep -n '#include "' "$dir"*.[ch] /dev/null)
 done
-awk 'length($0) > 130 { print FILENAME ":" FNR ": " length($0) " columns" }' src/*/*.[ch] include/*.h bench/*.c > /tmp/noema-style.$$
-while read -r l; do say "$l"; done < /tmp/noema-style.$$
-rm -f /tmp/noema-style.$$
+while read -r l; do say "over 100 columns: $l"; done \
+  < <(LC_ALL=C.UTF-8 grep -nP '^.{101,}' src/*/*.[ch] include/*.h bench/*.c | cut -c1-120)
 while read -r l; do say "banned call: $l"; done < <(grep -nE '\b(strcpy|strcat|sprintf|gets|strtok|atoi)\(' src/*/*.[ch])
 while read -r l; do say "exit below the command line: $l"; done \
   < <(grep -nE '\b(exit|abort|printf|puts|getenv)\(' src/{core,tensor,file,text,report,model,world,look,study}/*.[ch] | grep -vE '(sn|vsn|buf_)printf|_puts|format\(printf|fputs|nm__')

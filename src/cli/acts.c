@@ -138,7 +138,8 @@ static int show(struct cli *c, struct cli_input *in) {
 }
 
 static int run_logits(struct cli *c) {
-  struct cli_input in;
+  struct cli_input in = {0};
+  if (cli_int(c, "top", 10) < 1) return cli_usage(c, "--top must be at least 1");
   int st = cli_open(c, &in);
   if (!st) st = cli_read_input(c, &in);
   if (!st) st = cli_text(c, "out") || cli_flag(c, "dry-run") ? to_files(c, &in, "logits", true) : show(c, &in);

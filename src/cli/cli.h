@@ -77,5 +77,6 @@ int cli_read_input(struct cli *c, struct cli_input *in);
 void cli_close(struct cli_input *in);
 void cli_tell_edits(const struct cli_input *in);
 void cli_print_memory(const nm_memory *m);
+void cli_print_string(const char *s);    /* as JSON, on stdout */
 
 #endif

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,9 +66,19 @@ void cli_progress_end(void) {
 
 /* ---- model and input --------------------------------------------------------- */
 
+static int check_sizes(struct cli *c) {
+  static const char *const name[] = {"threads", "ctx", "chunk", "batch"};
+  for (int i = 0; i < 4; i++) {
+    long long v = cli_int(c, name[i], 0);
+    if (v < 0 || v > INT_MAX) return cli_usage(c, "--%s %lld is out of range", name[i], v);
+  }
+  return 0;
+}
+
 int cli_open(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
   *in = (struct cli_input){0};
+  if (check_sizes(c)) return 2;
   cli_catch_interrupt();
   if (c->n_pos != 1) return cli_usage(c, c->n_pos ? "one MODEL is needed, not %d" : "a MODEL file is needed", c->n_pos);
   const char *act = cli_text(c, "act");
@@ -177,4 +188,16 @@ void cli_print_memory(const nm_memory *m) {
   printf("weights (mapped)  %10.1f MB\nKV cache          %10.1f MB\nactivations       %10.1f MB\n"
          "program           %10.1f MB\ntotal             %10.1f MB\n", (double)m->weights / 1e6, (double)m->kv / 1e6,
          (double)m->activations / 1e6, (double)m->base / 1e6, (double)total / 1e6);
+}
+
+/* A JSON string: quotes, backslashes and control bytes escaped. */
+void cli_print_string(const char *s) {
+  putchar('"');
+  for (; s && *s; s++) {
+    unsigned char ch = (unsigned char)*s;
+    if (ch == '"' || ch == '\\') printf("\\%c", ch);
+    else if (ch < 0x20) printf("\\u%04x", ch);
+    else putchar(ch);
+  }
+  putchar('"');
 }

@@ -28,20 +28,34 @@ static const struct cli_opt depth_opts[] = {
     {"--dry-run", CLI_FLAG, NULL, "print the memory this would take, and stop"},
     CLI_RUN_OPTS, {0}};
 
+/* A mistyped name must not become a prompt: it is a known name or holds {text}. */
+static bool known_prompt(const char *p) {
+  const char *name, *text;
+  if (!p || !strcmp(p, "auto") || strstr(p, "{text}")) return true;
+  for (int i = 0; nm_depth_prompts(i, &name, &text); i++)
+    if (!strcmp(p, name)) return true;
+  return false;
+}
+
 static int fill(struct cli *c, nm_depth_opts *o) {
   double train = cli_real(c, "split", 0.6);
   const char *compat = cli_text(c, "prompt-compat");
   long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10), seed = cli_int(c, "seed", 42);
   if (!c->n_list) return cli_usage(c, "--data FILE is needed");
   if (!(train > 0 && train < 1)) return cli_usage(c, "--split must lie between 0 and 1");
-  if (n < 0 || repeats < 1 || repeats > 256 || seed < 0) return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
+  if (n < 0 || repeats < 1 || repeats > 256 || seed < 0)
+    return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
   if (compat && strcmp(compat, "cd-bug")) return cli_usage(c, "--prompt-compat knows only cd-bug");
+  if (!known_prompt(cli_text(c, "prompt")))
+    return cli_usage(c, "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, none) and holds no {text}",
+                     cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
   *o = (nm_depth_opts){.data = c->list, .n_data = c->n_list, .prompt = cli_text(c, "prompt"), .site = cli_text(c, "site"),
                        .text_col = cli_text(c, "text"), .label_col = cli_text(c, "label"), .group_col = cli_text(c, "group"),
                        .max_rows = (size_t)n, .to_layer = (int)cli_int(c, "to-layer", -1), .test_share = 1 - train,
                        .seed = (uint64_t)seed, .repeats = (int)repeats, .C = cli_real(c, "C", 1), .cd_bug = compat != NULL,
-                       .noise = cli_flag(c, "noise"), .dry_run = cli_flag(c, "dry-run"), .resume = cli_flag(c, "resume"), .out = cli_text(c, "out"),
+                       .noise = cli_flag(c, "noise"), .dry_run = cli_flag(c, "dry-run"), .resume = cli_flag(c, "resume"),
+                       .out = cli_text(c, "out"),
                        .cache = cli_text(c, "cache"), .save_probe = cli_text(c, "save-probe"), .command = c->command,
                        .progress = &cli_progress};
   return 0;
@@ -109,8 +123,12 @@ static int judge(struct cli *c, nm_engine *e, const nm_probe *p, const char *tex
   double prob;
   const char *label;
   int st = nm_probe_apply(e, p, text, &prob, &label, err);
-  if (!st) printf(cli_flag(c, "json") ? "{\"label\": \"%s\", \"probability_of_1\": %.6f}\n" : "%s  (probability of label 1: %.4f)\n", label, prob);
-  return st;
+  if (st) return st;
+  if (!cli_flag(c, "json")) return printf("%s  (probability of label 1: %.4f)\n", label, prob), 0;
+  printf("{\"label\": ");
+  cli_print_string(label);
+  printf(", \"probability_of_1\": %.6f}\n", prob);
+  return 0;
 }
 
 static int run_probe(struct cli *c) {
@@ -122,7 +140,8 @@ static int run_probe(struct cli *c) {
   const char *text = cli_text(c, "prompt"), *data = cli_text(c, "data");
   if (c->n_pos != 3 || strcmp(c->pos[0], "apply")) return cli_usage(c, "say: probe apply MODEL PROBE");
   if (!text == !data) return cli_usage(c, "give one of -p and --data");
-  nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0), .kernels = cli_text(c, "kernels")};
+  nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
+                      .kernels = cli_text(c, "kernels")};
   int st = nm_model_open(c->pos[1], &m, &err);
   if (!st) st = nm_engine_new(m, &o, &e, &err);
   if (!st) st = nm_probe_load(c->pos[2], &p, &err);

@@ -10,25 +10,13 @@ static const struct cli_opt opts[] = {
     {"--json", CLI_FLAG, NULL, "a JSON object a line"},
     {0}};
 
-/* A JSON string: quotes, backslashes and control bytes escaped. */
-static void print_string(const char *s) {
-  putchar('"');
-  for (; s && *s; s++) {
-    unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\') printf("\\%c", ch);
-    else if (ch < 0x20) printf("\\u%04x", ch);
-    else putchar(ch);
-  }
-  putchar('"');
-}
-
 static void print_json(const nm_run_record *r) {
   const char *const key[] = {"utc", "verb", "status", "dir", "model", "command", "summary"};
   const char *const val[] = {r->utc, r->verb, r->status, r->dir, r->model, r->command, r->summary};
   printf("{\"id\": %lld, \"seconds\": %.3f", r->id, r->seconds);
   for (int i = 0; i < 7; i++) {
     printf(", \"%s\": ", key[i]);
-    print_string(val[i]);
+    cli_print_string(val[i]);
   }
   printf("}\n");
 }

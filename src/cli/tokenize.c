@@ -63,7 +63,11 @@ static void print_ids(const struct cli *c, const nm_model *m, const int32_t *ids
       char *before = NULL;
       size_t skip = 0;             /* after its neighbour, so that a leading space shows */
       if (i) nm_detokenize(m, ids + i - 1, 1, &before, &skip, NULL);
-      printf("%8d  '%s'\n", ids[i], t + (skip < len ? skip : len));
+      printf("%8d  '", ids[i]);
+      for (const char *ch = t + (skip < len ? skip : len); *ch; ch++)
+        if (*ch == '\n') fputs("\\n", stdout);
+        else putchar(*ch);
+      puts("'");
       nm_free(before);
     }
     nm_free(t);

@@ -296,10 +296,6 @@ static int first_alike(const struct work *w, int col, uint32_t *first) {
   return NM_OK;
 }
 
-/* How many groups hold both labels, or 0 when these are not twins: at least 60 % of the
- * groups must hold both, and groups must be small and many. Without the latter a column
- * like "split" or "agreement", of a few values that all occur with both labels, would tie
- * half the file together. `seen` is scratch for n bytes. */
 /* A column that says it is one may hold groups of any size. */
 static bool called_group(const char *name) {
   static const char *const names[] = {"group", "set", "pair", "twin", "cluster"};
@@ -308,6 +304,10 @@ static bool called_group(const char *name) {
   return false;
 }
 
+/* How many groups hold both labels, or 0 when these are not twins: at least 60 % of the
+ * groups must hold both, and groups must be small and many. Without the latter a column
+ * like "split" or "agreement", of a few values that all occur with both labels, would tie
+ * half the file together. `seen` is scratch for n bytes. */
 static size_t count_twins(const struct work *w, int col, const uint32_t *first, uint8_t *seen) {
   size_t n = w->out->n, n_groups = 0, n_both = 0;
   memset(seen, 0, n);
@@ -443,6 +443,9 @@ static int check_classes(const struct work *w) {
   size_t ones = 0;
   for (size_t i = 0; i < w->out->n; i++) ones += w->out->label[i];
   if (ones && ones < w->out->n) return NM_OK;
+  if (!w->out->n)
+    return nm__fail(w->err, NM_EFORMAT, "%s: no whole group fits into the number of rows asked for",
+                    w->name);
   return nm__fail(w->err, NM_EFORMAT, "%s: of the %zu rows kept %zu have label 1, both labels are "
                   "needed", w->name, w->out->n, ones);
 }

@@ -44,11 +44,7 @@ static void make_key(struct acts *a) {
   nm__buf_init(&b, (size_t)1 << 30);
   nm_model_hash((nm_model *)(uintptr_t)a->m, hex, NULL);
   nm__buf_printf(&b, "%s|%s|f32|%s|%s|", NM_VERSION, hex, a->o->site, a->o->at);
-  for (int i = 0; i < nm_edits_n(a->o->edits); i++) {
-    const struct nm__edit *e = &a->o->edits->v[i];
-    nm__buf_printf(&b, "%s|%a|%s|%s|", e->what, (double)e->scale, e->site, e->at_text);
-    nm__buf_put(&b, e->vec, e->vec ? sizeof(float) * (size_t)(e->vec_n * e->vec_rows) : 0);
-  }
+  nm__edits_key(a->o->edits, &b);
   for (size_t i = 0; i < a->n_seqs; i++) {
     nm__buf_printf(&b, "%zu:", a->seqs[i].n);
     nm__buf_put(&b, a->seqs[i].ids, a->seqs[i].n * sizeof(int32_t));

@@ -154,13 +154,14 @@ static void head(struct nm__forward *f, struct nm__t x) {
   for (int i = 0; i < f->n_head_rows && ok(f); i += HEAD_ROWS) {
     size_t mark = f->ops->arena.used;
     int n = f->n_head_rows - i < HEAD_ROWS ? f->n_head_rows - i : HEAD_ROWS;
-    struct nm__op_args a = {.x = x, .ids = f->head_rows + i, .n_ids = n};
+    const int32_t *rows = f->head_rows ? f->head_rows + i : NULL;        /* NULL: measuring */
+    struct nm__op_args a = {.x = x, .ids = rows, .n_ids = n};
     struct nm__t h = nm__op(f->ops, NM__OP_GATHER, &a);
     h = norm(f, h, f->m->out_norm, f->m->out_norm_b);
-    site_rows(f, NM__S_FINAL_NORM, -1, &h, f->head_rows + i);
+    site_rows(f, NM__S_FINAL_NORM, -1, &h, rows);
     if (f->head) {
       struct nm__t z = matmul(f, h, f->m->output, (struct nm__w){0});
-      site_rows(f, NM__S_LOGITS, -1, &z, f->head_rows + i);
+      site_rows(f, NM__S_LOGITS, -1, &z, rows);
     }
     if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
     if (f->ops->mode == NM__MEASURE) break;

@@ -179,3 +179,11 @@ void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *
     }
   }
 }
+
+void nm__edits_key(const nm_edits *e, struct nm__buf *b) {
+  for (int i = 0; i < nm_edits_n(e); i++) {
+    const struct nm__edit *v = &e->v[i];
+    nm__buf_printf(b, "%d|%a|%s|%s|", (int)v->op, (double)v->scale, v->site, v->at_text);
+    nm__buf_put(b, v->vec, v->vec ? sizeof(float) * (size_t)(v->vec_n * v->vec_rows) : 0);
+  }
+}

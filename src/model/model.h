@@ -104,6 +104,8 @@ struct nm__edit {
   uint64_t touched;
 };
 struct nm_edits { struct nm__edit *v; int n; char *name; };
+/* Appends everything of the edits that can change a bit, for cache keys. */
+void nm__edits_key(const nm_edits *e, struct nm__buf *b);
 /* Applies to the selected columns x[n]; row_i: which of the edit's selected sites this is. */
 void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
                     int64_t n);

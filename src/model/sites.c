@@ -147,7 +147,7 @@ static int parse_index(struct pattern *p, const char *glob_text, nm_err *err) {
   return NM_OK;
 }
 
-static int parse_pattern(const char *text, struct pattern *p, nm_err *err) {
+static int parse_pattern(const nm_model *m, const char *text, struct pattern *p, nm_err *err) {
   *p = (struct pattern){0};
   if (strlen(text) >= sizeof p->text || !*text)
     return nm__fail(err, NM_EUSAGE, "site '%.40s': empty or too long", text);
@@ -166,6 +166,9 @@ static int parse_pattern(const char *text, struct pattern *p, nm_err *err) {
       return nm__fail(err, NM_EUSAGE, "site '%s': layers must read *, 3, 4-8 or 1,5", text);
   }
   if (!theirs && strcmp(p->rest, "hook_embed")) return NM_OK;
+  if (m->arch->learned_pos && !strcmp(p->rest, "hook_embed"))
+    return nm__fail(err, NM_EUSAGE, "site 'hook_embed': noema's embed holds the learned positions too here, "
+                    "TransformerLens's does not; say embed");
   for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
     if (!strcmp(alias[i].theirs, p->rest)) {
       p->rest = alias[i].ours;
@@ -212,7 +215,7 @@ static int try_site(struct select *s, int site, int layer, nm_err *err) {
 static int select_one(const nm_model *m, const char *text, struct nm__sels *out, nm_err *err) {
   *out = (struct nm__sels){0};
   struct select s = {.m = m, .out = out};
-  int st = parse_pattern(text, &s.p, err);
+  int st = parse_pattern(m, text, &s.p, err);
   if (!st) st = try_site(&s, NM__S_EMBED, -1, err);
   for (int l = 0; l < m->L && !st; l++)
     for (int i = NM__S_RESID_PRE; i <= NM__S_RESID_POST && !st; i++) st = try_site(&s, i, l, err);

@@ -58,11 +58,11 @@ static int write_config(struct study *S, nm_err *err) {
   json_t *data = json_array();
   for (int i = 0; i < S->o.n_data; i++)
     json_array_append_new(data, json_pack("{s:s, s:s}", "file", S->sets[i].path, "hash", S->sets[i].hash));
-  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:o}", "noema", NM_VERSION,
+  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema", NM_VERSION,
                         "verb", "depth", "utc", utc, "command", S->o.command ? S->o.command : "", "model", S->m->path,
                         "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads", nm_engine_threads(S->e), "ctx",
                         nm__engine_ctx(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats, "test_share",
-                        S->o.test_share, "C", S->o.C, "site", S->o.site, "data", data);
+                        S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
   int st = s && path ? nm__write_file(path, s, strlen(s), err) : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
   free(s);
@@ -117,10 +117,10 @@ static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_c
   return NM_OK;
 }
 
-static int describe(const struct nm__depth_set *s, nm_depth_curve *c, nm_err *err) {
-  char *how = nm__alloc(strlen(s->lab.how) + 120, 1);
+static int describe(const struct nm__depth_set *s, bool noise, nm_depth_curve *c, nm_err *err) {
+  char *how = nm__alloc(strlen(s->lab.how) + 160, 1);
   if (how) {
-    snprintf(how, strlen(s->lab.how) + 120, "%s", s->lab.how);
+    snprintf(how, strlen(s->lab.how) + 160, "%s%s", s->lab.how, noise ? "; aaa or bbb in front of every text" : "");
     if (s->too_long)
       snprintf(how + strlen(how), 110, "; %zu texts longer than the context were left out", s->too_long);
   }
@@ -134,11 +134,19 @@ static int describe(const struct nm__depth_set *s, nm_depth_curve *c, nm_err *er
   return c->name && c->file && c->how && c->prompt_name && c->prompt ? NM_OK : nm__fail_memory(err, "the curve", 0);
 }
 
+static void curve_done(nm_depth_curve *c) {
+  char *const text[] = {c->name, c->file, c->how, c->prompt_name, c->prompt, c->split, c->vector, c->edit};
+  for (size_t k = 0; k < sizeof text / sizeof *text; k++) free(text[k]);
+  free(c->layer);
+  free(c->random);
+  *c = (nm_depth_curve){0};
+}
+
 static int one_set(struct study *S, int i, nm_err *err) {
   struct nm__depth_set *s = &S->sets[i];
   nm_depth_curve *c = &S->r->curve[i];
   struct nm__depth_vectors real = {0}, random = {0};
-  int st = describe(s, c, err);
+  int st = describe(s, S->o.noise, c, err);
   if (!st) st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache, s->name, S->o.progress, &real, err);
   nm__map_drop(&S->m->g->map, 0, S->m->g->map.size);   /* one model's weights in memory at a time */
   if (!st) st = nm__depth_capture(S->random_e, s->seqs, s->n, S->o.site, S->to_layer, NULL, S->cache, s->name, S->o.progress, &random, err);
@@ -227,7 +235,8 @@ static int run_study(struct study *S, nm_err *err) {
   S->r->dir = dup_or_empty(S->dir);
   for (int i = 0; i < S->o.n_data && !st; i++) {
     st = one_set(S, i, err);
-    if (!st) S->r->n_curves = i + 1;
+    if (st) curve_done(&S->r->curve[i]);       /* half a curve is not shown */
+    else S->r->n_curves = i + 1;
   }
   if (S->r->n_curves) {            /* what is done is shown, also after Ctrl-C */
     nm_err ignored;
@@ -258,13 +267,7 @@ int nm_depth(nm_model *m, nm_engine *e, const nm_depth_opts *o, nm_depth_result 
 }
 
 void nm_depth_result_free(nm_depth_result *r) {
-  for (int i = 0; r->curve && i < r->n_curves; i++) {
-    nm_depth_curve *c = &r->curve[i];
-    char *const text[] = {c->name, c->file, c->how, c->prompt_name, c->prompt, c->split, c->vector, c->edit};
-    for (size_t k = 0; k < sizeof text / sizeof *text; k++) free(text[k]);
-    free(c->layer);
-    free(c->random);
-  }
+  for (int i = 0; r->curve && i < r->n_curves; i++) curve_done(&r->curve[i]);
   free(r->curve);
   free(r->dir);
   free(r->summary);

@@ -23,7 +23,7 @@ static void worse(double *e, const float *got, const float *want, int64_t n) {
 }
 
 static void judge(const char *name, struct errors e, struct errors limit) {
-  print_message("%-24s logits %.1e  resid_post %.1e  pattern %.1e\n", name, e.logits, e.resid, e.attn);
+  print_message("conformance: %-24s logits %.1e  resid_post %.1e  pattern %.1e\n", name, e.logits, e.resid, e.attn);
   if (!(e.logits <= limit.logits && e.resid <= limit.resid && e.attn <= limit.attn))
     fail_msg("%s is too far from the truth", name);
 }
@@ -237,7 +237,7 @@ static void stories(void **state) {
     size_t i;
     json_t *c;
     json_array_foreach(json_object_get(v, types[t]), i, c) story(e, c, &top, &nll);
-    print_message("stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 x 64 greedy ids equal\n",
+    print_message("conformance: stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 x 64 greedy ids equal\n",
                   types[t], top, nll);
     assert_true(i == 6 && top <= 1e-4 && nll <= 1e-4);
     nm_engine_free(e);

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "report/plan.h"
+#include "report/layout.h"
 #include "report/report.h"
 #include "report/text.h"
 
@@ -224,8 +224,8 @@ static void check_ticks(double lo, double hi, bool whole, const char *want) {
   double x[] = {whole ? 0 : 0.5, whole ? 24 : 1.5}, y[] = {lo, hi};
   struct nm__series s = {.x = x, .y = y, .n = 2};
   struct nm__chart c = {.series = &s, .n_series = 1};
-  struct nm__plan p;
-  assert_int_equal(nm__plan_make(&c, &p), NM_OK);
+  struct nm__layout p;
+  assert_int_equal(nm__layout_make(&c, &p), NM_OK);
   char num[NM__NUM];
   struct nm__buf b;
   nm__buf_init(&b, 1 << 12);
@@ -233,7 +233,7 @@ static void check_ticks(double lo, double hi, bool whole, const char *want) {
     nm__buf_printf(&b, "%s ", nm__text_num(num, nm__axis_tick(&p.y, i), p.y.decimals));
   assert_string_equal(b.s, want);
   nm__buf_done(&b);
-  nm__plan_done(&p);
+  nm__layout_done(&p);
 }
 
 static void test_ticks(void **state) {
@@ -256,8 +256,8 @@ static void test_flags(void **state) {
       v[i] = (struct nm__vmark){(double)(nm__rand_at(seed, 1, (uint64_t)i) % 33),
                                 "counterfact jumps", i};
     struct nm__chart c = {.series = &s, .n_series = 1, .vmarks = v, .n_vmarks = 10};
-    struct nm__plan p;
-    assert_int_equal(nm__plan_make(&c, &p), NM_OK);
+    struct nm__layout p;
+    assert_int_equal(nm__layout_make(&c, &p), NM_OK);
     for (int i = 0; i < p.n_flags; i++) {
       assert_true(p.flags[i].x0 > 0 && p.flags[i].x1 < p.width);
       for (int k = 0; k < i; k++)
@@ -265,7 +265,7 @@ static void test_flags(void **state) {
                     p.flags[k].x0 > p.flags[i].x1);
     }
     assert_true(p.bottom - p.top >= 200);
-    nm__plan_done(&p);
+    nm__layout_done(&p);
   }
 }
 
@@ -281,13 +281,13 @@ static void test_legend(void **state) {
                                  "legend, with its controls and shuffled labels",
                                  .x = x, .y = y, .n = 61, .colour = i};
     struct nm__chart c = {.title = "t", .x_label = "x", .y_label = "y", .series = s, .n_series = n};
-    struct nm__plan p;
-    assert_int_equal(nm__plan_make(&c, &p), NM_OK);
+    struct nm__layout p;
+    assert_int_equal(nm__layout_make(&c, &p), NM_OK);
     int rows = (n + p.n_legend_cols - 1) / p.n_legend_cols;
     assert_true(p.legend_below ? p.legend_y > p.bottom + 44 : p.legend_x > p.right);
     assert_true(p.legend_y + rows * NM__LINE_LEGEND <= p.height);
     assert_true(p.legend_x + p.n_legend_cols * p.legend_col <= p.width + 22);
-    nm__plan_done(&p);
+    nm__layout_done(&p);
     free(chart(&c));
   }
 }

@@ -1,0 +1,36 @@
+/* edit_fuzz.c - any bytes given to the reader of edit files are refused with a sentence or
+ * become edits that can be described and applied to a row of their own width.
+ *
+ *   clang -fsanitize=fuzzer,address,undefined ... tests/fuzz/edit_fuzz.c */
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/model.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
+
+static void apply(const struct nm__edit *e) {
+  size_t width = e->vec ? (size_t)e->vec_n : 7;
+  float *x = malloc(width * sizeof *x);
+  for (size_t i = 0; i < width; i++) x[i] = (float)i - 3;
+  for (int row = 0; row < (e->vec_rows > 1 ? e->vec_rows : 1) && row < 4; row++)
+    nm__edit_apply(e, row, &nm__kern_portable, x, (int64_t)width);
+  free(x);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
+  nm_edits *e = NULL;
+  nm_err err = {0};
+  int st = nm_edits_parse("fuzz", (const char *)bytes, n, &e, &err);
+  if (st) {
+    if (!err.text[0] || err.status != st || e) abort();
+    return 0;
+  }
+  if (nm_edits_n(e) < 1) abort();
+  for (int i = 0; i < nm_edits_n(e); i++) {
+    if (!strlen(nm_edits_what(e, i)) || nm_edits_touched(e, i)) abort();
+    apply(&e->v[i]);
+  }
+  nm_edits_free(e);
+  return 0;
+}
