@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD pass=0 fail=0
 mkdir -p build/bin
-ln -sf "$root/${NOEMA:-build/noema}" build/bin/noema
+ln -sf "$(realpath "${NOEMA:-build/noema}")" build/bin/noema
 export PATH="$root/build/bin:$PATH"
 for f in README.md docs/*.md docs/*/*.md; do
   grep -q '^```sh$' "$f" || continue

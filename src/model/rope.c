@@ -14,6 +14,8 @@
 
 static const double PI = 3.14159265358979323846;
 
+static bool finite(double x) { return x - x == 0; }
+
 static bool key(const nm_model *m, const char *name, double *out) {
   char k[96];
   snprintf(k, sizeof k, "%s.%s", m->arch->name, name);
@@ -22,6 +24,7 @@ static bool key(const nm_model *m, const char *name, double *out) {
 }
 
 static double floor_of(double x) {
+  if (!(x > -1e15 && x < 1e15)) return x < 0 ? -1e15 : 1e15;   /* a hostile base */
   double i = (double)(int64_t)x;
   return i > x ? i - 1 : i;
 }
@@ -68,9 +71,9 @@ static int scaling(nm_model *m, double base, nm_err *err) {
     type = (struct nm__str){"linear", 6};
   key(m, "rope.scaling.original_context_length", &orig);
   key(m, "rope.scaling.attn_factor", &attn);
-  if (!(f > 0) || !(orig >= 1) || !(attn > 0))
+  if (!(f > 0) || !(orig >= 1) || !(attn > 0) || !finite(f) || !finite(orig) || !finite(attn))
     return nm__fail(err, NM_EFORMAT, "%s: rope scaling factor %g, original context %g, attention "
-                    "factor %g: all must be positive", m->path, f, orig, attn);
+                    "factor %g: all must be positive numbers", m->path, f, orig, attn);
   m->rope_m = attn;
   size_t at = strlen(m->rope_text);
   if (type.n == 6 && !memcmp(type.s, "linear", 6)) {
@@ -97,7 +100,7 @@ int nm__rope_load(nm_model *m, nm_err *err) {
   double base = 10000, dims = m->hd;
   key(m, "rope.freq_base", &base);
   key(m, "rope.dimension_count", &dims);
-  if (!(base > 1) || !(dims >= 2) || dims > m->hd || (int)dims % 2)
+  if (!(base > 1) || !finite(base) || !(dims >= 2) || dims > m->hd || (int)dims % 2)
     return nm__fail(err, NM_EFORMAT, "%s: rope base %g with %g rotated dimensions does not fit heads "
                     "of %d", m->path, base, dims, m->hd);
   m->n_rot = (int)dims;

@@ -109,7 +109,7 @@ double nm__tanh(double x) {
 static double reduce(double x, int *quadrant) {
   static const double P1 = 0x1.921fb544p0, P2 = 0x1.0b4611a6p-34, P3 = 0x1.3198a2e037073p-69;
   double k = nearest(x * 0x1.45f306dc9c883p-1);
-  *quadrant = (int)((int64_t)k & 3);
+  *quadrant = k > -0x1p62 && k < 0x1p62 ? (int)((int64_t)k & 3) : 0;   /* beyond: no meaning left */
   return ((x - k * P1) - k * P2) - k * P3;
 }
 

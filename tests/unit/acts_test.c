@@ -28,7 +28,8 @@ static int set_up(void **state) {
   for (int i = 0; i < MANY; i++) {
     static const uint8_t len[] = {9, 2, 12, 5, 9, 1, 7};
     seqs[i] = (nm_seq){ids[i], len[i % 7]};
-    for (int k = 0; k < 12; k++) ids[i][k] = (int32_t)(nm__rand_at(9, (uint64_t)i, (uint64_t)k) % (uint64_t)m->V);
+    for (int k = 0; k < 12; k++)
+      ids[i][k] = (int32_t)(nm__rand_at(9, (uint64_t)i, (uint64_t)k) % (uint64_t)m->V);
   }
   return 0;
 }
@@ -59,7 +60,8 @@ static struct nm__npy read_npy(const char *path) {
   return a;
 }
 
-static struct nm__npy acts_file(nm_engine *e, size_t first, size_t n, const char *site, const char *at) {
+static struct nm__npy acts_file(nm_engine *e, size_t first, size_t n, const char *site,
+                                const char *at) {
   char *path = in_dir("a.npy");
   nm_err err = {0};
   nm_acts_opts o = {.site = site, .at = at, .out = path};
@@ -73,18 +75,29 @@ static struct nm__npy acts_file(nm_engine *e, size_t first, size_t n, const char
 
 static void shapes(void **state) {
   (void)state;
-  static const struct { size_t first, n; const char *site, *at; int dims; int64_t ne[3]; } cases[] = {
-    {0, 1, "*.resid_post", "last", 2, {6, 32, 1}}, {0, 1, "*.resid_post", "all", 3, {6, 9, 32}},
-    {0, 1, "embed", "2:5", 3, {1, 3, 32}}, {0, 1, "embed", "2:2", 3, {1, 0, 32}},
-    {0, 1, "blk.2.mlp.act[3-4]", "-1", 2, {1, 2, 1}}, {0, 3, "*.resid_mid", "last", 3, {3, 6, 32}},
-    {0, 1, "blk.*.attn.pattern", "last", 2, {6, 36, 1}}, {0, 1, "blk.*.attn.pattern[2]", "1,4", 3, {6, 2, 9}},
-    {0, 1, "blk.1.attn.scores", "4,4,1", 3, {1, 3, 36}},
+  static const struct {
+    size_t first, n;
+    const char *site, *at;
+    int dims;
+    int64_t ne[3];
+  } cases[] = {
+      {0, 1, "*.resid_post", "last", 2, {6, 32, 1}},
+      {0, 1, "*.resid_post", "all", 3, {6, 9, 32}},
+      {0, 1, "embed", "2:5", 3, {1, 3, 32}},
+      {0, 1, "embed", "2:2", 3, {1, 0, 32}},
+      {0, 1, "blk.2.mlp.act[3-4]", "-1", 2, {1, 2, 1}},
+      {0, 3, "*.resid_mid", "last", 3, {3, 6, 32}},
+      {0, 1, "blk.*.attn.pattern", "last", 2, {6, 36, 1}},
+      {0, 1, "blk.*.attn.pattern[2]", "1,4", 3, {6, 2, 9}},
+      {0, 1, "blk.1.attn.scores", "4,4,1", 3, {1, 3, 36}},
   };
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1});
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct nm__npy a = acts_file(e, cases[i].first, cases[i].n, cases[i].site, cases[i].at);
-    if (a.n_dims != cases[i].dims || a.ne[0] != cases[i].ne[0] || a.ne[1] != cases[i].ne[1] || a.ne[2] != cases[i].ne[2])
-      fail_msg("%s at %s: %d [%ld %ld %ld]", cases[i].site, cases[i].at, a.n_dims, (long)a.ne[0], (long)a.ne[1], (long)a.ne[2]);
+    if (a.n_dims != cases[i].dims || a.ne[0] != cases[i].ne[0] || a.ne[1] != cases[i].ne[1] ||
+        a.ne[2] != cases[i].ne[2])
+      fail_msg("%s at %s: %d [%ld %ld %ld]", cases[i].site, cases[i].at, a.n_dims, (long)a.ne[0],
+               (long)a.ne[1], (long)a.ne[2]);
     nm__npy_done(&a);
   }
   nm_engine_free(e);
@@ -101,14 +114,17 @@ static void order_of_positions(void **state) {
     struct nm__npy a = acts_file(e, 0, 1, site[k], "4,0,4,-1");
     struct rows r = tap_one(e, seqs[0].ids, seqs[0].n, site[k], "all", NULL);
     assert_true(a.n == 4 * w);
-    for (int i = 0; i < 4; i++) assert_memory_equal(a.data + i * w, row_of(&r, site[k], 0, at[i], w), (size_t)w * 4);
+    for (int i = 0; i < 4; i++)
+      assert_memory_equal(a.data + i * w, row_of(&r, site[k], 0, at[i], w), (size_t)w * 4);
     nm__npy_done(&a);
     rows_done(&r);
   }
   nm_engine_free(e);
 }
 
-static const nm_engine_opts ways[] = {{.threads = 1}, {.threads = 2, .chunk = 2, .batch = 3}, {.threads = 1, .chunk = 5, .batch = 7},
+static const nm_engine_opts ways[] = {{.threads = 1},
+                                      {.threads = 2, .chunk = 2, .batch = 3},
+                                      {.threads = 1, .chunk = 5, .batch = 7},
                                       {.threads = 1, .chunk = 1}};
 enum { N_WAYS = sizeof ways / sizeof *ways };
 
@@ -122,8 +138,10 @@ static void order_of_sequences(void **state) {
     for (int i = 0; i < N_SEQS; i++) {
       struct rows r = tap_one(e, seqs[i].ids, seqs[i].n, "*.resid_post", "last", NULL);
       for (int s = 0; s < 2; s++)
-        assert_memory_equal(a.data + (2 * i + s) * 32,
-                            row_of(&r, s ? "blk.0.resid_post" : "blk.5.resid_post", 0, (int)seqs[i].n - 1, 32), 128);
+        assert_memory_equal(
+            a.data + (2 * i + s) * 32,
+            row_of(&r, s ? "blk.0.resid_post" : "blk.5.resid_post", 0, (int)seqs[i].n - 1, 32),
+            128);
       rows_done(&r);
     }
     nm__npy_done(&a);
@@ -134,11 +152,16 @@ static void order_of_sequences(void **state) {
 static void array_refusals(void **state) {
   (void)state;
   char *path = in_dir("no.npy");
-  static const struct { size_t n; const char *site, *at, *part; } cases[] = {
-    {1, "blk.0.*norm|blk.0.mlp.act", "last", "different widths"}, {1, "blk.0.mlp.act|blk.0.attn.pattern", "last", "say -o DIR"},
-    {2, "embed", "all", "say -o DIR"}, {2, "blk.0.attn.pattern", "last", "say -o DIR"}, {1, "embed", "9", "lies outside"},
-    {1, "nothing", "last", "matches nothing"}, {1, "embed", "x", "must be last"},
-    {1, "blk.0.attn.pattern[1]|blk.0.attn.pattern", "last", "different widths"},
+  static const struct { size_t n; const char *site, *at, *part;
+  } cases[] = {
+      {1, "blk.0.*norm|blk.0.mlp.act", "last", "different widths"},
+      {1, "blk.0.mlp.act|blk.0.attn.pattern", "last", "say -o DIR"},
+      {2, "embed", "all", "say -o DIR"},
+      {2, "blk.0.attn.pattern", "last", "say -o DIR"},
+      {1, "embed", "9", "lies outside"},
+      {1, "nothing", "last", "matches nothing"},
+      {1, "embed", "x", "must be last"},
+      {1, "blk.0.attn.pattern[1]|blk.0.attn.pattern", "last", "different widths"},
   };
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1});
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -154,13 +177,15 @@ static void array_refusals(void **state) {
 
 /* ---- a folder -------------------------------------------------------------------- */
 
-static int acts_dir(nm_engine *e, const char *out, size_t n, const char *site, const char *at, const nm_progress *p, nm_err *err) {
+static int acts_dir(nm_engine *e, const char *out, size_t n, const char *site, const char *at,
+                    const nm_progress *p, nm_err *err) {
   nm_acts_opts o = {.site = site, .at = at, .out = out, .progress = p};
   return nm_acts(e, seqs, n, &o, NULL, err);
 }
 
 /* Walks the rows of one site's shards as the index lists them. */
-static void check_folder(nm_engine *e, const char *out, size_t n, const char *site, const char *at) {
+static void check_folder(nm_engine *e, const char *out, size_t n, const char *site,
+                         const char *at) {
   struct nm__npy a = {0};
   size_t row = 0;
   int shard = 0;
@@ -186,8 +211,9 @@ static void check_folder(nm_engine *e, const char *out, size_t n, const char *si
 
 static void folders(void **state) {
   (void)state;
-  static const char *const sites[][2] = {{"blk.3.resid_post", "all"}, {"blk.1.mlp.act[3]", "-1"}, {"blk.1.attn.pattern", "all"},
-                                         {"blk.1.attn.scores[2]", "all"}, {"logits", "0:2"}, {"embed", "1:1"}};
+  static const char *const sites[][2] = {
+      {"blk.3.resid_post", "all"},     {"blk.1.mlp.act[3]", "-1"}, {"blk.1.attn.pattern", "all"},
+      {"blk.1.attn.scores[2]", "all"}, {"logits", "0:2"},          {"embed", "1:1"}};
   for (size_t s = 0; s < sizeof sites / sizeof *sites; s++)
     for (int k = 0; k < N_WAYS; k++) {
       nm_engine *e = new_engine(m, ways[k]);
@@ -211,7 +237,8 @@ static void assert_same_folders(const char *a, const char *b) {
       struct nm__map x, y;
       char *p = nm__path_join(a, f->d_name), *q = nm__path_join(b, f->d_name);
       n[k]++;
-      if (nm__map_open(p, &x, NULL) || nm__map_open(q, &y, NULL)) fail_msg("%s is in one folder only", f->d_name);
+      if (nm__map_open(p, &x, NULL) || nm__map_open(q, &y, NULL))
+        fail_msg("%s is in one folder only", f->d_name);
       if (x.size != y.size || memcmp(x.data, y.data, x.size)) fail_msg("%s differs", f->d_name);
       nm__map_close(&x);
       nm__map_close(&y);
@@ -231,7 +258,8 @@ static int stop_at(void *arg, const char *what, double done, double total) {
 /* Interrupted again and again, a folder ends in the bytes of one that never was. */
 static void interrupted(void **state) {
   (void)state;
-  static const nm_engine_opts how[] = {{.threads = 1, .batch = 40}, {.threads = 1, .batch = 3, .chunk = 2}, {.threads = 2}};
+  static const nm_engine_opts how[] = {
+      {.threads = 1, .batch = 40}, {.threads = 1, .batch = 3, .chunk = 2}, {.threads = 2}};
   char *whole = in_dir("whole"), *cut = in_dir("cut");
   nm_err err = {0};
   for (int k = 0; k < 3; k++) {
@@ -240,11 +268,13 @@ static void interrupted(void **state) {
     assert_int_equal(acts_dir(e, whole, MANY, "blk.0.resid_post|embed", "-1,0", NULL, &err), 0);
     for (int left = 3; st == NM_EINTR && n_cut < 60; n_cut++) {
       left = 3 + 5 * n_cut;
-      st = acts_dir(e, cut, MANY, "blk.0.resid_post|embed", "-1,0", &(nm_progress){stop_at, &left}, &err);
+      st = acts_dir(e, cut, MANY, "blk.0.resid_post|embed", "-1,0", &(nm_progress){stop_at, &left},
+                    &err);
     }
     assert_true(st == 0 && n_cut > 2);
     assert_same_folders(whole, cut);
-    assert_int_equal(acts_dir(e, cut, MANY, "blk.0.resid_post|embed", "-1,0", NULL, &err), 0);   /* nothing left to do */
+    assert_int_equal(acts_dir(e, cut, MANY, "blk.0.resid_post|embed", "-1,0", NULL, &err),
+                     0); /* nothing left to do */
     assert_same_folders(whole, cut);
     remove_tree(whole);
     remove_tree(cut);
@@ -325,7 +355,13 @@ static void callbacks(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct calls c = {0, 0, cases[i].stop_row, cases[i].stop_done};
     nm_err err = {0};
-    nm_request r = {.seqs = seqs, .n_seqs = N_SEQS, .taps = &tap, .n_taps = 1, .row = row_call, .done = done_call, .arg = &c};
+    nm_request r = {.seqs = seqs,
+                    .n_seqs = N_SEQS,
+                    .taps = &tap,
+                    .n_taps = 1,
+                    .row = row_call,
+                    .done = done_call,
+                    .arg = &c};
     assert_int_equal(nm_run(e, &r, &err), cases[i].status);
     assert_int_equal(err.status, cases[i].status);
     if (!cases[i].status) assert_true(c.rows == 2 * N_SEQS && c.done == N_SEQS);
@@ -341,9 +377,15 @@ static void callbacks(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(shapes), cmocka_unit_test(order_of_positions), cmocka_unit_test(order_of_sequences),
-    cmocka_unit_test(array_refusals), cmocka_unit_test(folders), cmocka_unit_test(interrupted),
-    cmocka_unit_test(torn_index), cmocka_unit_test(other_runs_are_refused), cmocka_unit_test(callbacks),
+      cmocka_unit_test(shapes),
+      cmocka_unit_test(order_of_positions),
+      cmocka_unit_test(order_of_sequences),
+      cmocka_unit_test(array_refusals),
+      cmocka_unit_test(folders),
+      cmocka_unit_test(interrupted),
+      cmocka_unit_test(torn_index),
+      cmocka_unit_test(other_runs_are_refused),
+      cmocka_unit_test(callbacks),
   };
   return cmocka_run_group_tests(tests, set_up, clean_up);
 }

@@ -38,7 +38,8 @@ static const float *at(const struct rows *r, int layer, const char *rest, int po
   return row_of(r, at_layer(name, layer, rest), 0, pos, n);
 }
 
-static void assert_near(const float *got, const double *want, int n, double limit, const char *what) {
+static void assert_near(const float *got, const double *want, int n, double limit,
+                        const char *what) {
   for (int i = 0; i < n; i++)
     if (!(fabs((double)got[i] - want[i]) <= limit * (1 + fabs(want[i]))))
       fail_msg("%s[%d] is %.9g, by hand %.9g", what, i, (double)got[i], want[i]);
@@ -55,13 +56,16 @@ static void sums_hold(const nm_model *m, nm_engine *e) {
       const float *post = at(&r, l, "resid_post", p, m->D), *a = at(&r, l, "attn_out", p, m->D);
       const float *mlp = at(&r, l, "mlp_out", p, m->D), *up = at(&r, l, "mlp.up", p, m->F);
       const float *act = at(&r, l, "mlp.act", p, m->F);
-      for (int i = 0; i < m->D; i++) assert_true(mid[i] == pre[i] + a[i] && post[i] == mid[i] + mlp[i]);
-      assert_memory_equal(pre, l ? at(&r, l - 1, "resid_post", p, m->D) : row_of(&r, "embed", 0, p, m->D), row);
+      for (int i = 0; i < m->D; i++)
+        assert_true(mid[i] == pre[i] + a[i] && post[i] == mid[i] + mlp[i]);
+      assert_memory_equal(
+          pre, l ? at(&r, l - 1, "resid_post", p, m->D) : row_of(&r, "embed", 0, p, m->D), row);
       for (int i = 0; i < m->F; i++) {
         double x = (double)up[i], g = x;
         if (m->arch->gated) g = (double)at(&r, l, "mlp.gate", p, m->F)[i];
-        double y = m->arch->gated ? g / (1 + exp(-g)) * x
-                                  : 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+        double y = m->arch->gated
+                       ? g / (1 + exp(-g)) * x
+                       : 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
         assert_near(&act[i], &y, 1, 1e-5, "mlp.act");
       }
       at(&r, l, "mlp_norm", p, m->D);
@@ -85,7 +89,8 @@ static void norms_hold(const nm_model *m, nm_engine *e) {
   nm__dtype(l->mlp_norm.type)->to_f32(w, l->mlp_norm.data, m->D);
   if (l->mlp_norm_b.data) nm__dtype(l->mlp_norm_b.type)->to_f32(b, l->mlp_norm_b.data, m->D);
   for (int p = 0; p < T; p++) {
-    const float *x = at(&r, m->L - 1, "resid_mid", p, m->D), *y = at(&r, m->L - 1, "mlp_norm", p, m->D);
+    const float *x = at(&r, m->L - 1, "resid_mid", p, m->D),
+                *y = at(&r, m->L - 1, "mlp_norm", p, m->D);
     double mean = 0, sq = 0;
     for (int i = 0; i < m->D && m->arch->layernorm; i++) mean += (double)x[i] / m->D;
     for (int i = 0; i < m->D; i++) sq += ((double)x[i] - mean) * ((double)x[i] - mean) / m->D;
@@ -112,7 +117,8 @@ static void head_of(const nm_model *m, const struct rows *r, int l, int p, int h
   for (int k = 0; k < T; k++) {
     if (k > p) assert_true(w[k] == 0 && s[k] == -INFINITY);
     if (k > p) continue;
-    const float *key = at(r, l, "attn.k", k, m->K * hd) + kv * hd, *v = at(r, l, "attn.v", k, m->K * hd) + kv * hd;
+    const float *key = at(r, l, "attn.k", k, m->K * hd) + kv * hd,
+                *v = at(r, l, "attn.v", k, m->K * hd) + kv * hd;
     double score = 0, prob = exp((double)s[k]) / norm;
     for (int i = 0; i < hd; i++) score += (double)q[i] * (double)key[i] / sqrt(hd);
     assert_near(&s[k], &score, 1, 1e-5, "attn.scores");
@@ -136,8 +142,10 @@ static void attention_holds(const nm_model *m, nm_engine *e) {
   for (int l = 0; l < m->L; l++)
     for (int p = 0; p < T; p++) {
       size_t n = sizeof(float) * (size_t)(m->H * T);
-      assert_memory_equal(at(&r, l, "attn.scores", p, m->H * T), row_of(&s, at_layer(name, l, "attn.scores"), 0, p, m->H * T), n);
-      assert_memory_equal(at(&r, l, "attn.pattern", p, m->H * T), row_of(&w, at_layer(name, l, "attn.pattern"), 0, p, m->H * T), n);
+      assert_memory_equal(at(&r, l, "attn.scores", p, m->H * T),
+                          row_of(&s, at_layer(name, l, "attn.scores"), 0, p, m->H * T), n);
+      assert_memory_equal(at(&r, l, "attn.pattern", p, m->H * T),
+                          row_of(&w, at_layer(name, l, "attn.pattern"), 0, p, m->H * T), n);
     }
   rows_done(&r);
   rows_done(&s);
@@ -162,7 +170,8 @@ static void rotation(void **state) {
         const float *x = at(&r, l, k ? "attn.k" : "attn.q", p, heads * m->hd);
         for (int i = 0; i < heads * m->hd; i++) {
           int j = i % m->hd % half, low = i % m->hd < half;
-          double a = p * m->theta[j], u = (double)raw[low ? i : i - half], w = (double)raw[low ? i + half : i];
+          double a = p * m->theta[j], u = (double)raw[low ? i : i - half],
+                 w = (double)raw[low ? i + half : i];
           double want = low ? u * cos(a) - w * sin(a) : u * sin(a) + w * cos(a);
           assert_near(&x[i], &want, 1, 1e-6, "rotated");
         }
@@ -176,7 +185,8 @@ static void rotation(void **state) {
 static const float *hf_tensor(const char *name, struct nm__map *map) {
   nm_err err = {0};
   uint64_t n;
-  if (nm__map_open(SHARED "reference/llama/hf/model.safetensors", map, &err)) fail_msg("%s", err.text);
+  if (nm__map_open(SHARED "reference/llama/hf/model.safetensors", map, &err))
+    fail_msg("%s", err.text);
   memcpy(&n, map->data, 8);
   json_t *head = json_loadb((const char *)map->data + 8, n, 0, NULL);
   json_t *begin = json_array_get(json_object_get(json_object_get(head, name), "data_offsets"), 0);
@@ -198,7 +208,8 @@ static void hugging_face_order(void **state) {
     const float *w = hf_tensor(k ? "model.layers.1.self_attn.k_proj.weight"
                                  : "model.layers.1.self_attn.q_proj.weight", &map);
     for (int p = 0; p < T; p++) {
-      const float *x = at(&r, 1, "attn_norm", p, m->D), *y = at(&r, 1, k ? "attn.k_raw" : "attn.q_raw", p, rows);
+      const float *x = at(&r, 1, "attn_norm", p, m->D),
+                  *y = at(&r, 1, k ? "attn.k_raw" : "attn.q_raw", p, rows);
       for (int i = 0; i < rows; i++) {
         double want = 0;
         for (int j = 0; j < m->D; j++) want += (double)x[j] * (double)w[i * m->D + j];
@@ -214,12 +225,15 @@ static void hugging_face_order(void **state) {
 
 /* Taps change nothing, and an index cuts columns out of the same row. */
 static void taps_are_silent(const nm_model *m, nm_engine *e) {
-  struct rows all = tap_one(e, some_ids, T, "*", "all", NULL), only = tap_one(e, some_ids, T, "logits", "all", NULL);
-  struct rows part = tap_one(e, some_ids, T, "*.attn.head[1]|*.attn.pattern[1]|*.mlp.act[2-3]", "3:5", NULL);
+  struct rows all = tap_one(e, some_ids, T, "*", "all", NULL),
+              only = tap_one(e, some_ids, T, "logits", "all", NULL);
+  struct rows part =
+      tap_one(e, some_ids, T, "*.attn.head[1]|*.attn.pattern[1]|*.mlp.act[2-3]", "3:5", NULL);
   char name[64];
   size_t n = sizeof(float) * (size_t)m->hd;
   for (int p = 0; p < T; p++)
-    assert_memory_equal(row_of(&all, "logits", 0, p, m->V), row_of(&only, "logits", 0, p, m->V), (size_t)m->V * 4);
+    assert_memory_equal(row_of(&all, "logits", 0, p, m->V), row_of(&only, "logits", 0, p, m->V),
+                        (size_t)m->V * 4);
   assert_int_equal(part.n, 3 * m->L * 2);
   for (int l = 0; l < m->L; l++)
     for (int p = 3; p < 5; p++) {
@@ -270,18 +284,20 @@ static double by_hand(const char *op, double s, const float *x, const float *v, 
 }
 
 /* One edit of columns b..b+n of a site of width `whole`, at positions `first`..`last`. */
-static void one_edit(nm_engine *e, const char *rest, const char *index, int whole, int b, int n, const char *op,
-                     const char *where, int first, int last) {
+static void one_edit(nm_engine *e, const char *rest, const char *index, int whole, int b, int n,
+                     const char *op, const char *where, int first, int last) {
   static char json[16384], list[12000];
   static float v[2048];
   bool plain = !strcmp(op, "zero") || !strcmp(op, "scale");
   vector(n, v, list, sizeof list);
-  snprintf(json, sizeof json, "{\"site\": \"blk.1.%s%s\", \"at\": \"%s\", \"op\": \"%s\"%s%s%s}", rest, index, where, op,
-           plain ? "" : ", \"vector\": ", plain ? "" : list, strcmp(op, "zero") ? ", \"scale\": -1.5" : "");
+  snprintf(json, sizeof json, "{\"site\": \"blk.1.%s%s\", \"at\": \"%s\", \"op\": \"%s\"%s%s%s}",
+           rest, index, where, op, plain ? "" : ", \"vector\": ", plain ? "" : list,
+           strcmp(op, "zero") ? ", \"scale\": -1.5" : "");
   nm_edits *ed = edits_of(json);
   char site[64];
   at_layer(site, 1, rest);
-  struct rows without = tap_one(e, some_ids, T, site, "all", NULL), with = tap_one(e, some_ids, T, site, "all", ed);
+  struct rows without = tap_one(e, some_ids, T, site, "all", NULL),
+              with = tap_one(e, some_ids, T, site, "all", ed);
   assert_int_equal(nm_edits_touched(ed, 0), last - first + 1);
   for (int p = 0; p < T; p++) {
     const float *x = row_of(&without, site, 0, p, whole), *y = row_of(&with, site, 0, p, whole);
@@ -336,16 +352,20 @@ static void edit_by_text(void **state) {
 
 /* Pattern zero silences a head, scores zero makes it even; no other head notices. */
 static void edit_attention(const nm_model *m, nm_engine *e) {
-  nm_edits *ed = edits_of("[{\"site\": \"blk.1.attn.pattern[1]\", \"op\": \"zero\"},"
-                          " {\"site\": \"blk.1.attn.scores[0]\", \"op\": \"zero\", \"at\": \"2:\"}]");
-  struct rows a = tap_one(e, some_ids, T, "blk.1.attn.*", "all", NULL), b = tap_one(e, some_ids, T, "blk.1.attn.*", "all", ed);
+  nm_edits *ed =
+      edits_of("[{\"site\": \"blk.1.attn.pattern[1]\", \"op\": \"zero\"},"
+               " {\"site\": \"blk.1.attn.scores[0]\", \"op\": \"zero\", \"at\": \"2:\"}]");
+  struct rows a = tap_one(e, some_ids, T, "blk.1.attn.*", "all", NULL),
+              b = tap_one(e, some_ids, T, "blk.1.attn.*", "all", ed);
   assert_true(nm_edits_touched(ed, 0) == T && nm_edits_touched(ed, 1) == T - 2);
   for (int p = 0; p < T; p++) {
-    const float *z = at(&b, 1, "attn.head", p, m->H * m->hd), *w = at(&b, 1, "attn.pattern", p, m->H * T);
+    const float *z = at(&b, 1, "attn.head", p, m->H * m->hd),
+                *w = at(&b, 1, "attn.pattern", p, m->H * T);
     const float *s = at(&b, 1, "attn.scores", p, m->H * T);
     for (int i = 0; i < m->hd; i++) assert_true(z[m->hd + i] == 0);
     for (int k = 0; k <= p; k++) assert_true(w[T + k] == 0);
-    for (int k = 0; k <= p && p >= 2; k++) assert_true(s[k] == 0 && fabsf(w[k] - 1.0f / (float)(p + 1)) < 1e-7f);
+    for (int k = 0; k <= p && p >= 2; k++)
+      assert_true(s[k] == 0 && fabsf(w[k] - 1.0f / (float)(p + 1)) < 1e-7f);
     if (p < 2) assert_memory_equal(w, at(&a, 1, "attn.pattern", p, m->H * T), T * 4);
     if (m->H > 2)
       assert_memory_equal(z + 2 * m->hd, at(&a, 1, "attn.head", p, m->H * m->hd) + 2 * m->hd,
@@ -377,12 +397,15 @@ static void stacked(void **state) {
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 3, .chunk = 2, .batch = 2});
   nm_seq seqs[3] = {{some_ids, T}, {some_ids, 3}, {some_ids + 1, 4}};
   nm_tap tap = {"*.mlp_out", "all"};
-  struct rows r = run_rows(e, (nm_request){.seqs = seqs, .n_seqs = 3, .taps = &tap, .n_taps = 1, .edits = ed,
-                                           .share_prefix = true});
+  struct rows r = run_rows(
+      e,
+      (nm_request){
+          .seqs = seqs, .n_seqs = 3, .taps = &tap, .n_taps = 1, .edits = ed, .share_prefix = true});
   for (size_t i = 0; i < r.n; i++)
     for (int k = 0; k < 32; k++) {
       bool last = r.v[i].pos == (int)seqs[r.v[i].seq].n - 1;
-      float want = (float)r.v[i].site * (last ? 3 : 1) + (last && r.v[i].site == 5 && k == 7 ? 2 : 0);
+      float want =
+          (float)r.v[i].site * (last ? 3 : 1) + (last && r.v[i].site == 5 && k == 7 ? 2 : 0);
       assert_true(r.v[i].v[k] == want);
     }
   assert_int_equal(nm_edits_touched(ed, 0), (T + 3 + 4) * 6);

@@ -23,7 +23,8 @@ static void worse(double *e, const float *got, const float *want, int64_t n) {
 }
 
 static void judge(const char *name, struct errors e, struct errors limit) {
-  print_message("conformance: %-24s logits %.1e  resid_post %.1e  pattern %.1e\n", name, e.logits, e.resid, e.attn);
+  print_message("conformance: %-24s logits %.1e  resid_post %.1e  pattern %.1e\n", name, e.logits,
+                e.resid, e.attn);
   if (!(e.logits <= limit.logits && e.resid <= limit.resid && e.attn <= limit.attn))
     fail_msg("%s is too far from the truth", name);
 }
@@ -57,9 +58,10 @@ static void seqs_done(nm_seq *s, size_t n) {
 
 /* ---- data/reference ------------------------------------------------------- */
 
-static void compare_reference(const char *dir, const nm_model *m, const struct rows *r, const nm_seq *s,
-                              bool all_rows, struct errors *e) {
-  struct nm__npy logits = read_npy(dir, "truth_logits.npy"), l_out = read_npy(dir, "truth_l_out.npy");
+static void compare_reference(const char *dir, const nm_model *m, const struct rows *r,
+                              const nm_seq *s, bool all_rows, struct errors *e) {
+  struct nm__npy logits = read_npy(dir, "truth_logits.npy"),
+                 l_out = read_npy(dir, "truth_l_out.npy");
   struct nm__npy attn = read_npy(dir, "truth_attn1.npy");
   int64_t row = 0;
   char name[64];
@@ -71,7 +73,8 @@ static void compare_reference(const char *dir, const nm_model *m, const struct r
       worse(&e->resid, row_of(r, at_layer(name, l, "resid_post"), i, last, m->D),
             l_out.data + ((int64_t)i * m->L + l) * m->D, m->D);
     const float *w = row_of(r, "blk.1.attn.pattern", i, last, (int64_t)m->H * n);
-    for (int h = 0; h < m->H; h++) worse(&e->attn, w + h * n, attn.data + ((int64_t)i * m->H + h) * 40, n);
+    for (int h = 0; h < m->H; h++)
+      worse(&e->attn, w + h * n, attn.data + ((int64_t)i * m->H + h) * 40, n);
   }
   assert_true(logits.n == row * m->V && l_out.n == 3 * m->L * m->D && attn.n == 3 * m->H * 40);
   nm__npy_done(&logits);
@@ -92,24 +95,38 @@ static void reference_one(const char *name, bool exact_file) {
   nm_tap taps[] = {{"logits", "all"}, {"*.resid_post", "last"}, {"blk.1.attn.pattern", "last"}};
   struct rows r = run_rows(eng, (nm_request){.seqs = s, .n_seqs = 3, .taps = taps, .n_taps = 3});
   struct errors e = {0};
-  compare_reference(dir, m, &r, s, !strcmp(json_string_value(json_object_get(meta, "rows")), "all"), &e);
+  compare_reference(dir, m, &r, s, !strcmp(json_string_value(json_object_get(meta, "rows")), "all"),
+                    &e);
   rows_done(&r);
   seqs_done(s, 3);
   json_decref(meta);
   nm_engine_free(eng);
   nm_model_close(m);
-  judge(name, e, exact_file ? (struct errors){1e-4, 1e-4, 1e-5} : (struct errors){3e-4, 3e-4, 2e-5});
+  judge(name, e,
+        exact_file ? (struct errors){1e-4, 1e-4, 1e-5} : (struct errors){3e-4, 3e-4, 2e-5});
 }
 
 static void reference(void **state) {
   (void)state;
   static const char *const names[] = {
-    "llama", "llama3-rope", "llama-yarn", "llama-linear-bias", "qwen2", "gpt2", "quant/llama-f16",
-    "quant/llama-bf16", "quant/llama-q8_0", "quant/llama-q4_0", "quant/llama-q5_0", "quant/qwen2-f16",
-    "quant/qwen2-q8_0", "quant/qwen2-q4_0",
+      "llama",
+      "llama3-rope",
+      "llama-yarn",
+      "llama-linear-bias",
+      "qwen2",
+      "gpt2",
+      "quant/llama-f16",
+      "quant/llama-bf16",
+      "quant/llama-q8_0",
+      "quant/llama-q4_0",
+      "quant/llama-q5_0",
+      "quant/qwen2-f16",
+      "quant/qwen2-q8_0",
+      "quant/qwen2-q4_0",
   };
   if (no_shared()) skip();
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) reference_one(names[i], !strchr(names[i], '/'));
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    reference_one(names[i], !strchr(names[i], '/'));
 }
 
 /* ---- data/models/arch ------------------------------------------------------- */
@@ -131,7 +148,8 @@ static void compare_arch(const char *dir, const nm_model *m, const struct rows *
   struct nm__map lg = floats(dir, "logits.exact.f32", (T + (int64_t)s[1].n) * V);
   struct nm__map hd = floats(dir, "hidden.seq0.exact.f32", (m->L + 2) * T * D);
   struct nm__map at = floats(dir, "attn.seq0.exact.f32", m->L * m->H * T * T);
-  const float *logits = (const float *)(const void *)lg.data, *hidden = (const float *)(const void *)hd.data;
+  const float *logits = (const float *)(const void *)lg.data,
+              *hidden = (const float *)(const void *)hd.data;
   const float *attn = (const float *)(const void *)at.data;
   char name[64];
   for (int i = 0; i < 2; i++)
@@ -139,11 +157,14 @@ static void compare_arch(const char *dir, const nm_model *m, const struct rows *
       worse(&e->logits, row_of(r, "logits", (size_t)i, p, V), logits + (i * T + p) * V, V);
   for (int p = 0; p < (int)T; p++) {
     for (int l = 0; l < m->L; l++) {
-      worse(&e->resid, row_of(r, at_layer(name, l, "resid_pre"), 0, p, D), hidden + (l * T + p) * D, D);
+      worse(&e->resid, row_of(r, at_layer(name, l, "resid_pre"), 0, p, D), hidden + (l * T + p) * D,
+            D);
       const float *w = row_of(r, at_layer(name, l, "attn.pattern"), 0, p, m->H * T);
-      for (int h = 0; h < m->H; h++) worse(&e->attn, w + h * T, attn + ((l * m->H + h) * T + p) * T, T);
+      for (int h = 0; h < m->H; h++)
+        worse(&e->attn, w + h * T, attn + ((l * m->H + h) * T + p) * T, T);
     }
-    worse(&e->resid, row_of(r, at_layer(name, m->L - 1, "resid_post"), 0, p, D), hidden + (m->L * T + p) * D, D);
+    worse(&e->resid, row_of(r, at_layer(name, m->L - 1, "resid_post"), 0, p, D),
+          hidden + (m->L * T + p) * D, D);
     worse(&e->resid, row_of(r, "final_norm", 0, p, D), hidden + ((m->L + 1) * T + p) * D, D);
   }
   nm__map_close(&lg);
@@ -157,7 +178,8 @@ static void arch_one(const char *name, const nm_seq *s) {
   snprintf(path, sizeof path, "%s/model.gguf", dir);
   nm_model *m = open_model(path);
   nm_engine *eng = new_engine(m, (nm_engine_opts){0});
-  nm_tap taps[] = {{"logits|final_norm", "all"}, {"*.resid_pre|*.resid_post|*.attn.pattern", "all"}};
+  nm_tap taps[] = {{"logits|final_norm", "all"},
+                   {"*.resid_pre|*.resid_post|*.attn.pattern", "all"}};
   struct rows r = run_rows(eng, (nm_request){.seqs = s, .n_seqs = 2, .taps = taps, .n_taps = 2});
   struct errors e = {0};
   compare_arch(dir, m, &r, s, &e);
@@ -170,15 +192,17 @@ static void arch_one(const char *name, const nm_seq *s) {
 
 static void arch(void **state) {
   (void)state;
-  static const char *const names[] = {"llama", "llama-tied", "llama-rope-linear", "llama-rope-llama3",
-                                      "llama-rope-yarn", "qwen2", "gpt2"};
+  static const char *const names[] = {
+      "llama", "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn",
+      "qwen2", "gpt2"};
   if (no_shared()) skip();
   static int32_t ids[2][64];
   nm_seq s[2] = {{ids[0], 0}, {ids[1], 0}};
   FILE *f = fopen(SHARED "models/arch/ids.txt", "r");
   char line[600];
   for (int i = 0; f && i < 2 && fgets(line, sizeof line, f); i++)
-    for (char *at = line, *end; ids[i][s[i].n] = (int32_t)strtol(at, &end, 10), end != at; at = end) s[i].n++;
+    for (char *at = line, *end; ids[i][s[i].n] = (int32_t)strtol(at, &end, 10), end != at; at = end)
+      s[i].n++;
   if (f) fclose(f);
   assert_true(s[0].n == 24 && s[1].n == 16);
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) arch_one(names[i], s);
@@ -196,7 +220,8 @@ static int argmax(const float *x, int n) {
 /* One prompt with its 64 recorded greedy ids behind it: since logits do not depend on what
  * follows (same_bits_test.c), one run over all of them is the greedy loop. */
 static void story(nm_engine *e, json_t *c, double *top, double *nll) {
-  json_t *greedy = json_object_get(c, "greedy"), *tops = json_object_get(c, "top5_at_each_prompt_position");
+  json_t *greedy = json_object_get(c, "greedy"),
+         *tops = json_object_get(c, "top5_at_each_prompt_position");
   json_t *all = json_copy(json_object_get(c, "tokens"));
   size_t n_prompt = json_array_size(all);
   json_array_extend(all, greedy);
@@ -208,7 +233,8 @@ static void story(nm_engine *e, json_t *c, double *top, double *nll) {
     nm_log_softmax(row_of(&r, "logits", 0, (int)p, V), V, lp);
     for (size_t k = 0; k < 5; k++) {
       json_t *pair = json_array_get(json_array_get(tops, p), k);
-      double d = fabs(lp[json_integer_value(json_array_get(pair, 0))] - json_real_value(json_array_get(pair, 1)));
+      double d = fabs(lp[json_integer_value(json_array_get(pair, 0))] -
+                      json_real_value(json_array_get(pair, 1)));
       *top = d > *top ? d : *top;
     }
     if (p + 1 < n_prompt) sum -= lp[s.ids[p + 1]];
@@ -216,7 +242,8 @@ static void story(nm_engine *e, json_t *c, double *top, double *nll) {
   double d = fabs(sum - json_real_value(json_object_get(c, "prompt_nll_sum")));
   *nll = d > *nll ? d : *nll;
   for (size_t i = 0; i < json_array_size(greedy); i++)
-    assert_int_equal(argmax(row_of(&r, "logits", 0, (int)(n_prompt + i) - 1, V), V), s.ids[n_prompt + i]);
+    assert_int_equal(argmax(row_of(&r, "logits", 0, (int)(n_prompt + i) - 1, V), V),
+                     s.ids[n_prompt + i]);
   free(lp);
   rows_done(&r);
   seqs_done(&s, 1);
@@ -237,7 +264,8 @@ static void stories(void **state) {
     size_t i;
     json_t *c;
     json_array_foreach(json_object_get(v, types[t]), i, c) story(e, c, &top, &nll);
-    print_message("conformance: stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 x 64 greedy ids equal\n",
+    print_message("conformance: stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 "
+                  "x 64 greedy ids equal\n",
                   types[t], top, nll);
     assert_true(i == 6 && top <= 1e-4 && nll <= 1e-4);
     nm_engine_free(e);
@@ -264,10 +292,12 @@ static void sorter_vectors(nm_engine *e, json_t *v) {
   struct errors err = {0};
   for (size_t i = 0; i < 3; i++) {
     nm_seq s = ids_of(json_array_get(json_object_get(v, "batch_ids"), i));
-    struct rows r = tap_one(e, s.ids, s.n, "logits|blk.0.resid_post|blk.0.attn.pattern[0]", "all", NULL);
+    struct rows r =
+        tap_one(e, s.ids, s.n, "logits|blk.0.resid_post|blk.0.attn.pattern[0]", "all", NULL);
     for (int p = 0; p < 11; p++) {
       worse(&err.logits, row_of(&r, "logits", 0, p, 3), logits + (i * 11 + (size_t)p) * 3, 3);
-      if (i == 0) worse(&err.attn, row_of(&r, "blk.0.attn.pattern[0]", 0, p, 11), attn + 11 * p, 11);
+      if (i == 0)
+        worse(&err.attn, row_of(&r, "blk.0.attn.pattern[0]", 0, p, 11), attn + 11 * p, 11);
     }
     if (i == 0) worse(&err.resid, row_of(&r, "blk.0.resid_post", 0, 0, 48), resid, 48);
     rows_done(&r);
@@ -291,7 +321,8 @@ static void sorter(void **state) {
       ids[6 + i] = (int32_t)json_integer_value(json_array_get(json_object_get(c, "greedy"), i));
     }
     struct rows r = tap_one(e, ids, 11, "logits", "5:", NULL);
-    for (int p = 5; p < 11; p++) assert_int_equal(argmax(row_of(&r, "logits", 0, p, 3), 3), ids[p + 1]);
+    for (int p = 5; p < 11; p++)
+      assert_int_equal(argmax(row_of(&r, "logits", 0, p, 3), 3), ids[p + 1]);
     rows_done(&r);
   }
   assert_true(k >= 20);
@@ -304,9 +335,12 @@ static void sorter(void **state) {
 
 static void planted(void **state) {
   (void)state;
-  static const struct { const char *text, *say; } cases[] = {
-    {"ann saw the red fox by night , it went up ?", "yes"}, {"ann saw the red fox by day , it went up ?", "no"},
-    {"bob saw the blue fox by day , it went up ?", "yes"}, {"bob saw the blue fox by night , it went up ?", "no"},
+  static const struct { const char *text, *say;
+  } cases[] = {
+      {"ann saw the red fox by night , it went up ?", "yes"},
+      {"ann saw the red fox by day , it went up ?", "no"},
+      {"bob saw the blue fox by day , it went up ?", "yes"},
+      {"bob saw the blue fox by night , it went up ?", "no"},
   };
   nm_model *m = open_model(PLANTED);
   nm_engine *e = new_engine(m, (nm_engine_opts){0});

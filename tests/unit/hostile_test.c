@@ -30,7 +30,8 @@ static int attempt(const char *path, nm_err *err) {
   if (st) return assert_null(m), st;
   nm_seq s = {ids, 3};
   nm_tap taps[] = {{"logits|*.resid_post", "last"}, {"*.attn.pattern", "last"}};
-  nm_request r = {.seqs = &s, .n_seqs = 1, .taps = taps, .n_taps = 2, .row = ignore_row, .arg = &sum};
+  nm_request r = {
+      .seqs = &s, .n_seqs = 1, .taps = taps, .n_taps = 2, .row = ignore_row, .arg = &sum};
   st = nm_engine_new(m, &(nm_engine_opts){.threads = 1}, &e, err);
   if (!st) st = nm_run(e, &r, err);
   int32_t *words;
@@ -44,13 +45,15 @@ static int attempt(const char *path, nm_err *err) {
 static void assert_sensible(int st, const nm_err *err) {
   if (!st) return;
   assert_true(err->text[0] && err->status == st);
-  if (st != NM_EFORMAT && st != NM_EFAIL && st != NM_EMEMORY) fail_msg("status %d: %s", st, err->text);
+  if (st != NM_EFORMAT && st != NM_EFAIL && st != NM_EMEMORY)
+    fail_msg("status %d: %s", st, err->text);
 }
 
 static void copy_of(const char *path) {
   struct nm__map map;
   nm_err err = {0};
-  if (nm__map_open(path, &map, &err) || nm__write_file(scratch, map.data, map.size, &err)) fail_msg("%s", err.text);
+  if (nm__map_open(path, &map, &err) || nm__write_file(scratch, map.data, map.size, &err))
+    fail_msg("%s", err.text);
   nm__map_close(&map);
 }
 
@@ -130,7 +133,8 @@ static void poison(const char *path, const char *tensor, size_t i, float value) 
   uint16_t half = nm__f32_to_half(value);
   int f = open(scratch, O_RDWR);
   off_t at = (off_t)((size_t)(t->data - g->map.data) + size * i);
-  assert_int_equal(pwrite(f, size == 4 ? (const void *)&value : (const void *)&half, size, at), size);
+  assert_int_equal(pwrite(f, size == 4 ? (const void *)&value : (const void *)&half, size, at),
+                   size);
   close(f);
   nm__gguf_close(g);
 }
@@ -158,13 +162,51 @@ static void bad_weights(void **state) {
     nm_tap tap = {i ? "*.attn.scores" : "*.attn.pattern", "all"};
     nm_err err = {0};
     struct rows r;
-    assert_int_equal(try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1}, &r, &err),
-                     NM_EFORMAT);
+    assert_int_equal(
+        try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1}, &r, &err),
+        NM_EFORMAT);
     assert_non_null(strstr(err.text, "blk.0.attn_norm.weight"));
     rows_done(&r);
   }
   nm_engine_free(e);
   nm_model_close(m);
+}
+
+/* Numbers in the metadata that no rotation can be made of. */
+static void bad_rotations(void **state) {
+  (void)state;
+  static const struct { const char *key; float v; bool refused;
+  } cases[] = {
+      {"llama.rope.freq_base", INFINITY, true},
+      {"llama.rope.freq_base", NAN, true},
+      {"llama.rope.freq_base", 1, true},
+      {"llama.rope.freq_base", 1.0000001f, false},
+      {"llama.rope.freq_base", -10, true},
+      {"llama.rope.scaling.factor", INFINITY, true},
+      {"llama.rope.scaling.factor", NAN, true},
+      {"llama.rope.scaling.factor", 0, true},
+      {"llama.rope.scaling.factor", 1e-38f, false},
+      {"llama.attention.layer_norm_rms_epsilon", NAN, true},
+      {"llama.attention.layer_norm_rms_epsilon", 1, true},
+  };
+  const char *path = SHARED "models/arch/llama-rope-yarn/model.gguf";
+  if (no_shared()) skip();
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct nm__gguf *g;
+    nm_err err = {0};
+    copy_of(path);
+    assert_int_equal(nm__gguf_open(path, &g, NULL), 0);
+    const struct nm__gguf_kv *kv = nm__gguf_find(g, cases[i].key);
+    assert_true(kv && kv->type == NM__GGUF_F32);
+    int f = open(scratch, O_RDWR);
+    assert_int_equal(pwrite(f, &cases[i].v, 4, kv->raw - g->map.data), 4);
+    close(f);
+    nm__gguf_close(g);
+    int st = attempt(scratch, &err);
+    assert_sensible(st, &err);
+    if (cases[i].refused && st != NM_EFORMAT)
+      fail_msg("%s %g: %d %s", cases[i].key, (double)cases[i].v, st, err.text);
+  }
 }
 
 /* Sound weights driven out of range by an edit: the sentence says that it was not the file. */
@@ -179,7 +221,8 @@ static void overflow_by_edit(void **state) {
   nm_err err = {0};
   struct rows r;
   assert_int_equal(nm_edits_parse("t", json, strlen(json), &ed, NULL), 0);
-  int st = try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1, .edits = ed}, &r, &err);
+  int st = try_rows(
+      e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1, .edits = ed}, &r, &err);
   if (st) assert_true(st == NM_EFAIL && strstr(err.text, "all weights are finite"));
   rows_done(&r);
   nm_edits_free(ed);
@@ -203,8 +246,8 @@ static void not_models(void **state) {
   assert_int_equal(nm_info(scratch, false, false, &text, &err), NM_EFORMAT);
   assert_null(text);
   if (no_shared()) return;
-  static const char *const unknown[] = {"models/arch/gemma2", "models/arch/bert", "models/arch/mixtral",
-                                        "models/kmix", "models/arch/phi3"};
+  static const char *const unknown[] = {"models/arch/gemma2", "models/arch/bert",
+                                        "models/arch/mixtral", "models/kmix", "models/arch/phi3"};
   for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
     char path[160];
     snprintf(path, sizeof path, SHARED "%s/model.gguf", unknown[i]);
@@ -219,9 +262,10 @@ static void not_models(void **state) {
 int main(void) {
   snprintf(scratch, sizeof scratch, "/tmp/noema_hostile_test.%ld.gguf", (long)getpid());
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(not_models), cmocka_unit_test(bad_weights), cmocka_unit_test(overflow_by_edit),
-    cmocka_unit_test(planted_damage), cmocka_unit_test(quantised_damage),
-    cmocka_unit_test(other_families),
+      cmocka_unit_test(not_models),     cmocka_unit_test(bad_weights),
+      cmocka_unit_test(bad_rotations),  cmocka_unit_test(overflow_by_edit),
+      cmocka_unit_test(planted_damage), cmocka_unit_test(quantised_damage),
+      cmocka_unit_test(other_families),
   };
   int failed = cmocka_run_group_tests(tests, NULL, NULL);
   unlink(scratch);

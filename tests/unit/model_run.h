@@ -87,12 +87,14 @@ static inline void rows_done(struct rows *o) {
 
 static inline bool has_row(const struct rows *o, const char *site, size_t seq, int pos) {
   for (size_t i = 0; i < o->n; i++)
-    if (o->v[i].seq == seq && o->v[i].pos == pos && !strcmp(o->site[o->v[i].site].name, site)) return true;
+    if (o->v[i].seq == seq && o->v[i].pos == pos && !strcmp(o->site[o->v[i].site].name, site))
+      return true;
   return false;
 }
 
 /* n: the width the caller expects. */
-static inline const float *row_of(const struct rows *o, const char *site, size_t seq, int pos, int64_t n) {
+static inline const float *row_of(const struct rows *o, const char *site, size_t seq, int pos,
+                                  int64_t n) {
   for (size_t i = 0; i < o->n; i++)
     if (o->v[i].seq == seq && o->v[i].pos == pos && !strcmp(o->site[o->v[i].site].name, site)) {
       assert_int_equal(o->v[i].n, n);
@@ -113,17 +115,20 @@ static inline void assert_same_rows(const struct rows *a, const struct rows *b, 
   if (a->n != b->n) fail_msg("%s: %zu rows against %zu", what, a->n, b->n);
   for (size_t i = 0; i < a->n; i++) {
     const struct row *x = &a->v[i], *y = &b->v[i];
-    if (x->seq != y->seq || x->pos != y->pos || x->n != y->n || memcmp(x->v, y->v, (size_t)x->n * 4))
-      fail_msg("%s: %s of sequence %zu differs at position %d", what, a->site[x->site].name, x->seq, x->pos);
+    if (x->seq != y->seq || x->pos != y->pos || x->n != y->n ||
+        memcmp(x->v, y->v, (size_t)x->n * 4))
+      fail_msg("%s: %s of sequence %zu differs at position %d", what, a->site[x->site].name, x->seq,
+               x->pos);
   }
 }
 
 /* One sequence, one tap. */
-static inline struct rows tap_one(nm_engine *e, const int32_t *ids, size_t n, const char *site, const char *at,
-                                  nm_edits *edits) {
+static inline struct rows tap_one(nm_engine *e, const int32_t *ids, size_t n, const char *site,
+                                  const char *at, nm_edits *edits) {
   nm_seq seq = {ids, n};
   nm_tap tap = {site, at};
-  return run_rows(e, (nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1, .edits = edits});
+  return run_rows(
+      e, (nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1, .edits = edits});
 }
 
 #endif

@@ -45,24 +45,30 @@ static void names_of(const nm_model *model, const char *glob, char *out, size_t 
 static void globs(void **state) {
   (void)state;
   static const char *const cases[][2] = {
-    {"embed", "embed"}, {"logits", "logits"}, {"final_*", "final_norm"},
-    {"blk.3.resid_post", "blk.3.resid_post"},
-    {"blk.4-5.resid_pre", "blk.4.resid_pre blk.5.resid_pre"},
-    {"blk.5,0,2-3.mlp_out", "blk.0.mlp_out blk.2.mlp_out blk.3.mlp_out blk.5.mlp_out"},
-    {"blk.1.attn.?", "blk.1.attn.q blk.1.attn.k blk.1.attn.v"},
-    {"blk.1.attn.?_raw", "blk.1.attn.q_raw blk.1.attn.k_raw"},
-    {"blk.2.mlp.*", "blk.2.mlp.gate blk.2.mlp.up blk.2.mlp.act"},
-    {"blk.2.resid*", "blk.2.resid_pre blk.2.resid_mid blk.2.resid_post"},
-    {"blk.4-8.attn.head[3]", "blk.4.attn.head[3] blk.5.attn.head[3]"},
-    {"blk.0.attn.pattern[1-2]", "blk.0.attn.pattern[1-2]"},
-    {"blk.0.mlp.act[15]", "blk.0.mlp.act[15]"},
-    {"logits|embed|blk.0.mlp_norm", "logits embed blk.0.mlp_norm"},
-    {"*.resid_mid", "blk.0.resid_mid blk.1.resid_mid blk.2.resid_mid blk.3.resid_mid blk.4.resid_mid "
-                    "blk.5.resid_mid"},
-    {"blocks.5.hook_resid_post", "blk.5.resid_post"}, {"hook_embed", "embed"},
-    {"blocks.0-1.attn.hook_z", "blk.0.attn.head blk.1.attn.head"},
-    {"blocks.2.attn.hook_q", "blk.2.attn.q_raw"}, {"blocks.2.attn.hook_rot_k", "blk.2.attn.k"},
-    {"blocks.2.attn.hook_pattern[0]", "blk.2.attn.pattern[0]"}, {"blocks.2.mlp.hook_post", "blk.2.mlp.act"},
+      {"embed", "embed"},
+      {"logits", "logits"},
+      {"final_*", "final_norm"},
+      {"blk.3.resid_post", "blk.3.resid_post"},
+      {"blk.4-5.resid_pre", "blk.4.resid_pre blk.5.resid_pre"},
+      {"blk.5,0,2-3.mlp_out", "blk.0.mlp_out blk.2.mlp_out blk.3.mlp_out blk.5.mlp_out"},
+      {"blk.1.attn.?", "blk.1.attn.q blk.1.attn.k blk.1.attn.v"},
+      {"blk.1.attn.?_raw", "blk.1.attn.q_raw blk.1.attn.k_raw"},
+      {"blk.2.mlp.*", "blk.2.mlp.gate blk.2.mlp.up blk.2.mlp.act"},
+      {"blk.2.resid*", "blk.2.resid_pre blk.2.resid_mid blk.2.resid_post"},
+      {"blk.4-8.attn.head[3]", "blk.4.attn.head[3] blk.5.attn.head[3]"},
+      {"blk.0.attn.pattern[1-2]", "blk.0.attn.pattern[1-2]"},
+      {"blk.0.mlp.act[15]", "blk.0.mlp.act[15]"},
+      {"logits|embed|blk.0.mlp_norm", "logits embed blk.0.mlp_norm"},
+      {"*.resid_mid",
+       "blk.0.resid_mid blk.1.resid_mid blk.2.resid_mid blk.3.resid_mid blk.4.resid_mid "
+       "blk.5.resid_mid"},
+      {"blocks.5.hook_resid_post", "blk.5.resid_post"},
+      {"hook_embed", "embed"},
+      {"blocks.0-1.attn.hook_z", "blk.0.attn.head blk.1.attn.head"},
+      {"blocks.2.attn.hook_q", "blk.2.attn.q_raw"},
+      {"blocks.2.attn.hook_rot_k", "blk.2.attn.k"},
+      {"blocks.2.attn.hook_pattern[0]", "blk.2.attn.pattern[0]"},
+      {"blocks.2.mlp.hook_post", "blk.2.mlp.act"},
   };
   char got[2048];
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -70,8 +76,9 @@ static void globs(void **state) {
     if (strcmp(got, cases[i][1])) fail_msg("'%s' gives '%s'", cases[i][0], got);
   }
   /* A list of layers may be long. */
-  names_of(m, "blocks.0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,4.hook_resid_mid", got,
-           sizeof got);
+  names_of(m,
+           "blocks.0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,4.hook_resid_mid",
+           got, sizeof got);
   assert_string_equal(got, "blk.0.resid_mid blk.4.resid_mid");
 }
 
@@ -100,7 +107,8 @@ static void glob_refusals(void **state) {
     nm_err err = {0};
     assert_int_equal(nm_run_sites(m, &tap, 1, &s, &n, &err), NM_EUSAGE);
     assert_int_equal(err.status, NM_EUSAGE);
-    if (!strstr(err.text, extra ? "too long" : cases[i][1])) fail_msg("'%s': %s", tap.site, err.text);
+    if (!strstr(err.text, extra ? "too long" : cases[i][1]))
+      fail_msg("'%s': %s", tap.site, err.text);
   }
 }
 
@@ -180,11 +188,28 @@ static void position_forms(void **state) {
   nm_seq s = text_seq("ann saw the red fox");
   assert_int_equal(s.n, 6);
   static const char *const cases[][2] = {
-    {"last", "5"}, {"all", "0 1 2 3 4 5"}, {"prompt", "0 1 2 3 4 5"}, {"0", "0"}, {"-1", "5"}, {"-6", "0"},
-    {"2:4", "2 3"}, {"4:", "4 5"}, {":2", "0 1"}, {":", "0 1 2 3 4 5"}, {"-2:", "4 5"}, {":-4", "0 1"},
-    {"-3:-1", "3 4"}, {"3:99", "3 4 5"}, {"-99:1", "0"}, {"4:2", ""}, {"1,4,1", "1 4 1"},
-    {"5,0:2,last", "5 0 1 5"}, {"span:red", "4"}, {"span:saw the", "2 3"}, {"span:ed f", "4 5"},
-    {"0,span:red", "0 4"},
+      {"last", "5"},
+      {"all", "0 1 2 3 4 5"},
+      {"prompt", "0 1 2 3 4 5"},
+      {"0", "0"},
+      {"-1", "5"},
+      {"-6", "0"},
+      {"2:4", "2 3"},
+      {"4:", "4 5"},
+      {":2", "0 1"},
+      {":", "0 1 2 3 4 5"},
+      {"-2:", "4 5"},
+      {":-4", "0 1"},
+      {"-3:-1", "3 4"},
+      {"3:99", "3 4 5"},
+      {"-99:1", "0"},
+      {"4:2", ""},
+      {"1,4,1", "1 4 1"},
+      {"5,0:2,last", "5 0 1 5"},
+      {"span:red", "4"},
+      {"span:saw the", "2 3"},
+      {"span:ed f", "4 5"},
+      {"0,span:red", "0 4"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char got[200];
@@ -210,7 +235,8 @@ static void position_refusals(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char got[200];
     nm_err err = {0};
-    if (positions(cases[i][0], &s, got, &err) != NM_EUSAGE) fail_msg("'%s' is taken: %s", cases[i][0], got);
+    if (positions(cases[i][0], &s, got, &err) != NM_EUSAGE)
+      fail_msg("'%s' is taken: %s", cases[i][0], got);
     if (!strstr(err.text, cases[i][1])) fail_msg("'%s': %s", cases[i][0], err.text);
   }
   nm_free((void *)(uintptr_t)s.ids);
@@ -219,9 +245,11 @@ static void position_refusals(void **state) {
 /* ---- edit files -------------------------------------------------------------- */
 
 static const char *const good_edits =
-    "{\"edits\": [{\"site\": \"blk.3.resid_post\", \"at\": \"last\", \"op\": \"scale\", \"scale\": -2.5},\n"
+    "{\"edits\": [{\"site\": \"blk.3.resid_post\", \"at\": \"last\", \"op\": \"scale\", \"scale\": "
+    "-2.5},\n"
     " {\"site\": \"blk.*.attn.head[1]\", \"op\": \"zero\", \"note\": \"why\"},\n"
-    " {\"site\": \"blk.1.attn.head[0]\", \"at\": \"1:3\", \"op\": \"add\", \"vector\": [1, 2, 3, 4, 5, 6, 7, 8],"
+    " {\"site\": \"blk.1.attn.head[0]\", \"at\": \"1:3\", \"op\": \"add\", \"vector\": [1, 2, 3, "
+    "4, 5, 6, 7, 8],"
     " \"scale\": 0.5}]}";
 
 static void edits_read(void **state) {
@@ -247,26 +275,34 @@ static void edit_sentences(void **state) {
   (void)state;
 #define S "{\"site\": \"embed\", "
   static const char *const cases[][2] = {
-    {"", "line"}, {"{", "line 1"}, {"[]", "holds no edit"}, {"[3]", "edit 1: must be an object"},
-    {"{\"edits\": []}", "holds no edit"}, {"{\"op\": \"zero\"}", "\"site\" is missing"},
-    {"{\"site\": 3, \"op\": \"zero\"}", "\"site\" is missing"}, {S "\"op\": \"zero\", \"op\": \"add\"}", "duplicate"},
-    {S "\"at\": 3, \"op\": \"zero\"}", "\"at\" must be a string"},
-    {S "\"op\": \"zero\", \"position\": \"last\"}", "unknown key \"position\""},
-    {S "\"op\": \"zero\", \"site at\": 1}", "unknown key \"site at\""},
-    {S "\"op\": \"zero\", \"\": 1}", "unknown key \"\""},
-    {S "\"op\": \"scale\", \"scale\": \"2\"}", "\"scale\" must be a number"},
-    {S "\"op\": \"scale\", \"scale\": 1e300}", "\"scale\" is not finite"},
-    {S "\"op\": \"mean\"}", "\"op\" must be add, zero"}, {S "\"at\": \"all\"}", "\"op\" must be add, zero"},
-    {S "\"op\": \"add\"}", "needs a \"vector\""}, {S "\"op\": \"replace\"}", "needs a \"vector\""},
-    {S "\"op\": \"project_out\", \"scale\": 1}", "needs a \"vector\""},
-    {S "\"op\": \"zero\", \"vector\": [1]}", "take no \"vector\""},
-    {S "\"op\": \"scale\"}", "needs a \"scale\""}, {S "\"op\": \"add\", \"vector\": []}", "is empty"},
-    {S "\"op\": \"add\", \"vector\": [1, \"2\"]}", "numbers only"},
-    {S "\"op\": \"add\", \"vector\": 3}", "array of numbers or the path"},
-    {S "\"op\": \"add\", \"vector\": [1e39]}", "not finite"},
-    {S "\"op\": \"add\", \"vector\": \"/nonexistent/v.npy\"}", "/nonexistent/v.npy"},
-    {S "\"at\": \"nowhere\", \"op\": \"zero\"}", "edit 1: positions 'nowhere'"},
-    {"[" S "\"op\": \"zero\"}, 1]", "edit 2: must be an object"},
+      {"", "line"},
+      {"{", "line 1"},
+      {"[]", "holds no edit"},
+      {"[3]", "edit 1: must be an object"},
+      {"{\"edits\": []}", "holds no edit"},
+      {"{\"op\": \"zero\"}", "\"site\" is missing"},
+      {"{\"site\": 3, \"op\": \"zero\"}", "\"site\" is missing"},
+      {S "\"op\": \"zero\", \"op\": \"add\"}", "duplicate"},
+      {S "\"at\": 3, \"op\": \"zero\"}", "\"at\" must be a string"},
+      {S "\"op\": \"zero\", \"position\": \"last\"}", "unknown key \"position\""},
+      {S "\"op\": \"zero\", \"site at\": 1}", "unknown key \"site at\""},
+      {S "\"op\": \"zero\", \"\": 1}", "unknown key \"\""},
+      {S "\"op\": \"scale\", \"scale\": \"2\"}", "\"scale\" must be a number"},
+      {S "\"op\": \"scale\", \"scale\": 1e300}", "\"scale\" is not finite"},
+      {S "\"op\": \"mean\"}", "\"op\" must be add, zero"},
+      {S "\"at\": \"all\"}", "\"op\" must be add, zero"},
+      {S "\"op\": \"add\"}", "needs a \"vector\""},
+      {S "\"op\": \"replace\"}", "needs a \"vector\""},
+      {S "\"op\": \"project_out\", \"scale\": 1}", "needs a \"vector\""},
+      {S "\"op\": \"zero\", \"vector\": [1]}", "take no \"vector\""},
+      {S "\"op\": \"scale\"}", "needs a \"scale\""},
+      {S "\"op\": \"add\", \"vector\": []}", "is empty"},
+      {S "\"op\": \"add\", \"vector\": [1, \"2\"]}", "numbers only"},
+      {S "\"op\": \"add\", \"vector\": 3}", "array of numbers or the path"},
+      {S "\"op\": \"add\", \"vector\": [1e39]}", "not finite"},
+      {S "\"op\": \"add\", \"vector\": \"/nonexistent/v.npy\"}", "/nonexistent/v.npy"},
+      {S "\"at\": \"nowhere\", \"op\": \"zero\"}", "edit 1: positions 'nowhere'"},
+      {"[" S "\"op\": \"zero\"}, 1]", "edit 2: must be an object"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     nm_edits *e;
@@ -285,7 +321,8 @@ static void edit_against_model(void **state) {
   char npy[512];
   float v[3 * 32] = {1};
   assert_int_equal(nm__npy_write(scratch, 2, (int64_t[]){3, 32}, v, NULL), 0);
-  snprintf(npy, sizeof npy, "{\"site\": \"blk.*.resid_pre\", \"op\": \"add\", \"vector\": \"%s\"}", scratch);
+  snprintf(npy, sizeof npy, "{\"site\": \"blk.*.resid_pre\", \"op\": \"add\", \"vector\": \"%s\"}",
+           scratch);
   const char *const cases[][2] = {
     {S "\"op\": \"add\", \"vector\": [1, 2]}", "the vector has 2 values, embed has 32"},
     {"{\"site\": \"blk.0.attn.scores\", \"op\": \"add\", \"vector\": [1]}", "only zero and scale"},
@@ -304,7 +341,8 @@ static void edit_against_model(void **state) {
     if (nm_edits_parse("t", cases[i][0], strlen(cases[i][0]), &ed, &err)) fail_msg("%s", err.text);
     nm_request q = {.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1, .edits = ed};
     int st = try_rows(e, q, &r, &err), want = i == 4 ? NM_EUSAGE : NM_EFORMAT;
-    if (st != want || !strstr(err.text, cases[i][1])) fail_msg("%s: %d %s", cases[i][0], st, err.text);
+    if (st != want || !strstr(err.text, cases[i][1]))
+      fail_msg("%s: %d %s", cases[i][0], st, err.text);
     rows_done(&r);
     nm_edits_free(ed);
   }
@@ -336,9 +374,14 @@ static void edit_damage(void **state) {
 
 static void engine_refusals(void **state) {
   (void)state;
-  const struct { nm_engine_opts o; const char *part; } cases[] = {
-    {{.threads = -1}, "must not be negative"}, {{.threads = 5000}, "threads"}, {{.n_ctx = -1}, "negative"},
-    {{.chunk = -3}, "negative"}, {{.batch = -3}, "negative"}, {{.kernels = "sse9"}, "'sse9' are not available"},
+  const struct { nm_engine_opts o; const char *part;
+  } cases[] = {
+      {{.threads = -1}, "must not be negative"},
+      {{.threads = 5000}, "threads"},
+      {{.n_ctx = -1}, "negative"},
+      {{.chunk = -3}, "negative"},
+      {{.batch = -3}, "negative"},
+      {{.kernels = "sse9"}, "'sse9' are not available"},
   };
   nm_engine *e;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -365,11 +408,17 @@ static void request_refusals(void **state) {
   nm_model_info info;
   nm_model_describe(m, &info);
   static int32_t ids[20000];
-  const struct { size_t n; int32_t first; const char *part; } cases[] = {
-    {0, 1, "sequence 1 has no tokens"}, {3, -1, "token id -1 is outside"}, {3, info.V, "is outside the vocabulary"},
-    {3, INT32_MAX, "is outside"}, {3, INT32_MIN, "is outside"}, {17, 1, "longer than the context of 16 (-c)"},
+  const struct { size_t n; int32_t first; const char *part;
+  } cases[] = {
+      {0, 1, "sequence 1 has no tokens"},
+      {3, -1, "token id -1 is outside"},
+      {3, info.V, "is outside the vocabulary"},
+      {3, INT32_MAX, "is outside"},
+      {3, INT32_MIN, "is outside"},
+      {17, 1, "longer than the context of 16 (-c)"},
   };
-  nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1, .n_ctx = 16}), *whole = new_engine(m, (nm_engine_opts){0});
+  nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1, .n_ctx = 16}),
+            *whole = new_engine(m, (nm_engine_opts){0});
   nm_tap tap = {"logits", "last"};
   struct rows r;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

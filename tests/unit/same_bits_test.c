@@ -19,7 +19,8 @@ static int write_tiny(void **state) {
   (void)state;
   nm_err err = {0};
   for (int i = 0; i < 6; i++) {
-    snprintf(tiny[i], sizeof tiny[i], "/tmp/noema_bits_test.%ld.%s.gguf", (long)getpid(), tiny_type[i]);
+    snprintf(tiny[i], sizeof tiny[i], "/tmp/noema_bits_test.%ld.%s.gguf", (long)getpid(),
+             tiny_type[i]);
     if (nm_write_random("tiny", tiny_type[i], 3, tiny[i], NULL, &err)) fail_msg("%s", err.text);
   }
   return 0;
@@ -40,7 +41,8 @@ static void make_texts(const nm_model *m, struct texts *t, bool long_prefix) {
     if (n > m->n_ctx) n = m->n_ctx;
     t->s[i] = (nm_seq){t->ids[i], (size_t)n};
     for (int k = 0; k < n; k++)
-      t->ids[i][k] = (int32_t)((k < (long_prefix ? 8 : 5) ? k * 13 + 1 : k * 31 + i * 7 + 2) % m->V);
+      t->ids[i][k] =
+          (int32_t)((k < (long_prefix ? 8 : 5) ? k * 13 + 1 : k * 31 + i * 7 + 2) % m->V);
   }
 }
 
@@ -48,7 +50,8 @@ static void make_texts(const nm_model *m, struct texts *t, bool long_prefix) {
 static struct rows alone(nm_engine *e, const struct texts *t, const nm_tap *taps, int n_taps) {
   struct rows all = {0};
   for (size_t i = 0; i < N_SEQS; i++) {
-    struct rows r = run_rows(e, (nm_request){.seqs = &t->s[i], .n_seqs = 1, .taps = taps, .n_taps = n_taps});
+    struct rows r =
+        run_rows(e, (nm_request){.seqs = &t->s[i], .n_seqs = 1, .taps = taps, .n_taps = n_taps});
     all.v = realloc(all.v, (all.n + r.n) * sizeof *all.v);
     for (size_t k = 0; k < r.n; k++) {
       r.v[k].seq = i;
@@ -62,27 +65,29 @@ static struct rows alone(nm_engine *e, const struct texts *t, const nm_tap *taps
 }
 
 /* All in one run, sequence i at place (i + turn) % N_SEQS. */
-static struct rows together(nm_engine *e, const struct texts *t, const nm_tap *taps, int n_taps, int turn,
-                            bool share) {
+static struct rows together(nm_engine *e, const struct texts *t, const nm_tap *taps, int n_taps,
+                            int turn, bool share) {
   nm_seq s[N_SEQS];
   for (int i = 0; i < N_SEQS; i++) s[(i + turn) % N_SEQS] = t->s[i];
-  struct rows r = run_rows(e, (nm_request){.seqs = s, .n_seqs = N_SEQS, .taps = taps, .n_taps = n_taps,
-                                           .share_prefix = share});
+  struct rows r = run_rows(
+      e, (nm_request){
+             .seqs = s, .n_seqs = N_SEQS, .taps = taps, .n_taps = n_taps, .share_prefix = share});
   for (size_t i = 0; i < r.n; i++) r.v[i].seq = (r.v[i].seq + N_SEQS - (size_t)turn) % N_SEQS;
   qsort(r.v, r.n, sizeof *r.v, by_place);
   return r;
 }
 
-static const nm_tap whole[] = {{"logits", "all"}, {"*.resid_post", "all"}, {"*.attn.pattern", "last"}};
+static const nm_tap whole[] = {
+    {"logits", "all"}, {"*.resid_post", "all"}, {"*.attn.pattern", "last"}};
 static const nm_tap ends[] = {{"logits", "last"}, {"*.resid_post", "-3"}};
 
-static void one_setting(const nm_model *m, const struct texts *t, const struct rows *want, nm_engine_opts o,
-                        int turn) {
+static void one_setting(const nm_model *m, const struct texts *t, const struct rows *want,
+                        nm_engine_opts o, int turn) {
   char what[200];
   nm_engine *e = new_engine(m, o);
-  snprintf(what, sizeof what, "%s: %d threads, chunk %d, batch %d, %s, turn %d", nm_engine_kernels(e), o.threads,
-           o.chunk, o.batch, m->path, turn);
-  struct rows got = together(e, t, whole, 3, turn, true);       /* nothing is shared: "all" is tapped */
+  snprintf(what, sizeof what, "%s: %d threads, chunk %d, batch %d, %s, turn %d",
+           nm_engine_kernels(e), o.threads, o.chunk, o.batch, m->path, turn);
+  struct rows got = together(e, t, whole, 3, turn, true); /* nothing is shared: "all" is tapped */
   assert_same_rows(want, &got, what);
   rows_done(&got);
   nm_engine_free(e);
@@ -99,8 +104,11 @@ static void settings(const nm_model *m) {
     for (int c = 0; c < 4; c++)
       for (int b = 0; b < 4; b++)
         if (k ? (c + b + k) % 2 == 0 : c * b == 2)               /* the portable set is slow */
-          one_setting(m, &t, &want, (nm_engine_opts){.threads = threads[(c + b + k) % 4], .chunk = chunks[c],
-                                                     .batch = batches[b], .kernels = nm__kern_at(k)->name},
+          one_setting(m, &t, &want,
+                      (nm_engine_opts){.threads = threads[(c + b + k) % 4],
+                                       .chunk = chunks[c],
+                                       .batch = batches[b],
+                                       .kernels = nm__kern_at(k)->name},
                       (c + 2 * b) % N_SEQS);
   }
   for (int i = 0; i < 4; i++) one_setting(m, &t, &want, (nm_engine_opts){.threads = threads[i]}, i);
@@ -117,7 +125,8 @@ static void shared_beginning(const nm_model *m) {
   for (int c = 0; c < 3; c++)
     for (int b = 0; b < 2; b++)
       for (int share = 0; share < 2; share++) {
-        nm_engine *other = new_engine(m, (nm_engine_opts){.threads = 2, .chunk = chunks[c], .batch = batches[b]});
+        nm_engine *other =
+            new_engine(m, (nm_engine_opts){.threads = 2, .chunk = chunks[c], .batch = batches[b]});
         struct rows got = together(other, &t, ends, 2, c, share);
         assert_same_rows(&want, &got, share ? "with a shared beginning" : "without");
         rows_done(&got);
@@ -132,10 +141,12 @@ static void what_follows(const nm_model *m) {
   struct texts t;
   make_texts(m, &t, false);
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 2});
-  struct rows want = run_rows(e, (nm_request){.seqs = &t.s[2], .n_seqs = 1, .taps = whole, .n_taps = 2});
+  struct rows want =
+      run_rows(e, (nm_request){.seqs = &t.s[2], .n_seqs = 1, .taps = whole, .n_taps = 2});
   for (size_t k = 1; k < t.s[2].n; k += k < 20 ? 1 : 7) {
     nm_seq s = {t.ids[2], k};
-    struct rows got = run_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = whole, .n_taps = 2});
+    struct rows got =
+        run_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = whole, .n_taps = 2});
     for (size_t i = 0; i < got.n; i++) {
       const struct row *g = &got.v[i];
       const float *w = row_of(&want, want.site[g->site].name, 0, g->pos, g->n);
@@ -165,9 +176,10 @@ static void own_models(void **state) {
 static void reference_models(void **state) {
   (void)state;
   static const char *const names[] = {
-    "models/arch/llama", "models/arch/qwen2", "models/arch/gpt2", "models/gpt-nano-sort", "reference/llama-yarn",
-    "reference/quant/llama-f16", "reference/quant/llama-bf16", "reference/quant/llama-q8_0",
-    "reference/quant/llama-q4_0", "reference/quant/llama-q5_0", "reference/quant/qwen2-q4_0",
+      "models/arch/llama",          "models/arch/qwen2",          "models/arch/gpt2",
+      "models/gpt-nano-sort",       "reference/llama-yarn",       "reference/quant/llama-f16",
+      "reference/quant/llama-bf16", "reference/quant/llama-q8_0", "reference/quant/llama-q4_0",
+      "reference/quant/llama-q5_0", "reference/quant/qwen2-q4_0",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -180,8 +192,8 @@ static void reference_models(void **state) {
 /* ---- memory -------------------------------------------------------------------- */
 
 /* The same struct nm__forward in both modes: equal peaks, and the peak is enough. */
-static void forward_twice(const nm_model *m, nm_engine *e, int n, int last_layer, bool before_mlp, int n_head,
-                          bool head) {
+static void forward_twice(const nm_model *m, nm_engine *e, int n, int last_layer, bool before_mlp,
+                          int n_head, bool head) {
   static int32_t ids[64], head_rows[64];
   struct nm__span span = {.n = n};
   struct nm__kv kv = {0};
@@ -189,11 +201,23 @@ static void forward_twice(const nm_model *m, nm_engine *e, int n, int last_layer
   for (int i = 0; i < 64; i++) ids[i] = i % m->V, head_rows[i] = i;
   assert_int_equal(nm__kv_init(&kv, m->L, n, (int64_t)m->K * m->hd, NULL), 0);
   for (int run = 0; run < 2; run++) {
-    struct nm__ops o = {.mode = run ? NM__RUN : NM__MEASURE, .kern = nm__engine_kern(e), .pool = nm__engine_pool(e)};
+    struct nm__ops o = {.mode = run ? NM__RUN : NM__MEASURE,
+                        .kern = nm__engine_kern(e),
+                        .pool = nm__engine_pool(e)};
     assert_int_equal(nm__arena_init(&o.arena, peak, NULL), 0);
-    struct nm__forward f = {.m = m, .ops = &o, .kv = &kv, .spans = &span, .n_spans = run, .T = n, .max_keys = n,
-                            .ids = run ? ids : NULL, .last_layer = last_layer, .stop_before_mlp = before_mlp,
-                            .head_rows = run ? head_rows : NULL, .n_head_rows = n_head, .head = head};
+    struct nm__forward f = {.m = m,
+                            .ops = &o,
+                            .kv = &kv,
+                            .spans = &span,
+                            .n_spans = run,
+                            .T = n,
+                            .max_keys = n,
+                            .ids = run ? ids : NULL,
+                            .last_layer = last_layer,
+                            .stop_before_mlp = before_mlp,
+                            .head_rows = run ? head_rows : NULL,
+                            .n_head_rows = n_head,
+                            .head = head};
     if (nm__forward(&f)) fail_msg("%s", o.err.text);
     if (run) assert_int_equal(o.arena.peak, peak);
     peak = o.arena.peak;
@@ -230,7 +254,8 @@ static void measured_requests(void **state) {
   for (int i = 0; i < 5; i++) {
     nm_request r = {.seqs = t.s, .n_seqs = N_SEQS, .taps = &taps[i], .n_taps = 1};
     assert_int_equal(nm_run_measure(e, &r, &need, NULL), 0);
-    assert_true(need.weights >= before.weights && need.kv >= before.kv && need.activations >= before.activations);
+    assert_true(need.weights >= before.weights && need.kv >= before.kv &&
+                need.activations >= before.activations);
     assert_true(need.base > 0 && (i == 0 || need.kv > 0));
     before = need;
     struct rows got = run_rows(e, r);
@@ -244,8 +269,10 @@ static void measured_requests(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(own_models), cmocka_unit_test(reference_models), cmocka_unit_test(measure_is_run),
-    cmocka_unit_test(measured_requests),
+      cmocka_unit_test(own_models),
+      cmocka_unit_test(reference_models),
+      cmocka_unit_test(measure_is_run),
+      cmocka_unit_test(measured_requests),
   };
   return cmocka_run_group_tests(tests, write_tiny, remove_tiny);
 }

@@ -113,7 +113,8 @@ static void compare_kernel(const struct nm__kern *k, size_t which, int n, bool s
   kernels[which].fn(k, &got);
   assert_same(got.out, want.out, (size_t)n, k->name, kernels[which].name, n);
   for (int i = n; i < n + GUARD; i++)
-    if (bits(got.out[i])) fail_msg("%s %s, size %d: wrote past the end", k->name, kernels[which].name, n);
+    if (bits(got.out[i]))
+      fail_msg("%s %s, size %d: wrote past the end", k->name, kernels[which].name, n);
   inputs_done(&want);
   inputs_done(&got);
 }
@@ -202,7 +203,8 @@ static void weighted_sum_is_a_chain(void **state) {
         float *out = exact((size_t)d, 9, false), *want = exact((size_t)d, 9, false);
         nm__kern_at(i)->weighted_sum(out, p, v, (size_t)ld, n, d);
         for (int e = 0; e < d; e++)
-          for (int j = 0; j < n; j++) want[e] = fmaf(p[j], v[(size_t)j * (size_t)ld + (size_t)e], want[e]);
+          for (int j = 0; j < n; j++)
+            want[e] = fmaf(p[j], v[(size_t)j * (size_t)ld + (size_t)e], want[e]);
         assert_same(out, want, (size_t)d, nm__kern_at(i)->name, "weighted_sum", d);
         free(p);
         free(v);
@@ -360,7 +362,8 @@ static void every_half(void **state) {
     }
     for (int i = 0; i < 65536; i++) {
       uint16_t back = t ? nm__f32_to_bf16(plain[i]) : nm__f32_to_half(plain[i]);
-      assert_true(plain[i] != plain[i] ? nm__half_to_f32(back) != nm__half_to_f32(back) || t : back == i);
+      assert_true(plain[i] != plain[i] ? nm__half_to_f32(back) != nm__half_to_f32(back) || t
+                                       : back == i);
     }
   }
   assert_int_equal(nm__f32_to_half(65519.0f), 0x7bff);
