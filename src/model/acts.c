@@ -89,8 +89,10 @@ static int join(struct acts *a, size_t seq, nm_err *err) {
   struct pending *p = pending_of(a, seq);
   bool failed = !p;
   for (int i = 0; p && i < a->n_sites; i++) {
-    nm__buf_put(&a->col[i].rows, p->col[i].s, p->col[i].len);
-    failed |= a->col[i].rows.failed;
+    struct nm__buf *to = &a->col[i].rows, empty = *to;
+    if (!to->len && !to->s) *to = p->col[i], p->col[i] = empty;     /* nothing there: hand over */
+    else nm__buf_put(to, p->col[i].s, p->col[i].len);
+    failed |= to->failed;
   }
   if (p) pending_done(a, p);
   if (seq + 1 == a->pend_from + a->n_pend) a->pend_from += a->n_pend, a->n_pend = 0;
@@ -128,11 +130,35 @@ static int gather_rows(struct acts *a, const nm_seq *s, const float *rows, int64
   return NM_OK;
 }
 
+/* Positions that rows already stand in the order of. */
+static bool ascending(const int *pos, int n) {
+  for (int i = 1; i < n; i++)
+    if (pos[i] <= pos[i - 1]) return false;
+  return true;
+}
+
+/* The shape: [sites, D], [sites, positions, D] or, for several texts, [texts, sites, D]; without the
+ * axis of sites when that is asked for. */
+static int write_array(struct acts *a, int64_t width, int n_pos, const float *x, nm_err *err) {
+  bool many = a->n_seqs > 1, single = nm__at_single(&a->at);
+  bool flat = a->o->squeeze && a->n_sites == 1;
+  int64_t ne[3] = {a->n_sites, n_pos, width};
+  if (many) ne[0] = (int64_t)a->n_seqs, ne[1] = flat ? width : a->n_sites;
+  else if (single) ne[1] = width;
+  else if (flat) ne[0] = n_pos, ne[1] = width;
+  return nm__npy_write(a->o->out, !flat && (many || !single) ? 3 : 2, ne, x, err);
+}
+
 static int write_one(struct acts *a, int64_t width, nm_err *err) {
   int *pos = NULL, n_pos = 1, st = NM_OK;
-  bool many = a->n_seqs > 1, single = nm__at_single(&a->at);
+  bool many = a->n_seqs > 1;
   if (!many && (st = nm__at_resolve(&a->at, a->m, &a->seqs[0], &pos, &n_pos, err))) return st;
   int64_t per_site = (int64_t)(many ? a->n_seqs : (size_t)n_pos) * width;
+  if (!many && a->n_sites == 1 && ascending(pos, n_pos)) {
+    st = write_array(a, width, n_pos, (const float *)(const void *)a->col[0].rows.s, err);
+    free(pos);
+    return st;
+  }
   float *all = nm__alloc((size_t)(a->n_sites * per_site), sizeof *all);
   if (!all) st = nm__fail_memory(err, "the result", (size_t)(a->n_sites * per_site) * 4);
   for (int i = 0; i < a->n_sites && !st; i++) {
@@ -142,13 +168,7 @@ static int write_one(struct acts *a, int64_t width, nm_err *err) {
     int64_t n_rows = (int64_t)(a->col[i].rows.len / sizeof(float)) / (width ? width : 1);
     if (!many) st = gather_rows(a, &a->seqs[0], rows, n_rows, width, pos, n_pos, all + i * per_site);
   }
-  int64_t ne[3] = {a->n_sites, n_pos, width};
-  if (many) ne[0] = (int64_t)a->n_seqs, ne[1] = a->n_sites;
-  else if (single) ne[1] = width;
-  bool flat = a->o->squeeze && a->n_sites == 1;        /* [1, positions, D] or [sequences, 1, D] */
-  if (flat && many) ne[1] = width;
-  if (flat && !many && !single) ne[0] = n_pos, ne[1] = width;
-  if (!st) st = nm__npy_write(a->o->out, !flat && (many || !single) ? 3 : 2, ne, all, err);
+  if (!st) st = write_array(a, width, n_pos, all, err);
   free(all);
   free(pos);
   return st;
@@ -348,6 +368,27 @@ static int to_folder(struct acts *a, nm_request *r, nm_err *err) {
   return st ? st : st2;
 }
 
+/* Rows that wait in memory for their file: all of them for one array (twice where they must be put
+ * in order), a shard's worth for a folder. */
+static int collected(struct acts *a, nm_memory *need, nm_err *err) {
+  uint64_t bytes = 0, width = 0;
+  size_t len = a->o->out ? strlen(a->o->out) : 0;
+  bool one = len > 4 && !strcmp(a->o->out + len - 4, ".npy");
+  for (size_t i = 0; i < a->n_seqs; i++) {
+    int *pos, n;
+    int st = nm__at_resolve(&a->at, a->m, &a->seqs[i], &pos, &n, err);
+    if (st) return st;
+    width = 0;
+    for (int k = 0; k < a->n_sites; k++) width += (uint64_t)nm__sel_width(a->m, a->sels.v[k], (int)a->seqs[i].n);
+    bytes += width * (uint64_t)n * sizeof(float);
+    free(pos);
+  }
+  if (one && (a->n_sites > 1 || a->n_seqs > 1)) bytes *= 2;
+  if (!one && bytes > SHARD_BYTES) bytes = SHARD_BYTES;
+  need->activations += bytes;
+  return NM_OK;
+}
+
 int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need, nm_err *err) {
   struct acts a = {.e = e, .o = o, .seqs = seqs, .n_seqs = n};
   nm_tap tap = {o->site, o->at};
@@ -359,6 +400,7 @@ int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, n
   if (!st) st = nm__sites_select(a.m, o->site, &a.sels, err);
   if (!st) st = nm__at_parse(o->at, &a.at, err);
   if (!st && need) st = nm_run_measure(e, &r, need, err);
+  if (!st && need) st = collected(&a, need, err);
   a.col = st ? NULL : nm__alloc((size_t)a.n_sites, sizeof *a.col);
   for (int i = 0; a.col && i < a.n_sites; i++) {
     nm__buf_init(&a.col[i].rows, (size_t)1 << 36);

@@ -14,7 +14,7 @@
 
 static const double PI = 3.14159265358979323846;
 
-static bool finite(double x) { return x - x == 0; }
+static bool in_range(double x) { return x - x == 0; }   /* neither infinite nor NaN */
 
 static bool key(const nm_model *m, const char *name, double *out) {
   char k[96];
@@ -71,7 +71,7 @@ static int scaling(nm_model *m, double base, nm_err *err) {
     type = (struct nm__str){"linear", 6};
   key(m, "rope.scaling.original_context_length", &orig);
   key(m, "rope.scaling.attn_factor", &attn);
-  if (!(f > 0) || !(orig >= 1) || !(attn > 0) || !finite(f) || !finite(orig) || !finite(attn))
+  if (!(f > 0) || !(orig >= 1) || !(attn > 0) || !in_range(f) || !in_range(orig) || !in_range(attn))
     return nm__fail(err, NM_EFORMAT, "%s: rope scaling factor %g, original context %g, attention "
                     "factor %g: all must be positive numbers", m->path, f, orig, attn);
   m->rope_m = attn;
@@ -100,7 +100,7 @@ int nm__rope_load(nm_model *m, nm_err *err) {
   double base = 10000, dims = m->hd;
   key(m, "rope.freq_base", &base);
   key(m, "rope.dimension_count", &dims);
-  if (!(base > 1) || !finite(base) || !(dims >= 2) || dims > m->hd || (int)dims % 2)
+  if (!(base > 1) || !in_range(base) || !(dims >= 2) || dims > m->hd || (int)dims % 2)
     return nm__fail(err, NM_EFORMAT, "%s: rope base %g with %g rotated dimensions does not fit heads "
                     "of %d", m->path, base, dims, m->hd);
   m->n_rot = (int)dims;

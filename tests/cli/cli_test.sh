@@ -23,11 +23,22 @@ says() { if grep -qE -- "$1" err; then ok; else no "stderr lacks '$1': $(head -2
 prints() { if grep -qE -- "$1" out; then ok; else no "stdout lacks '$1': $(head -2 out)"; fi; }
 json() {
   command -v python3 > /dev/null || return
-  while read -r line; do printf '%s' "$line" | python3 -m json.tool > /dev/null 2>&1 || { no "$1: not JSON"; return; }; done < "${2:-out}"
+  while read -r line; do
+    printf '%s' "$line" | python3 -m json.tool > /dev/null 2>&1 || { no "$1: not JSON"; return; }
+  done < "${2:-out}"
   ok
 }
-whole_json() { command -v python3 > /dev/null && { python3 -m json.tool out > /dev/null 2>&1 && ok || no "$1: not JSON"; }; }
-shape() { is "$1" "$(head -c 128 "$1" | LC_ALL=C tr -cd '[:print:]' | sed -n "s/.*'shape': \(([0-9, ]*)\).*/\1/p")" "$2"; }
+whole_json() {
+  command -v python3 > /dev/null || return
+  python3 -m json.tool out > /dev/null 2>&1 && ok || no "$1: not JSON"
+}
+# shape F.npy '(6, 32)'
+shape() {
+  local found
+  found=$(head -c 128 "$1" | LC_ALL=C tr -cd '[:print:]')
+  found=$(printf '%s' "$found" | sed -n "s/.*'shape': \(([0-9, ]*)\).*/\1/p")
+  is "$1" "$found" "$2"
+}
 
 "$noema" world planted -o $m || no "world planted"
 
@@ -41,7 +52,9 @@ for v in info tokenize logits acts depth probe bench; do
 done
 run 2 "world without arguments" "$noema" world
 for v in info tokenize logits acts depth probe runs world bench; do
-  run 0 "$v --help" "$noema" $v --help; prints "^usage: noema $v"; is "$v --help is quiet" "$(wc -c < err)" 0
+  run 0 "$v --help" "$noema" $v --help
+  prints "^usage: noema $v"
+  is "$v --help is quiet" "$(wc -c < err)" 0
   run 2 "$v: unknown option" "$noema" $v $m --nonsense; says "unknown option '--nonsense'"
 done
 run 0 "help" "$noema" --help; prints "^  logits"
@@ -55,7 +68,10 @@ run 3 "tokenize: missing file" "$noema" tokenize nowhere.gguf
 run 3 "bench: missing file" "$noema" bench nowhere.gguf
 run 3 "data: missing file" "$noema" logits $m --data nowhere.csv; says 'nowhere.csv'
 run 3 "edit: missing file" "$noema" logits $m --ids 1 --edit nowhere.json; says 'nowhere.json'
-for n in x 1x '' 1.5 99999999999999999999; do run 2 "bad number '$n'" "$noema" logits $m --ids 1 -t "$n"; says 'takes a number'; done
+for n in x 1x '' 1.5 99999999999999999999; do
+  run 2 "bad number '$n'" "$noema" logits $m --ids 1 -t "$n"
+  says 'takes a number'
+done
 for o in -t -c --chunk --batch; do
   run 2 "$o -1" "$noema" logits $m --ids 1 $o -1
   run 2 "$o too large" "$noema" logits $m --ids 1 $o 4294967297
@@ -66,14 +82,18 @@ run 2 "two models" "$noema" logits $m $m --ids 1; says 'one MODEL'
 run 2 "two inputs" "$noema" logits $m --ids 1 -p x; says 'one of --ids'
 run 2 "kernels" "$noema" logits $m --ids 1 --kernels mmx; says "'mmx'"
 run 2 "act" "$noema" logits $m --ids 1 --act q8; says 'q8'
-for i in x '1 x' -1 '' 99999999999; do run 2 "ids '$i'" "$noema" logits $m --ids "$i"; says -- '--ids'; done
+for i in x '1 x' -1 '' 99999999999; do
+  run 2 "ids '$i'" "$noema" logits $m --ids "$i"
+  says '--ids'
+done
 run 3 "id outside the vocabulary" "$noema" logits $m --ids 100000; says 'outside the vocabulary'
-run 3 "text longer than -c" "$noema" logits $m --ids '1 2 3 4 5' -c 4; says 'longer than the context of 4'
-run 2 "acts without --site" "$noema" acts $m --ids 1 -o a.npy; says -- '--site is needed'
+run 3 "text longer than -c" "$noema" logits $m --ids '1 2 3 4 5' -c 4
+says 'longer than the context of 4'
+run 2 "acts without --site" "$noema" acts $m --ids 1 -o a.npy; says '--site is needed'
 run 2 "acts without -o" "$noema" acts $m --ids 1 --site embed; says 'needed'
 run 2 "no such site" "$noema" acts $m --ids 1 --site nothing -o a.npy; says "site 'nothing'"
 run 2 "world: what" "$noema" world moon -o x; says "'moon'"
-run 2 "world: n" "$noema" world planted-a -n 0 -o x; says -- '-n must be'
+run 2 "world: n" "$noema" world planted-a -n 0 -o x; says '-n must be'
 run 2 "bench: shape" "$noema" bench --make moon:F32 -o x; says "shape 'moon'"
 run 2 "bench: type" "$noema" bench --make tiny:Q9 -o x; says "type 'Q9'"
 run 1 "cannot write" "$noema" world planted -o nowhere/x.gguf
@@ -85,11 +105,16 @@ run 0 "info --json" "$noema" info $m --sites --json; prints '"layers": 6'; whole
 run 0 "logits" "$noema" logits $m -p "$text" --top 1; cp out top
 prints '^text 1, position 12$'; is "logits --top 1" "$(wc -l < out)" 2; prints " 'ann'$"
 for o in '-t 3' '--chunk 1' '--batch 1' '--kernels portable' '-t 2 --chunk 4' '-c 64'; do
-  run 0 "logits $o" "$noema" logits $m -p "$text" --top 1 $o; cmp -s out top && ok || no "logits differ with $o"
+  run 0 "logits $o" "$noema" logits $m -p "$text" --top 1 $o
+  cmp -s out top && ok || no "logits differ with $o"
 done
-run 0 "logits --json" "$noema" logits $m -p "$text" --json --at 0,-1; json "logits --json"; prints '"positions": \[0, 12\]'
+run 0 "logits --json" "$noema" logits $m -p "$text" --json --at 0,-1
+json "logits --json"
+prints '"positions": \[0, 12\]'
 printf '{"text": "ann saw"}\n{"text": "the red fox went up"}\n{"text": "bob"}\n' > three.jsonl
-run 0 "three texts" "$noema" logits $m --data three.jsonl --json; json "three texts"; is "three texts" "$(wc -l < out)" 3
+run 0 "three texts" "$noema" logits $m --data three.jsonl --json
+json "three texts"
+is "three texts" "$(wc -l < out)" 3
 cp out three
 while read -r line; do printf '%s\n' "$line" | sed 's/.*: "\(.*\)"}/\1/'; done < three.jsonl > texts
 i=0
@@ -99,20 +124,25 @@ while read -r line; do
   i=$((i + 1))
 done < texts
 for o in '--chunk 1 --batch 3' '--chunk 2 --batch 2'; do
-  run 0 "three texts $o" "$noema" logits $m --data three.jsonl --json $o; cmp -s out three && ok || no "three texts differ with $o"
+  run 0 "three texts $o" "$noema" logits $m --data three.jsonl --json $o
+  cmp -s out three && ok || no "three texts differ with $o"
 done
 run 0 "dry run" "$noema" logits $m --ids '1 2 3' --dry-run; prints '^total +[0-9.]+ MB'
-run 1 "full disk" sh -c "'$noema' logits $m --ids '1 2' --json > /dev/full"; says 'could not be written'
+run 1 "full disk" sh -c "'$noema' logits $m --ids '1 2' --json > /dev/full"
+says 'could not be written'
 timeout 20 "$noema" logits $m -p "$text" --at all --top 300 2> err | head -1 > out
-is "a pipe that closes early" "${PIPESTATUS[0]/141/0}" 0; is "its first line" "$(cat out)" 'text 1, position 0'
+is "a pipe that closes early" "${PIPESTATUS[0]/141/0}" 0
+is "its first line" "$(cat out)" 'text 1, position 0'
 
 # ---- positions --------------------------------------------------------------------
-for p in last=12 0=0 -1=12 -13=0 1:3=1,2 :2=0,1 11:=11,12 -2:=11,12 2,5=2,5 span:red=4 'span:red fox=4,5' 0,span:fox=0,5; do
+for p in last=12 0=0 -1=12 -13=0 1:3=1,2 :2=0,1 11:=11,12 -2:=11,12 2,5=2,5 span:red=4 \
+         'span:red fox=4,5' 0,span:fox=0,5; do
   run 0 "--at ${p%=*}" "$noema" logits $m -p "$text" --at "${p%=*}" --json
   is "--at ${p%=*}" "$(sed 's/.*"positions": \[\([0-9, ]*\)\].*/\1/; s/ //g' out)" "${p##*=}"
 done
 for p in first 1- '' 1:2:3 99 -14 span: span:blue generated; do
-  run 2 "--at '$p'" "$noema" logits $m -p "$text" --at "$p"; is "--at '$p' prints nothing" "$(wc -c < out)" 0
+  run 2 "--at '$p'" "$noema" logits $m -p "$text" --at "$p"
+  is "--at '$p' prints nothing" "$(wc -c < out)" 0
 done
 
 # ---- arrays -------------------------------------------------------------------------
@@ -122,29 +152,39 @@ a --site 'blk.*.resid_post' --at all; shape a.npy '(6, 13, 32)'
 a --site embed --at 2,1; shape a.npy '(1, 2, 32)'
 a --site 'blk.0.attn.pattern'; shape a.npy '(1, 52)'
 a --site 'blk.2.mlp.act[3]' --at all; shape a.npy '(1, 13, 1)'
-run 0 "several texts" "$noema" acts $m --data three.jsonl --site 'blk.0-1.mlp_norm' -o a.npy; shape a.npy '(3, 2, 32)'
+run 0 "several texts" "$noema" acts $m --data three.jsonl --site 'blk.0-1.mlp_norm' -o a.npy
+shape a.npy '(3, 2, 32)'
 run 0 "logits array" "$noema" logits $m --ids '1 2 3' --at all -o a.npy
 shape a.npy "(3, $("$noema" info $m --json | sed -n 's/.*"vocab": \([0-9]*\).*/\1/p'))"
-run 2 "widths that differ" "$noema" acts $m --ids 1 --site 'blk.0.*norm|blk.0.mlp.act' -o b.npy; says 'say -o DIR'
-run 2 "positions of several texts" "$noema" acts $m --data three.jsonl --site embed --at all -o b.npy; says 'say -o DIR'
+run 2 "widths that differ" "$noema" acts $m --ids 1 --site 'blk.0.*norm|blk.0.mlp.act' -o b.npy
+says 'say -o DIR'
+run 2 "positions of texts" "$noema" acts $m --data three.jsonl --site embed --at all -o b.npy
+says 'say -o DIR'
 [ -e b.npy ] && no "an array was written by a refused run" || ok
 
 # ---- edits ---------------------------------------------------------------------------
 echo '{"site": "blk.2.mlp_out", "op": "zero"}' > e.json
-run 0 "edit" "$noema" logits $m -p "$text" --top 1 --edit e.json; says 'edit 1: zero at blk.2.mlp_out.*: 13 positions edited'
+run 0 "edit" "$noema" logits $m -p "$text" --top 1 --edit e.json
+says 'edit 1: zero at blk.2.mlp_out.*: 13 positions edited'
 cmp -s out top && no "the edit changed nothing" || ok
 echo '{"site": "blk.2.mlp_out", "op": "mean"}' > e.json
 run 3 "a bad edit" "$noema" logits $m -p "$text" --edit e.json; says 'e.json: edit 1: "op" must be'
 
 # ---- a folder, interrupted ---------------------------------------------------------------
-awk 'BEGIN { for (i = 0; i < 1100; i++) { printf "{\"ids\": [1"; for (k = 0; k < 5 + i % 30; k++) printf ", %d", (i * 7 + k * 13) % 300; print "]}" } }' > many.jsonl
-acts="$noema acts $m --data many.jsonl --site blk.*.resid_post|embed --at last -t 1 --kernels portable"
+awk 'BEGIN { for (i = 0; i < 1100; i++) {
+  printf "{\"ids\": [1"
+  for (k = 0; k < 5 + i % 30; k++) printf ", %d", (i * 7 + k * 13) % 300
+  print "]}" } }' > many.jsonl
+acts="$noema acts $m --data many.jsonl --site blk.*.resid_post|embed -t 1 --kernels portable"
 listed() { grep -c '"seq"' cut/index.jsonl 2> /dev/null; }
 set -f
 run 0 "the whole folder" $acts -o whole
 for try in 1 2 3; do
   $acts -o cut > out 2> err < /dev/null & pid=$!
-  for w in $(seq 600); do [ $try -gt 1 ] || [ "$(listed)" -gt 0 ] 2> /dev/null && break; sleep 0.02; done
+  for w in $(seq 600); do
+    [ $try -gt 1 ] || [ "$(listed)" -gt 0 ] 2> /dev/null && break
+    sleep 0.02
+  done
   sleep 0.1
   kill -INT $pid 2> /dev/null
   wait $pid
@@ -157,14 +197,17 @@ diff -r whole cut > /dev/null && ok || no "a resumed folder differs from a whole
 is "every text is listed once" "$(grep -c '"seq"' cut/index.jsonl)" 1100
 json "index.jsonl" <(head -50 cut/index.jsonl)
 run 0 "nothing left to do" $acts -o cut
-run 2 "another run's folder" "$noema" acts $m --data many.jsonl --site embed -o cut; says 'holds another run'
+run 2 "another run's folder" "$noema" acts $m --data many.jsonl --site embed -o cut
+says 'holds another run'
 set +f
 run 0 "sites of any width" "$noema" acts $m --data three.jsonl --site 'blk.1.*' --at all -o wide
 shape wide/blk.1.mlp.act.00000.npy "($(grep -c . wide/index.jsonl | sed 's/4/3/'), 16)"
 
 # ---- tokens ---------------------------------------------------------------------------------
 rt() { printf '%s' "$1" | "$noema" tokenize $m --ids | "$noema" tokenize $m --decode; }
-for s in "$text" 'ann  saw' 'x y z' 'zażółć gęślą 日本語 🙂' $'line\nline\ttab' '<s> is text'; do is "round trip" "$(rt "$s")" "$s"; done
+for s in "$text" 'ann  saw' 'x y z' 'zażółć gęślą 日本語 🙂' $'line\nline\ttab' '<s> is text'; do
+  is "round trip" "$(rt "$s")" "$s"
+done
 printf 'ann saw' | "$noema" tokenize $m --json > out; json "tokenize --json"
 is "begin token" "$(printf 'ann' | "$noema" tokenize $m --ids | wc -w)" 2
 is "--no-bos" "$(printf 'ann' | "$noema" tokenize $m --ids --no-bos | wc -w)" 1
@@ -180,7 +223,7 @@ done
 run 0 "planted-a" "$noema" world planted-a -n 2 -o a.tsv; is "its rows" "$(wc -l < a.tsv)" 17
 run 0 "bench" "$noema" bench $m -n 8 --json; json bench
 
-# ---- files from outside ----------------------------------------------------------------------------
+# ---- files from outside ---------------------------------------------------------------
 if [ -d "$data" ]; then
   for f in "$data"/models/malformed/gguf/*.gguf; do
     n=$(basename "$f") want=3
@@ -190,8 +233,10 @@ if [ -d "$data" ]; then
     [ $want = 3 ] && is "info $n: one line" "$(wc -l < err)" 1
     run 3 "logits $n" "$noema" logits "$f" --ids 1; is "logits $n: one line" "$(wc -l < err)" 1
   done
-  run 0 "info of an unknown family" "$noema" info "$data/models/arch/gemma2/model.gguf"; prints 'no model here'
-  run 3 "running it" "$noema" logits "$data/models/arch/gemma2/model.gguf" --ids 1; says "'gemma2' is not supported"
+  run 0 "info of an unknown family" "$noema" info "$data/models/arch/gemma2/model.gguf"
+  prints 'no model here'
+  run 3 "running it" "$noema" logits "$data/models/arch/gemma2/model.gguf" --ids 1
+  says "'gemma2' is not supported"
 else
   echo "skipped: ../shared is not here"
 fi
