@@ -78,8 +78,8 @@ static double peak_gflops(struct nm__pool *pool, const struct nm__kern *k) {
   return best;
 }
 
-static void report(struct nm__pool *pool, const struct nm__kern *k, const float *x, const float *big,
-                   float *c, const float *first) {
+static void report(struct nm__pool *pool, const struct nm__kern *k, const float *x,
+                   const float *big, float *c, const float *first) {
   struct job j = {k, c, x, big, M, N};
   bool slow = k == &nm__kern_portable;
   if (slow) j.m = 8;
@@ -97,11 +97,15 @@ static void report(struct nm__pool *pool, const struct nm__kern *k, const float 
 
 int main(void) {
   size_t big_n = (size_t)1 << 26;
-  float *x = aligned_alloc(64, sizeof(float) * M * K), *big = aligned_alloc(64, big_n * sizeof(float));
-  float *c = malloc(sizeof(float) * ((size_t)M * N + 14 * N)), *first = malloc(sizeof(float) * M * N);
+  float *x = aligned_alloc(64, sizeof(float) * M * K),
+        *big = aligned_alloc(64, big_n * sizeof(float));
+  float *c = malloc(sizeof(float) * ((size_t)M * N + 14 * N)),
+        *first = malloc(sizeof(float) * M * N);
   if (!x || !big || !c || !first) return 4;
-  for (size_t i = 0; i < (size_t)M * K; i++) x[i] = (float)((double)(nm__rand_at(1, 0, i) >> 11) * 0x1p-52 - 1);
-  for (size_t i = 0; i < big_n; i++) big[i] = (float)((double)(nm__rand_at(1, 1, i) >> 11) * 0x1p-52 - 1);
+  for (size_t i = 0; i < (size_t)M * K; i++)
+    x[i] = (float)((double)(nm__rand_at(1, 0, i) >> 11) * 0x1p-52 - 1);
+  for (size_t i = 0; i < big_n; i++)
+    big[i] = (float)((double)(nm__rand_at(1, 1, i) >> 11) * 0x1p-52 - 1);
   for (int threads = 1; threads <= 2; threads++) {
     struct nm__pool *pool;
     if (nm__pool_new(threads, &pool, NULL)) return 1;

@@ -228,7 +228,7 @@ typedef struct nm_depth_opts {
   uint64_t seed;                   /* default 42 */
   int repeats;                     /* splits; 0: 10 */
   double C;                        /* 0: 1 */
-  bool noise;                      /* "aaa" or "bbb" before every text, by coin (the paper's perturbation) */
+  bool noise; /* "aaa" or "bbb" before every text, by coin (the paper's perturbation) */
   bool cd_bug;                     /* the published commit's one-prompt-for-all behaviour */
   bool dry_run, resume;
   const char *out;                 /* folder of the run; NULL: runs/depth-... */

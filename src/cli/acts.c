@@ -6,11 +6,15 @@
 #include <string.h>
 
 static const struct cli_opt acts_opts[] = {
-    {"--site", CLI_TEXT, "GLOB", "which sites: blk.*.resid_post, blk.4-8.attn.head[3], ... (info --sites)"},
+    {"--site", CLI_TEXT, "GLOB",
+     "which sites: blk.*.resid_post, blk.4-8.attn.head[3], ... (info --sites)"},
     {"--at", CLI_TEXT, "POS", "which positions: last (default), all, 3, -2, 1:5, 1,4, span:TEXT"},
-    {"-o, --out", CLI_TEXT, "F.npy|DIR", "one array, or a folder of shards with index.jsonl (resumes)"},
+    {"-o, --out", CLI_TEXT, "F.npy|DIR",
+     "one array, or a folder of shards with index.jsonl (resumes)"},
     {"--dry-run", CLI_FLAG, NULL, "print the memory this would take, and stop"},
-    CLI_INPUT_OPTS, CLI_RUN_OPTS, {0}};
+    CLI_INPUT_OPTS,
+    CLI_RUN_OPTS,
+    {0}};
 
 static const struct cli_opt logits_opts[] = {
     {"--at", CLI_TEXT, "POS", "which positions: last (default), all, 3, -2, 1:5, 1,4, span:TEXT"},
@@ -25,8 +29,14 @@ static int to_files(struct cli *c, struct cli_input *in, const char *site, bool 
   nm_memory need;
   bool dry = cli_flag(c, "dry-run");
   const char *at = cli_text(c, "at");
-  nm_acts_opts o = {.site = site, .at = at ? at : "last", .out = cli_text(c, "out"), .edits = in->edits,
-                    .share_prefix = true, .dry_run = dry, .squeeze = squeeze, .progress = &cli_progress};
+  nm_acts_opts o = {.site = site,
+                    .at = at ? at : "last",
+                    .out = cli_text(c, "out"),
+                    .edits = in->edits,
+                    .share_prefix = true,
+                    .dry_run = dry,
+                    .squeeze = squeeze,
+                    .progress = &cli_progress};
   if (nm_acts(in->e, in->seqs, in->n, &o, dry ? &need : NULL, &err)) return cli_fail(c, &err);
   cli_progress_end();
   if (dry) cli_print_memory(&need);
@@ -38,7 +48,8 @@ static int run_acts(struct cli *c) {
   struct cli_input in;
   const char *site = cli_text(c, "site");
   if (!site) return cli_usage(c, "--site is needed, for example --site 'blk.*.resid_post'");
-  if (!cli_text(c, "out") && !cli_flag(c, "dry-run")) return cli_usage(c, "-o F.npy or -o DIR is needed");
+  if (!cli_text(c, "out") && !cli_flag(c, "dry-run"))
+    return cli_usage(c, "-o F.npy or -o DIR is needed");
   int st = cli_open(c, &in);
   if (!st && !(st = cli_read_input(c, &in))) st = to_files(c, &in, site, false);
   cli_close(&in);
@@ -126,8 +137,16 @@ static int show(struct cli *c, struct cli_input *in) {
   const char *at = cli_text(c, "at");
   struct shown s = {.c = c, .in = in};
   nm_tap tap = {"logits", at ? at : "last"};
-  nm_request r = {.seqs = in->seqs, .n_seqs = in->n, .taps = &tap, .n_taps = 1, .edits = in->edits,
-                  .share_prefix = true, .row = keep_row, .done = seq_done, .arg = &s, .progress = &cli_progress};
+  nm_request r = {.seqs = in->seqs,
+                  .n_seqs = in->n,
+                  .taps = &tap,
+                  .n_taps = 1,
+                  .edits = in->edits,
+                  .share_prefix = true,
+                  .row = keep_row,
+                  .done = seq_done,
+                  .arg = &s,
+                  .progress = &cli_progress};
   int st = nm_run(in->e, &r, &err);
   for (int k = 0; k < s.n; k++) free(s.v[k].row);
   free(s.v);
@@ -142,23 +161,31 @@ static int run_logits(struct cli *c) {
   if (cli_int(c, "top", 10) < 1) return cli_usage(c, "--top must be at least 1");
   int st = cli_open(c, &in);
   if (!st) st = cli_read_input(c, &in);
-  if (!st) st = cli_text(c, "out") || cli_flag(c, "dry-run") ? to_files(c, &in, "logits", true) : show(c, &in);
+  if (!st)
+    st = cli_text(c, "out") || cli_flag(c, "dry-run") ? to_files(c, &in, "logits", true)
+                                                      : show(c, &in);
   cli_close(&in);
   return st;
 }
 
 const struct cli_verb cli_acts = {
-    "acts", "activations of any site to .npy",
+    "acts",
+    "activations of any site to .npy",
     "acts MODEL --site GLOB [--at POS] (--ids IDS | -p TEXT | --data F) (-o F.npy | -o DIR)",
     "Writes float32 arrays: [sites, D] for one position, [sites, positions, D] for several,\n"
     "[texts, sites, D] for several texts; sites in numeric layer order. A folder gets one\n"
     "series of shards a site and index.jsonl; the same command again goes on where it stopped.",
-    "  noema acts models/planted.gguf --site 'blk.*.resid_post' --at last -p 'ann saw the red fox' -o acts.npy",
-    acts_opts, run_acts};
+    "  noema acts models/planted.gguf --site 'blk.*.resid_post' --at last -p 'ann saw the red fox' "
+    "-o acts.npy",
+    acts_opts,
+    run_acts};
 
 const struct cli_verb cli_logits = {
-    "logits", "next-token logits",
+    "logits",
+    "next-token logits",
     "logits MODEL (--ids IDS | -p TEXT | --data F) [--at POS] [--json | -o F.npy | -o DIR]",
     "Scores for the next token after each chosen position. The bits do not depend on threads,\n"
     "batch, chunk or kernels.",
-    "  noema logits models/planted.gguf -p 'ann saw the red fox by night ?' --top 3", logits_opts, run_logits};
+    "  noema logits models/planted.gguf -p 'ann saw the red fox by night ?' --top 3",
+    logits_opts,
+    run_logits};

@@ -8,22 +8,27 @@
 #include <time.h>
 
 static const struct cli_opt opts[] = {
-    {"--make", CLI_TEXT, "SHAPE:TYPE", "write a random model: tiny, smollm2-135m, qwen2.5-0.5b, llama3.2-1b"},
+    {"--make", CLI_TEXT, "SHAPE:TYPE",
+     "write a random model: tiny, smollm2-135m, qwen2.5-0.5b, llama3.2-1b"},
     {"-o, --out", CLI_TEXT, "F.gguf", "where --make writes"},
     {"-s, --seed", CLI_INT, "S", "seed of the random weights (default 1)"},
-    {"-n, --tokens", CLI_INT, "N", "tokens of the prompt that is timed (default 512, or the context)"},
+    {"-n, --tokens", CLI_INT, "N",
+     "tokens of the prompt that is timed (default 512, or the context)"},
     {"--json", CLI_FLAG, NULL, "as JSON"},
-    CLI_RUN_OPTS, {0}};
+    CLI_RUN_OPTS,
+    {0}};
 
 static int make(struct cli *c, const char *spec) {
   nm_err err = {0};
   char shape[64];
   const char *colon = strchr(spec, ':'), *out = cli_text(c, "out");
-  if (!colon || (size_t)(colon - spec) >= sizeof shape) return cli_usage(c, "--make takes SHAPE:TYPE, for example tiny:Q8_0");
+  if (!colon || (size_t)(colon - spec) >= sizeof shape)
+    return cli_usage(c, "--make takes SHAPE:TYPE, for example tiny:Q8_0");
   if (!out) return cli_usage(c, "--make needs -o F.gguf");
   snprintf(shape, sizeof shape, "%.*s", (int)(colon - spec), spec);
   cli_catch_interrupt();
-  int st = nm_write_random(shape, colon + 1, (uint64_t)cli_int(c, "seed", 1), out, &cli_progress, &err);
+  int st =
+      nm_write_random(shape, colon + 1, (uint64_t)cli_int(c, "seed", 1), out, &cli_progress, &err);
   cli_progress_end();
   return st ? cli_fail(c, &err) : 0;
 }
@@ -77,13 +82,18 @@ static int measure(struct cli *c, struct cli_input *in) {
   struct rusage u;
   getrusage(RUSAGE_SELF, &u);
   double n = (double)whole.n, gb = (double)i.weight_bytes / one / 1e9;
-  double flop = 2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied ? 1 : 2)) + 2.0 * n * i.D * i.L;
+  double flop =
+      2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied ? 1 : 2)) + 2.0 * n * i.D * i.L;
   cli_progress_end();
-  printf(cli_flag(c, "json") ? "{\"tokens\": %.0f, \"prefill_s\": %.4f, \"prefill_per_s\": %.1f, \"gflops\": %.1f, "
-         "\"capture_s\": %.4f, \"one_token_s\": %.5f, \"one_token_gbs\": %.2f, \"peak_mb\": %.1f, \"threads\": %d, "
-         "\"kernels\": \"%s\"}\n" :
-         "prefill of %.0f tokens   %8.3f s  %8.1f a second  %7.1f GFLOP/s\nall resid_post, no head %8.3f s\n"
-         "one token              %8.4f s  %8.2f GB/s of weights\npeak memory            %8.1f MB   (%d threads, %s)\n",
+  printf(cli_flag(c, "json")
+             ? "{\"tokens\": %.0f, \"prefill_s\": %.4f, \"prefill_per_s\": %.1f, \"gflops\": %.1f, "
+               "\"capture_s\": %.4f, \"one_token_s\": %.5f, \"one_token_gbs\": %.2f, \"peak_mb\": "
+               "%.1f, \"threads\": %d, "
+               "\"kernels\": \"%s\"}\n"
+             : "prefill of %.0f tokens   %8.3f s  %8.1f a second  %7.1f GFLOP/s\nall resid_post, "
+               "no head %8.3f s\n"
+               "one token              %8.4f s  %8.2f GB/s of weights\npeak memory            "
+               "%8.1f MB   (%d threads, %s)\n",
          n, plain, n / plain, flop * n / plain / 1e9, all, one, gb, (double)u.ru_maxrss / 1e3,
          nm_engine_threads(in->e), nm_engine_kernels(in->e));
   return 0;
@@ -114,7 +124,11 @@ static int run(struct cli *c) {
 }
 
 const struct cli_verb cli_bench = {
-    "bench", "speed of a model; random models of real shapes", "bench (MODEL [-n N] | --make SHAPE:TYPE -o F.gguf)",
+    "bench",
+    "speed of a model; random models of real shapes",
+    "bench (MODEL [-n N] | --make SHAPE:TYPE -o F.gguf)",
     "Times the prompt, the capture of all residual streams, and one token (medians of five).\n"
     "make bench sets these beside the limits of the machine.",
-    "  noema bench --make tiny:Q8_0 -o tiny.gguf", opts, run};
+    "  noema bench --make tiny:Q8_0 -o tiny.gguf",
+    opts,
+    run};

@@ -48,8 +48,8 @@ static int show_progress(void *arg, const char *what, double done, double total)
   double every = P.tty ? 0.2 : 10.0;
   if (t - P.shown >= every && total > 0) {
     double rate = (done - P.first) / (t - P.start), left = rate > 0 ? (total - done) / rate : 0;
-    fprintf(stderr, "%s%s: %.0f of %.0f, %.3g a second, %.0f s left%s", P.tty ? "\r" : "", what, done, total, rate,
-            left, P.tty ? "\033[K" : "\n");
+    fprintf(stderr, "%s%s: %.0f of %.0f, %.3g a second, %.0f s left%s", P.tty ? "\r" : "", what,
+            done, total, rate, left, P.tty ? "\033[K" : "\n");
     P.line = P.tty;
     P.shown = t;
   }
@@ -80,7 +80,9 @@ int cli_open(struct cli *c, struct cli_input *in) {
   *in = (struct cli_input){0};
   if (check_sizes(c)) return 2;
   cli_catch_interrupt();
-  if (c->n_pos != 1) return cli_usage(c, c->n_pos ? "one MODEL is needed, not %d" : "a MODEL file is needed", c->n_pos);
+  if (c->n_pos != 1)
+    return cli_usage(c, c->n_pos ? "one MODEL is needed, not %d" : "a MODEL file is needed",
+                     c->n_pos);
   const char *act = cli_text(c, "act");
   if (act && strcmp(act, "f32")) return cli_usage(c, "--act %s is not available (known: f32)", act);
   if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
@@ -94,7 +96,8 @@ int cli_open(struct cli *c, struct cli_input *in) {
   }
   nm_model_info i;
   nm_model_describe(in->m, &i);
-  if (*i.warning && !cli_text(c, "ids")) fprintf(stderr, "noema %s: warning: %s\n", c->verb->name, i.warning);
+  if (*i.warning && !cli_text(c, "ids"))
+    fprintf(stderr, "noema %s: warning: %s\n", c->verb->name, i.warning);
   return 0;
 }
 
@@ -126,7 +129,8 @@ static int read_ids(struct cli *c, struct cli_input *in, const char *s) {
   return one_seq(in, v, n);
 }
 
-static int read_data(struct cli *c, struct cli_input *in, const char *path, int flags, nm_err *err) {
+static int read_data(struct cli *c, struct cli_input *in, const char *path, int flags,
+                     nm_err *err) {
   nm_texts t;
   if (nm_texts_load(path, cli_text(c, "column"), &t, err)) return err->status;
   in->n = t.n;
@@ -149,7 +153,8 @@ static int read_data(struct cli *c, struct cli_input *in, const char *path, int 
 
 int cli_read_input(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
-  const char *ids = cli_text(c, "ids"), *prompt = cli_text(c, "prompt"), *data = cli_text(c, "data");
+  const char *ids = cli_text(c, "ids"), *prompt = cli_text(c, "prompt"),
+             *data = cli_text(c, "data");
   if (!!ids + !!prompt + !!data != 1) return cli_usage(c, "give one of --ids, -p and --data");
   int flags = cli_flag(c, "no-bos") ? NM_NO_BOS : 0, st;
   if (ids) return read_ids(c, in, ids);
@@ -186,8 +191,9 @@ void cli_tell_edits(const struct cli_input *in) {
 void cli_print_memory(const nm_memory *m) {
   uint64_t total = m->weights + m->kv + m->activations + m->base;
   printf("weights (mapped)  %10.1f MB\nKV cache          %10.1f MB\nactivations       %10.1f MB\n"
-         "program           %10.1f MB\ntotal             %10.1f MB\n", (double)m->weights / 1e6, (double)m->kv / 1e6,
-         (double)m->activations / 1e6, (double)m->base / 1e6, (double)total / 1e6);
+         "program           %10.1f MB\ntotal             %10.1f MB\n",
+         (double)m->weights / 1e6, (double)m->kv / 1e6, (double)m->activations / 1e6,
+         (double)m->base / 1e6, (double)total / 1e6);
 }
 
 /* A JSON string: quotes, backslashes and control bytes escaped. */

@@ -6,14 +6,20 @@
 #include <string.h>
 
 static const struct cli_opt depth_opts[] = {
-    {"--data", CLI_LIST, "[NAME=]FILE", "labelled texts: CSV, TSV, JSON, JSONL, BIG-bench, STSA; may be repeated"},
-    {"--site", CLI_TEXT, "NAME", "mlp_norm (default, as published), resid_post, resid_mid, attn_out, ..."},
-    {"--prompt", CLI_TEXT, "NAME|TEXT", "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
-    {"--prompt-compat", CLI_TEXT, "cd-bug", "one prompt around every data set, as the published commit did"},
-    {"--noise", CLI_FLAG, NULL, "aaa or bbb before every text, by coin: the published perturbation"},
+    {"--data", CLI_LIST, "[NAME=]FILE",
+     "labelled texts: CSV, TSV, JSON, JSONL, BIG-bench, STSA; may be repeated"},
+    {"--site", CLI_TEXT, "NAME",
+     "mlp_norm (default, as published), resid_post, resid_mid, attn_out, ..."},
+    {"--prompt", CLI_TEXT, "NAME|TEXT",
+     "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
+    {"--prompt-compat", CLI_TEXT, "cd-bug",
+     "one prompt around every data set, as the published commit did"},
+    {"--noise", CLI_FLAG, NULL,
+     "aaa or bbb before every text, by coin: the published perturbation"},
     {"--text", CLI_TEXT, "COLUMN", "the column that holds the text (default: found)"},
     {"--label", CLI_TEXT, "COLUMN", "the column that holds the label (default: found)"},
-    {"--group", CLI_TEXT, "COLUMN", "rows with equal values stay on one side of a split (default: twins are found)"},
+    {"--group", CLI_TEXT, "COLUMN",
+     "rows with equal values stay on one side of a split (default: twins are found)"},
     {"-n, --max", CLI_INT, "N", "at most N rows, both labels alternately"},
     {"--to-layer", CLI_INT, "K", "look no further than block K"},
     {"--split", CLI_REAL, "SHARE", "share of training rows (default 0.6)"},
@@ -26,7 +32,8 @@ static const struct cli_opt depth_opts[] = {
     {"--save-probe", CLI_TEXT, "F", "save the probe of the first data set's converging layer"},
     {"--json", CLI_FLAG, NULL, "print depth.json instead of the table"},
     {"--dry-run", CLI_FLAG, NULL, "print the memory this would take, and stop"},
-    CLI_RUN_OPTS, {0}};
+    CLI_RUN_OPTS,
+    {0}};
 
 /* A mistyped name must not become a prompt: it is a known name or holds {text}. */
 static bool known_prompt(const char *p) {
@@ -40,23 +47,40 @@ static bool known_prompt(const char *p) {
 static int fill(struct cli *c, nm_depth_opts *o) {
   double train = cli_real(c, "split", 0.6);
   const char *compat = cli_text(c, "prompt-compat");
-  long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10), seed = cli_int(c, "seed", 42);
+  long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10),
+            seed = cli_int(c, "seed", 42);
   if (!c->n_list) return cli_usage(c, "--data FILE is needed");
   if (!(train > 0 && train < 1)) return cli_usage(c, "--split must lie between 0 and 1");
   if (n < 0 || repeats < 1 || repeats > 256 || seed < 0)
     return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
   if (compat && strcmp(compat, "cd-bug")) return cli_usage(c, "--prompt-compat knows only cd-bug");
   if (!known_prompt(cli_text(c, "prompt")))
-    return cli_usage(c, "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, none) and holds no {text}",
+    return cli_usage(c,
+                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, none) and "
+                     "holds no {text}",
                      cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
-  *o = (nm_depth_opts){.data = c->list, .n_data = c->n_list, .prompt = cli_text(c, "prompt"), .site = cli_text(c, "site"),
-                       .text_col = cli_text(c, "text"), .label_col = cli_text(c, "label"), .group_col = cli_text(c, "group"),
-                       .max_rows = (size_t)n, .to_layer = (int)cli_int(c, "to-layer", -1), .test_share = 1 - train,
-                       .seed = (uint64_t)seed, .repeats = (int)repeats, .C = cli_real(c, "C", 1), .cd_bug = compat != NULL,
-                       .noise = cli_flag(c, "noise"), .dry_run = cli_flag(c, "dry-run"), .resume = cli_flag(c, "resume"),
+  *o = (nm_depth_opts){.data = c->list,
+                       .n_data = c->n_list,
+                       .prompt = cli_text(c, "prompt"),
+                       .site = cli_text(c, "site"),
+                       .text_col = cli_text(c, "text"),
+                       .label_col = cli_text(c, "label"),
+                       .group_col = cli_text(c, "group"),
+                       .max_rows = (size_t)n,
+                       .to_layer = (int)cli_int(c, "to-layer", -1),
+                       .test_share = 1 - train,
+                       .seed = (uint64_t)seed,
+                       .repeats = (int)repeats,
+                       .C = cli_real(c, "C", 1),
+                       .cd_bug = compat != NULL,
+                       .noise = cli_flag(c, "noise"),
+                       .dry_run = cli_flag(c, "dry-run"),
+                       .resume = cli_flag(c, "resume"),
                        .out = cli_text(c, "out"),
-                       .cache = cli_text(c, "cache"), .save_probe = cli_text(c, "save-probe"), .command = c->command,
+                       .cache = cli_text(c, "cache"),
+                       .save_probe = cli_text(c, "save-probe"),
+                       .command = c->command,
                        .progress = &cli_progress};
   return 0;
 }
@@ -70,7 +94,8 @@ static int show(struct cli *c, const nm_depth_result *r) {
   for (int i = 0; i < r->n_curves; i++)
     if (!r->curve[i].shuffled_ok) st = 5;
   fprintf(cli_flag(c, "json") ? stderr : stdout, "\nreport: %s/report.html\n", r->dir);
-  if (st) fprintf(stderr, "noema depth: a control failed: shuffled labels do not come out at chance\n");
+  if (st)
+    fprintf(stderr, "noema depth: a control failed: shuffled labels do not come out at chance\n");
   return st;
 }
 
@@ -91,7 +116,9 @@ static int run_depth(struct cli *c) {
       int shown = show(c, &r);
       if (!st) st = shown;
     }
-    if (s == NM_EINTR && o.out) fprintf(stderr, "noema depth: what is done is kept; the same command with --resume goes on\n");
+    if (s == NM_EINTR && o.out)
+      fprintf(stderr,
+              "noema depth: what is done is kept; the same command with --resume goes on\n");
     if (!s) cli_tell_edits(&in);
     nm_depth_result_free(&r);
   }
@@ -100,13 +127,17 @@ static int run_depth(struct cli *c) {
 }
 
 const struct cli_verb cli_depth = {
-    "depth", "at which layer a concept becomes readable", "depth MODEL --data FILE [--data FILE ...] [-o DIR]",
+    "depth",
+    "at which layer a concept becomes readable",
+    "depth MODEL --data FILE [--data FILE ...] [-o DIR]",
     "Fits a linear probe on the last token's activation of every block and prints the accuracy\n"
     "on held-out texts, with the rows that must not show the concept: shuffled labels, bag of\n"
     "words, the embedding, and the same architecture with random weights; then where the curve\n"
     "jumps and converges, the model's own answer, and whether the direction is used.\n"
     "Exit code 5 when shuffled labels do not come out at chance.",
-    "  noema world planted-a -o a.tsv\n  noema depth models/planted.gguf --data a.tsv -o runs/a", depth_opts, run_depth};
+    "  noema world planted-a -o a.tsv\n  noema depth models/planted.gguf --data a.tsv -o runs/a",
+    depth_opts,
+    run_depth};
 
 /* ---- probe ----------------------------------------------------------------------- */
 
@@ -138,7 +169,8 @@ static int run_probe(struct cli *c) {
   nm_probe *p = NULL;
   nm_texts t = {0};
   const char *text = cli_text(c, "prompt"), *data = cli_text(c, "data");
-  if (c->n_pos != 3 || strcmp(c->pos[0], "apply")) return cli_usage(c, "say: probe apply MODEL PROBE");
+  if (c->n_pos != 3 || strcmp(c->pos[0], "apply"))
+    return cli_usage(c, "say: probe apply MODEL PROBE");
   if (!text == !data) return cli_usage(c, "give one of -p and --data");
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .kernels = cli_text(c, "kernels")};
@@ -158,6 +190,11 @@ static int run_probe(struct cli *c) {
 }
 
 const struct cli_verb cli_probe = {
-    "probe", "apply a saved probe to a text", "probe apply MODEL PROBE (-p TEXT | --data F)",
+    "probe",
+    "apply a saved probe to a text",
+    "probe apply MODEL PROBE (-p TEXT | --data F)",
     "Runs the text through the model with the probe's prompt and prints the label the probe reads.",
-    "  noema probe apply models/planted.gguf a.probe -p 'ann saw the red fox by night it went up ?'", probe_opts, run_probe};
+    "  noema probe apply models/planted.gguf a.probe -p 'ann saw the red fox by night it went up "
+    "?'",
+    probe_opts,
+    run_probe};

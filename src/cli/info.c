@@ -12,14 +12,19 @@ static int run(struct cli *c) {
   nm_err err = {0};
   char *text;
   if (c->n_pos != 1) return cli_usage(c, "one MODEL file is needed");
-  if (nm_info(c->pos[0], cli_flag(c, "json"), cli_flag(c, "sites"), &text, &err)) return cli_fail(c, &err);
+  if (nm_info(c->pos[0], cli_flag(c, "json"), cli_flag(c, "sites"), &text, &err))
+    return cli_fail(c, &err);
   fputs(text, stdout);
   nm_free(text);
   return 0;
 }
 
-const struct cli_verb cli_info = {
-    "info", "architecture, sizes, types, tokenizer, sites, memory", "info MODEL [--sites] [--json]",
-    "Shows what a GGUF file holds. Any valid container is accepted; one that noema cannot\nrun says \"no model here\" "
-    "and why.",
-    "  noema info models/planted.gguf --sites", opts, run};
+const struct cli_verb cli_info = {"info",
+                                  "architecture, sizes, types, tokenizer, sites, memory",
+                                  "info MODEL [--sites] [--json]",
+                                  "Shows what a GGUF file holds. Any valid container is accepted; "
+                                  "one that noema cannot\nrun says \"no model here\" "
+                                  "and why.",
+                                  "  noema info models/planted.gguf --sites",
+                                  opts,
+                                  run};

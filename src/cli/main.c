@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct cli_verb *const verbs[] = {&cli_info,  &cli_tokenize, &cli_logits, &cli_acts, &cli_depth,
-                                               &cli_probe, &cli_runs,     &cli_world,  &cli_bench};
+static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_logits,
+                                               &cli_acts, &cli_depth,    &cli_probe,
+                                               &cli_runs, &cli_world,    &cli_bench};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- options by the table ----------------------------------------------- */
@@ -68,7 +69,8 @@ int cli_usage(const struct cli *c, const char *fmt, ...) {
   va_start(ap, fmt);
   vfprintf(stderr, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "\nusage: noema %s\n       noema %s --help tells more\n", c->verb->usage, c->verb->name);
+  fprintf(stderr, "\nusage: noema %s\n       noema %s --help tells more\n", c->verb->usage,
+          c->verb->name);
   return 2;
 }
 
@@ -125,7 +127,8 @@ static void print_opts(FILE *f, const struct cli_verb *v) {
 }
 
 static void verb_help(FILE *f, const struct cli_verb *v) {
-  fprintf(f, "noema %s - %s\n\nusage: noema %s\n\n%s\n\noptions:\n", v->name, v->summary, v->usage, v->about);
+  fprintf(f, "noema %s - %s\n\nusage: noema %s\n\n%s\n\noptions:\n", v->name, v->summary, v->usage,
+          v->about);
   print_opts(f, v);
   fprintf(f, "\nexample:\n%s\n", v->example);
 }
@@ -151,10 +154,14 @@ static void roff(const char *s) {
 }
 
 static void man_page(void) {
-  printf(".TH NOEMA 1 \"\" \"noema %s\" \"User Commands\"\n.SH NAME\nnoema \\- read the inside of a language "
-         "model\n.SH SYNOPSIS\n.B noema\nVERB [options]\n.SH DESCRIPTION\nOpens GGUF language models on a plain "
-         "CPU, reads and edits their activations, and shows at which layer a concept becomes readable.\n"
-         ".SH VERBS\n", NM_VERSION);
+  printf(".TH NOEMA 1 \"\" \"noema %s\" \"User Commands\"\n.SH NAME\nnoema \\- read the inside of "
+         "a language "
+         "model\n.SH SYNOPSIS\n.B noema\nVERB [options]\n.SH DESCRIPTION\nOpens GGUF language "
+         "models on a plain "
+         "CPU, reads and edits their activations, and shows at which layer a concept becomes "
+         "readable.\n"
+         ".SH VERBS\n",
+         NM_VERSION);
   for (int i = 0; i < N_VERBS; i++) {
     printf(".SS ");
     roff(verbs[i]->usage);
@@ -172,12 +179,14 @@ static void man_page(void) {
     roff(verbs[i]->example);
     printf("\n.fi\n");
   }
-  printf(".SH EXIT STATUS\n0 ok, 1 failed, 2 wrong use, 3 bad input file, 4 not enough memory, 5 a stated check "
+  printf(".SH EXIT STATUS\n0 ok, 1 failed, 2 wrong use, 3 bad input file, 4 not enough memory, 5 a "
+         "stated check "
          "failed, 6 ran and cannot conclude, 130 interrupted.\n");
 }
 
 static void completion(void) {
-  printf("# bash completion of noema: eval \"$(noema --completion)\"\n_noema() {\n  local v=${COMP_WORDS[1]}\n"
+  printf("# bash completion of noema: eval \"$(noema --completion)\"\n_noema() {\n  local "
+         "v=${COMP_WORDS[1]}\n"
          "  if [ $COMP_CWORD = 1 ]; then COMPREPLY=($(compgen -W \"");
   for (int i = 0; i < N_VERBS; i++) printf("%s ", verbs[i]->name);
   printf("\" -- \"$2\")); return; fi\n  case $v in\n");
@@ -189,7 +198,8 @@ static void completion(void) {
     }
     printf("\" ;;\n");
   }
-  printf("  esac\n  case $2 in -*) COMPREPLY=($(compgen -W \"$o\" -- \"$2\")) ;; *) COMPREPLY=($(compgen -f -- "
+  printf("  esac\n  case $2 in -*) COMPREPLY=($(compgen -W \"$o\" -- \"$2\")) ;; *) "
+         "COMPREPLY=($(compgen -f -- "
          "\"$2\")) ;; esac\n}\ncomplete -o filenames -F _noema noema\n");
 }
 
@@ -198,8 +208,8 @@ static void keep_command(struct cli *c, int argc, char **argv) {
   for (int i = 0; i < argc && at + 4 < sizeof c->command; i++) {
     const char *a = i ? argv[i] : "noema";
     bool quote = !*a || strpbrk(a, " \t\n'\"$*?[]{}()<>|&;#`\\!");
-    at += (size_t)snprintf(c->command + at, sizeof c->command - at, "%s%s%.900s%s", i ? " " : "", quote ? "'" : "", a,
-                           quote ? "'" : "");
+    at += (size_t)snprintf(c->command + at, sizeof c->command - at, "%s%s%.900s%s", i ? " " : "",
+                           quote ? "'" : "", a, quote ? "'" : "");
   }
 }
 
@@ -224,7 +234,8 @@ static int run_verb(const struct cli_verb *v, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
-  if (!*v || !strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help")) return help(*v ? stdout : stderr), *v ? 0 : 2;
+  if (!*v || !strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help"))
+    return help(*v ? stdout : stderr), *v ? 0 : 2;
   if (!strcmp(v, "--version")) return printf("noema %s\n", NM_VERSION), 0;
   if (!strcmp(v, "--man")) return man_page(), 0;
   if (!strcmp(v, "--completion")) return completion(), 0;

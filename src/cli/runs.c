@@ -31,8 +31,8 @@ static int run(struct cli *c) {
   for (size_t i = 0; i < n; i++) {
     if (cli_flag(c, "json")) print_json(&r[i]);
     else
-      printf("%4lld  %s  %-8s %-11s %7.1f s  %s\n      %s\n", r[i].id, r[i].utc, r[i].verb, r[i].status, r[i].seconds,
-             r[i].dir ? r[i].dir : "", r[i].summary ? r[i].summary : "");
+      printf("%4lld  %s  %-8s %-11s %7.1f s  %s\n      %s\n", r[i].id, r[i].utc, r[i].verb,
+             r[i].status, r[i].seconds, r[i].dir ? r[i].dir : "", r[i].summary ? r[i].summary : "");
   }
   if (!n && !cli_flag(c, "json")) fprintf(stderr, "noema runs: nothing found\n");
   nm_runs_free(r, n);

@@ -89,7 +89,8 @@ static int run(struct cli *c) {
   if (s && cli_flag(c, "decode")) {
     st = decode(c, m, s);
   } else if (s) {
-    int flags = (cli_flag(c, "no-bos") ? NM_NO_BOS : 0) | (cli_flag(c, "parse-special") ? NM_PARSE_SPECIAL : 0);
+    int flags = (cli_flag(c, "no-bos") ? NM_NO_BOS : 0) |
+                (cli_flag(c, "parse-special") ? NM_PARSE_SPECIAL : 0);
     if (nm_tokenize(m, s, n, flags, &ids, &n_ids, &err)) st = cli_fail(c, &err);
     else print_ids(c, m, ids, n_ids);
   }
@@ -100,7 +101,12 @@ static int run(struct cli *c) {
 }
 
 const struct cli_verb cli_tokenize = {
-    "tokenize", "text to token ids and back", "tokenize MODEL [--ids | --json] [--decode] < TEXT",
-    "Reads text from standard input, byte for byte (a final newline is text too), and prints\nits tokens. Works on "
+    "tokenize",
+    "text to token ids and back",
+    "tokenize MODEL [--ids | --json] [--decode] < TEXT",
+    "Reads text from standard input, byte for byte (a final newline is text too), and prints\nits "
+    "tokens. Works on "
     "vocabulary-only files.",
-    "  printf 'ann saw the red fox' | noema tokenize models/planted.gguf --ids", opts, run};
+    "  printf 'ann saw the red fox' | noema tokenize models/planted.gguf --ids",
+    opts,
+    run};

@@ -40,7 +40,8 @@ int nm__map_open(const char *path, struct nm__map *m, nm_err *err) {
   } else if (S_ISDIR(st.st_mode)) {
     status = nm__fail(err, NM_EFORMAT, "%s: is a folder, a file is needed", path);
   } else if (!S_ISREG(st.st_mode)) {
-    status = nm__fail(err, NM_EFORMAT, "%s: is not a regular file (a pipe or device cannot be mapped)", path);
+    status = nm__fail(err, NM_EFORMAT,
+                      "%s: is not a regular file (a pipe or device cannot be mapped)", path);
   } else if (st.st_size > 0) {
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED)
@@ -60,7 +61,8 @@ void nm__map_close(struct nm__map *m) {
 void nm__map_drop(const struct nm__map *m, size_t from, size_t n) {
   if (!m->size || from >= m->size) return;
   from &= ~(size_t)4095;
-  madvise((void *)(uintptr_t)(m->data + from), n < m->size - from ? n : m->size - from, MADV_DONTNEED);
+  madvise((void *)(uintptr_t)(m->data + from), n < m->size - from ? n : m->size - from,
+          MADV_DONTNEED);
 }
 
 static int out_error(struct nm__out *o, const char *what, nm_err *err) {

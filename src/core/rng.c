@@ -15,7 +15,8 @@ uint64_t nm__mix64(uint64_t x) {
 }
 
 uint64_t nm__rand_at(uint64_t seed, uint64_t stream, uint64_t i) {
-  uint64_t key = nm__mix64(seed + 0x9e3779b97f4a7c15u) ^ nm__mix64(stream * 0xd1342543de82ef95u + 1);
+  uint64_t key =
+      nm__mix64(seed + 0x9e3779b97f4a7c15u) ^ nm__mix64(stream * 0xd1342543de82ef95u + 1);
   return nm__mix64(key + (i + 1) * 0x9e3779b97f4a7c15u);
 }
 
@@ -38,7 +39,9 @@ void nm__rng_shuffle(struct nm__rng *r, uint32_t *v, size_t n) {
   }
 }
 
-uint64_t nm__hash(const void *p, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(p, n, seed); }
+uint64_t nm__hash(const void *p, size_t n, uint64_t seed) {
+  return XXH3_64bits_withSeed(p, n, seed);
+}
 
 void nm__hash_hex(const void *p, size_t n, char hex[33]) {
   XXH128_hash_t h = XXH3_128bits(p, n);

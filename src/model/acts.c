@@ -96,7 +96,9 @@ static int join(struct acts *a, size_t seq, nm_err *err) {
   }
   if (p) pending_done(a, p);
   if (seq + 1 == a->pend_from + a->n_pend) a->pend_from += a->n_pend, a->n_pend = 0;
-  return failed ? nm__fail_memory(err, "activations (say -o DIR to stream them)", a->col[0].rows.len) : NM_OK;
+  return failed
+             ? nm__fail_memory(err, "activations (say -o DIR to stream them)", a->col[0].rows.len)
+             : NM_OK;
 }
 
 static int join_only(void *arg, size_t seq, nm_err *err) { return join(arg, seq, err); }
@@ -109,7 +111,8 @@ static int same_width(struct acts *a, int64_t *width, nm_err *err) {
     int64_t w = nm__sel_width(a->m, a->sels.v[i], (int)a->seqs[0].n);
     bool keys = a->sites[i].width == 0;
     if (w != *width || keys != (a->sites[0].width == 0) || (keys && a->n_seqs > 1))
-      return nm__fail(err, NM_EUSAGE, "the sites have different widths (%s: %lld, %s: %lld%s): say -o DIR",
+      return nm__fail(err, NM_EUSAGE,
+                      "the sites have different widths (%s: %lld, %s: %lld%s): say -o DIR",
                       a->sites[0].name, (long long)*width, a->sites[i].name, (long long)w,
                       keys ? ", one for every key" : "");
   }
@@ -117,8 +120,8 @@ static int same_width(struct acts *a, int64_t *width, nm_err *err) {
 }
 
 /* Rows come in order of position; put them in the order asked for. */
-static int gather_rows(struct acts *a, const nm_seq *s, const float *rows, int64_t n_rows, int64_t width,
-                       int *pos, int n_pos, float *out) {
+static int gather_rows(struct acts *a, const nm_seq *s, const float *rows, int64_t n_rows,
+                       int64_t width, int *pos, int n_pos, float *out) {
   (void)a;
   int *rank = nm__alloc(s->n + 1, sizeof *rank);
   if (!rank) return NM_EMEMORY;
@@ -137,8 +140,8 @@ static bool ascending(const int *pos, int n) {
   return true;
 }
 
-/* The shape: [sites, D], [sites, positions, D] or, for several texts, [texts, sites, D]; without the
- * axis of sites when that is asked for. */
+/* The shape: [sites, D], [sites, positions, D] or, for several texts, [texts, sites, D]; without
+ * the axis of sites when that is asked for. */
 static int write_array(struct acts *a, int64_t width, int n_pos, const float *x, nm_err *err) {
   bool many = a->n_seqs > 1, single = nm__at_single(&a->at);
   bool flat = a->o->squeeze && a->n_sites == 1;
@@ -164,9 +167,11 @@ static int write_one(struct acts *a, int64_t width, nm_err *err) {
   for (int i = 0; i < a->n_sites && !st; i++) {
     const float *rows = (const float *)(const void *)a->col[i].rows.s;
     for (size_t s = 0; many && s < a->n_seqs; s++)
-      memcpy(all + ((int64_t)s * a->n_sites + i) * width, rows + (int64_t)s * width, sizeof(float) * (size_t)width);
+      memcpy(all + ((int64_t)s * a->n_sites + i) * width, rows + (int64_t)s * width,
+             sizeof(float) * (size_t)width);
     int64_t n_rows = (int64_t)(a->col[i].rows.len / sizeof(float)) / (width ? width : 1);
-    if (!many) st = gather_rows(a, &a->seqs[0], rows, n_rows, width, pos, n_pos, all + i * per_site);
+    if (!many)
+      st = gather_rows(a, &a->seqs[0], rows, n_rows, width, pos, n_pos, all + i * per_site);
   }
   if (!st) st = write_array(a, width, n_pos, all, err);
   free(all);
@@ -178,7 +183,8 @@ static int to_file(struct acts *a, const nm_request *r, nm_err *err) {
   int64_t width;
   int st = same_width(a, &width, err);
   if (!st && a->n_seqs > 1 && !nm__at_single(&a->at))
-    st = nm__fail(err, NM_EUSAGE, "several texts with several positions do not fit one array: say -o DIR");
+    st = nm__fail(err, NM_EUSAGE,
+                  "several texts with several positions do not fit one array: say -o DIR");
   nm_request all = *r;
   all.done = join_only;
   if (!st) st = nm_run(a->e, &all, err);
@@ -194,7 +200,8 @@ static int append_index(struct acts *a, const char *text, size_t n, nm_err *err)
   FILE *f = path ? fopen(path, "ab") : NULL;
   bool good = f && fwrite(text, 1, n, f) == n && !fflush(f) && !fsync(fileno(f));
   if (f && fclose(f)) good = false;
-  int st = good ? NM_OK : nm__fail(err, NM_EFAIL, "%s: cannot be written", path ? path : "index.jsonl");
+  int st =
+      good ? NM_OK : nm__fail(err, NM_EFAIL, "%s: cannot be written", path ? path : "index.jsonl");
   free(path);
   return st;
 }
@@ -207,8 +214,9 @@ static int write_shard_file(struct acts *a, int i, nm_err *err) {
   snprintf(name, sizeof name, "%s.%05d.npy", a->sites[i].name, a->shard);
   char *path = in_dir(a, name);
   int64_t ne[2] = {width ? n / width : 0, width};
-  int st = path ? nm__npy_write(path, 2, ne, (const float *)(const void *)(rows->s ? rows->s : ""), err)
-                : nm__fail_memory(err, "a file name", 0);
+  int st =
+      path ? nm__npy_write(path, 2, ne, (const float *)(const void *)(rows->s ? rows->s : ""), err)
+           : nm__fail_memory(err, "a file name", 0);
   free(path);
   nm__buf_reset(rows);
   return st;
@@ -223,7 +231,8 @@ static int index_lines(struct acts *a, struct nm__buf *b, nm_err *err) {
     if (st) return st;
     uint8_t *seen = nm__alloc(a->seqs[a->first + i].n + 1, 1);
     size_t rows = 0;
-    nm__buf_printf(b, "{\"seq\": %zu, \"shard\": %d, \"row\": %zu, \"positions\": [", a->first + i, a->shard, row);
+    nm__buf_printf(b, "{\"seq\": %zu, \"shard\": %d, \"row\": %zu, \"positions\": [", a->first + i,
+                   a->shard, row);
     for (int k = 0; k < n && seen; k++) seen[pos[k]] = 1;
     for (size_t p = 0; seen && p < a->seqs[a->first + i].n; p++)
       if (seen[p]) nm__buf_printf(b, "%s%zu", rows++ ? ", " : "", p);
@@ -265,16 +274,18 @@ static int seq_done(void *arg, size_t seq, nm_err *err) {
 }
 
 static int write_header(struct acts *a, nm_err *err) {
-  json_t *h = json_pack("{s:s, s:s, s:s, s:s, s:I, s:[]}", "noema", "acts", "key", a->key, "model", a->m->path,
-                        "at", a->o->at, "n", (json_int_t)a->n_seqs, "sites");
+  json_t *h = json_pack("{s:s, s:s, s:s, s:s, s:I, s:[]}", "noema", "acts", "key", a->key, "model",
+                        a->m->path, "at", a->o->at, "n", (json_int_t)a->n_seqs, "sites");
   for (int i = 0; h && i < a->n_sites; i++)
-    json_array_append_new(json_object_get(h, "sites"),
-                          json_pack("{s:s, s:I}", "name", a->sites[i].name, "width", (json_int_t)a->sites[i].width));
+    json_array_append_new(
+        json_object_get(h, "sites"),
+        json_pack("{s:s, s:I}", "name", a->sites[i].name, "width", (json_int_t)a->sites[i].width));
   char *s = h ? json_dumps(h, JSON_COMPACT) : NULL;
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 24);
   nm__buf_printf(&b, "%s\n", s ? s : "");
-  int st = s ? append_index(a, b.s, b.len, err) : nm__fail(err, NM_EFORMAT, "a name is not valid UTF-8");
+  int st =
+      s ? append_index(a, b.s, b.len, err) : nm__fail(err, NM_EFORMAT, "a name is not valid UTF-8");
   nm__buf_done(&b);
   free(s);
   json_decref(h);
@@ -282,7 +293,8 @@ static int write_header(struct acts *a, nm_err *err) {
 }
 
 static int damaged(struct acts *a, const char *what, int line, nm_err *err) {
-  return nm__fail(err, NM_EFORMAT, "%s: %s %d does not belong to the index: choose another folder", a->o->out, what, line);
+  return nm__fail(err, NM_EFORMAT, "%s: %s %d does not belong to the index: choose another folder",
+                  a->o->out, what, line);
 }
 
 /* Line 0 is the header, line k sequence k - 1. */
@@ -291,9 +303,12 @@ static int read_line(struct acts *a, const json_t *o, int line, nm_err *err) {
   const json_t *seq = json_object_get(o, "seq"), *pos = json_object_get(o, "positions");
   json_int_t shard = json_integer_value(json_object_get(o, "shard"));
   if (line == 0)
-    return key && !strcmp(key, a->key) ? NM_OK
-           : nm__fail(err, NM_EUSAGE, "%s holds another run (other model, sites, positions, edits or texts): "
-                      "choose another folder", a->o->out);
+    return key && !strcmp(key, a->key)
+               ? NM_OK
+               : nm__fail(err, NM_EUSAGE,
+                          "%s holds another run (other model, sites, positions, edits or texts): "
+                          "choose another folder",
+                          a->o->out);
   if (!json_is_integer(seq) || json_integer_value(seq) != line - 1 || !json_is_array(pos) ||
       shard < a->shard || shard > a->shard + (line > 1))
     return damaged(a, "line", line + 1, err);
@@ -317,7 +332,8 @@ static int resume_shard(struct acts *a, nm_err *err) {
     free(path);
     if (st) return st;
     bool fits = f.n_dims == 2 && f.ne[1] == a->sites[i].width && f.ne[0] >= (int64_t)a->listed_rows;
-    if (fits) nm__buf_put(&a->col[i].rows, f.data, sizeof(float) * a->listed_rows * (size_t)f.ne[1]);
+    if (fits)
+      nm__buf_put(&a->col[i].rows, f.data, sizeof(float) * a->listed_rows * (size_t)f.ne[1]);
     nm__npy_done(&f);
     if (!fits) return damaged(a, "shard", a->shard, err);
     if (a->col[i].rows.failed) return nm__fail_memory(err, "activations", a->col[i].rows.len);
@@ -337,7 +353,8 @@ static int read_index(struct acts *a, const char *path, nm_err *err) {
   int st = nm__map_open(path, &map, err), line = 0;
   if (st) return st;
   const char *s = (const char *)map.data, *end = s + map.size, *whole = s;
-  for (const char *nl; !st && (nl = memchr(whole, '\n', (size_t)(end - whole))); whole = nl + 1, line++) {
+  for (const char *nl; !st && (nl = memchr(whole, '\n', (size_t)(end - whole)));
+       whole = nl + 1, line++) {
     json_t *o = json_loadb(whole, (size_t)(nl - whole), 0, NULL);
     st = read_line(a, o, line, err);
     json_decref(o);
@@ -345,7 +362,8 @@ static int read_index(struct acts *a, const char *path, nm_err *err) {
   size_t keep = (size_t)(whole - s);
   bool cut = keep < map.size;
   nm__map_close(&map);
-  if (!st && cut && truncate(path, (off_t)keep)) st = nm__fail(err, NM_EFAIL, "%s: cannot be repaired", path);
+  if (!st && cut && truncate(path, (off_t)keep))
+    st = nm__fail(err, NM_EFAIL, "%s: cannot be repaired", path);
   if (!st && !line) st = write_header(a, err);
   return st || !a->skip || a->skip >= a->n_seqs ? st : resume_shard(a, err);
 }
@@ -364,7 +382,8 @@ static int to_folder(struct acts *a, nm_request *r, nm_err *err) {
   r->done = seq_done;
   st = nm_run(a->e, r, err);
   nm_err ignored;
-  int st2 = st && st != NM_EINTR ? NM_OK : flush(a, st ? &ignored : err);   /* Ctrl-C keeps what is done */
+  int st2 =
+      st && st != NM_EINTR ? NM_OK : flush(a, st ? &ignored : err); /* Ctrl-C keeps what is done */
   return st ? st : st2;
 }
 
@@ -379,7 +398,8 @@ static int collected(struct acts *a, nm_memory *need, nm_err *err) {
     int st = nm__at_resolve(&a->at, a->m, &a->seqs[i], &pos, &n, err);
     if (st) return st;
     width = 0;
-    for (int k = 0; k < a->n_sites; k++) width += (uint64_t)nm__sel_width(a->m, a->sels.v[k], (int)a->seqs[i].n);
+    for (int k = 0; k < a->n_sites; k++)
+      width += (uint64_t)nm__sel_width(a->m, a->sels.v[k], (int)a->seqs[i].n);
     bytes += width * (uint64_t)n * sizeof(float);
     free(pos);
   }
@@ -389,11 +409,19 @@ static int collected(struct acts *a, nm_memory *need, nm_err *err) {
   return NM_OK;
 }
 
-int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need, nm_err *err) {
+int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need,
+            nm_err *err) {
   struct acts a = {.e = e, .o = o, .seqs = seqs, .n_seqs = n};
   nm_tap tap = {o->site, o->at};
-  nm_request r = {.seqs = seqs, .n_seqs = n, .taps = &tap, .n_taps = 1, .edits = o->edits,
-                  .share_prefix = o->share_prefix, .row = take_row, .arg = &a, .progress = o->progress};
+  nm_request r = {.seqs = seqs,
+                  .n_seqs = n,
+                  .taps = &tap,
+                  .n_taps = 1,
+                  .edits = o->edits,
+                  .share_prefix = o->share_prefix,
+                  .row = take_row,
+                  .arg = &a,
+                  .progress = o->progress};
   if (!n) return nm__fail(err, NM_EFORMAT, "there is no text to run");
   a.m = nm__engine_model(e);
   int st = nm_run_sites(a.m, &tap, 1, &a.sites, &a.n_sites, err);
@@ -409,7 +437,8 @@ int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, n
   size_t len = o->out ? strlen(o->out) : 0;
   if (!st && !a.col) st = nm__fail_memory(err, "the columns", 0);
   if (!st && !o->dry_run)
-    st = len > 4 && !strcmp(o->out + len - 4, ".npy") ? to_file(&a, &r, err) : to_folder(&a, &r, err);
+    st = len > 4 && !strcmp(o->out + len - 4, ".npy") ? to_file(&a, &r, err)
+                                                      : to_folder(&a, &r, err);
   for (int i = 0; a.col && i < a.n_sites; i++) nm__buf_done(&a.col[i].rows);
   for (size_t i = 0; i < a.n_pend; i++) pending_done(&a, &a.pend[i]);
   free(a.pend);

@@ -8,8 +8,10 @@
 enum { AT_ONE, AT_RANGE, AT_SPAN };
 
 static int bad(const char *s, nm_err *err) {
-  return nm__fail(err, NM_EUSAGE, "positions '%.60s': must be last, all, prompt, i, i:j, -i, span:TEXT or a "
-                  "list of them with commas", s);
+  return nm__fail(err, NM_EUSAGE,
+                  "positions '%.60s': must be last, all, prompt, i, i:j, -i, span:TEXT or a "
+                  "list of them with commas",
+                  s);
 }
 
 static int parse_item(char *s, struct nm__at_item *it, nm_err *err) {
@@ -19,7 +21,8 @@ static int parse_item(char *s, struct nm__at_item *it, nm_err *err) {
     return NM_OK;
   }
   if (!strcmp(s, "generated"))
-    return nm__fail(err, NM_EUSAGE, "positions 'generated': nothing is generated here, the text is only read");
+    return nm__fail(err, NM_EUSAGE,
+                    "positions 'generated': nothing is generated here, the text is only read");
   if (!strncmp(s, "span:", 5)) {
     it->kind = AT_SPAN;
     it->text = nm__strdup(s + 5);
@@ -49,7 +52,8 @@ int nm__at_parse(const char *text, struct nm__at *out, nm_err *err) {
   char *copy = nm__strdup(text), *s = copy;
   int st = copy ? NM_OK : nm__fail_memory(err, "positions", 0);
   while (!st && s) {
-    char *comma = strncmp(s, "span:", 5) ? strchr(s, ',') : NULL;   /* a span's text may hold commas */
+    char *comma =
+        strncmp(s, "span:", 5) ? strchr(s, ',') : NULL; /* a span's text may hold commas */
     if (comma) *comma = 0;
     struct nm__at_item *v = nm__realloc(out->v, (size_t)out->n + 1, sizeof *v);
     if (!v) { st = nm__fail_memory(err, "positions", 0); break; }
@@ -80,8 +84,10 @@ static bool put(struct list *l, int a, int b) {          /* a .. b-1 */
 }
 
 /* All tokens whose bytes overlap the first occurrence of the text in the decoded sequence. */
-static int resolve_span(const char *text, const nm_model *m, const nm_seq *seq, struct list *l, nm_err *err) {
-  if (!m->tok) return nm__fail(err, NM_EFORMAT, "span:%s needs a tokenizer, %s has none", text, m->path);
+static int resolve_span(const char *text, const nm_model *m, const nm_seq *seq, struct list *l,
+                        nm_err *err) {
+  if (!m->tok)
+    return nm__fail(err, NM_EFORMAT, "span:%s needs a tokenizer, %s has none", text, m->path);
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 28);
   size_t *end = nm__alloc(seq->n + 1, sizeof *end);
@@ -97,14 +103,16 @@ static int resolve_span(const char *text, const nm_model *m, const nm_seq *seq, 
   size_t from = hit ? (size_t)(hit - b.s) : 0, to = from + strlen(text);
   for (size_t i = 0; i < seq->n && !st; i++) {
     size_t begin = i ? end[i - 1] : 0;
-    if (begin < to && end[i] > from && !put(l, (int)i, (int)i + 1)) st = nm__fail_memory(err, "a span", 0);
+    if (begin < to && end[i] > from && !put(l, (int)i, (int)i + 1))
+      st = nm__fail_memory(err, "a span", 0);
   }
   free(end);
   nm__buf_done(&b);
   return st;
 }
 
-int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n, nm_err *err) {
+int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
+                   nm_err *err) {
   struct list l = {0};
   int len = (int)seq->n, st = NM_OK;
   for (int i = 0; i < at->n && !st; i++) {
@@ -118,7 +126,8 @@ int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq
     if (it->kind == AT_RANGE && b > len) b = len;
     if (it->kind == AT_RANGE && a < 0) a = 0;
     if (it->kind == AT_ONE && (a < 0 || a >= len))
-      st = nm__fail(err, NM_EUSAGE, "position %d lies outside the sequence of %d positions", it->a, len);
+      st = nm__fail(err, NM_EUSAGE, "position %d lies outside the sequence of %d positions", it->a,
+                    len);
     else if (!put(&l, a, b))
       st = nm__fail_memory(err, "positions", 0);
   }

@@ -15,7 +15,8 @@
 
 static bool ok(const struct nm__forward *f) { return !f->ops->err.status; }
 
-static void site_rows(struct nm__forward *f, int site, int layer, struct nm__t *t, const int32_t *rows) {
+static void site_rows(struct nm__forward *f, int site, int layer, struct nm__t *t,
+                      const int32_t *rows) {
   const struct nm__visitor *v = f->vis;
   if (!v || !ok(f) || f->ops->mode == NM__MEASURE) return;
   if (v->wants(v->arg, site, layer)) v->visit(v->arg, site, layer, t, rows);
@@ -27,7 +28,8 @@ static void site(struct nm__forward *f, int s, int layer, struct nm__t *t) {
 
 /* ---- ops with this model's facts --------------------------------------- */
 
-static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w, struct nm__w bias) {
+static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w,
+                           struct nm__w bias) {
   return nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = x, .w = w, .bias = bias});
 }
 
@@ -41,8 +43,8 @@ static struct nm__t norm(struct nm__forward *f, struct nm__t x, struct nm__w w, 
 }
 
 /* q or k of all heads: product, Hugging Face order, raw site, rotation, site. */
-static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, struct nm__w w, struct nm__w b,
-                               const float *rope, int raw, int cooked) {
+static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, struct nm__w w,
+                               struct nm__w b, const float *rope, int raw, int cooked) {
   const nm_model *m = f->m;
   struct nm__t t = matmul(f, h, w, b);
   struct nm__op_args a = {.x = t, .head_dim = m->hd, .rope = rope, .rope_n = m->n_rot,
@@ -59,10 +61,12 @@ struct hook { struct nm__forward *f; int layer; bool scores, pattern; };
 static void attention_row(void *arg, bool after, int row, int head, float *v, int n) {
   struct hook *h = arg;
   if (after ? !h->pattern : !h->scores) return;
-  h->f->vis->visit_row(h->f->vis->arg, after ? NM__S_PATTERN : NM__S_SCORES, h->layer, row, head, v, n);
+  h->f->vis->visit_row(h->f->vis->arg, after ? NM__S_PATTERN : NM__S_SCORES, h->layer, row, head, v,
+                       n);
 }
 
-static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, struct nm__t k, struct nm__t v) {
+static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, struct nm__t k,
+                              struct nm__t v) {
   const nm_model *m = f->m;
   const struct nm__visitor *vis = f->ops->mode == NM__MEASURE ? NULL : f->vis;
   struct hook h = {f, il, vis && vis->wants(vis->arg, NM__S_SCORES, il),
@@ -71,8 +75,15 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
   struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = il, .spans = f->spans,
                           .n_spans = f->n_spans};
   nm__op(f->ops, NM__OP_KV_APPEND, &a);
-  a = (struct nm__op_args){.x = q, .kv = f->kv, .layer = il, .spans = f->spans, .n_spans = f->n_spans,
-                           .n_head = m->H, .n_kv = m->K, .head_dim = m->hd, .max_keys = f->max_keys,
+  a = (struct nm__op_args){.x = q,
+                           .kv = f->kv,
+                           .layer = il,
+                           .spans = f->spans,
+                           .n_spans = f->n_spans,
+                           .n_head = m->H,
+                           .n_kv = m->K,
+                           .head_dim = m->hd,
+                           .max_keys = f->max_keys,
                            .scale = 1.0f / __builtin_sqrtf((float)m->hd),
                            .hook = h.scores || h.pattern ? &hook : NULL};
   struct nm__t z = nm__op(f->ops, NM__OP_ATTENTION, &a);
@@ -83,7 +94,8 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
 
 /* ---- one block ------------------------------------------------------------ */
 
-static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x, const float *rope) {
+static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x,
+                                   const float *rope) {
   const struct nm__layer *l = &f->m->layer[il];
   struct nm__t h = norm(f, x, l->attn_norm, l->attn_norm_b);
   site(f, NM__S_ATTN_NORM, il, &h);

@@ -70,8 +70,10 @@ static int known_keys(struct reader *r, json_t *o) {
     while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
     if (i == sizeof known / sizeof *known) {
       char shown[60];
-      return nm__fail(r->err, NM_EFORMAT, "%s: edit %zu: unknown key \"%s\" (known: site, at, op, vector, "
-                      "scale, note)", r->name, r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));
+      return nm__fail(r->err, NM_EFORMAT,
+                      "%s: edit %zu: unknown key \"%s\" (known: site, at, op, vector, "
+                      "scale, note)",
+                      r->name, r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));
     }
   }
   return NM_OK;
@@ -85,7 +87,8 @@ static int read_edit(struct reader *r, json_t *o, struct nm__edit *e) {
   const char *at = json_string_value(json_object_get(o, "at"));
   json_t *scale = json_object_get(o, "scale"), *vec = json_object_get(o, "vector");
   if (!site) return bad(r, "\"site\" is missing");
-  if (json_object_get(o, "at") && !at) return bad(r, "\"at\" must be a string, for example \"last\"");
+  if (json_object_get(o, "at") && !at)
+    return bad(r, "\"at\" must be a string, for example \"last\"");
   if (scale && !json_is_number(scale)) return bad(r, "\"scale\" must be a number");
   if ((st = read_op(r, o, e))) return st;
   e->scale = scale ? (float)json_number_value(scale) : 1.0f;
@@ -105,7 +108,9 @@ static int read_edit(struct reader *r, json_t *o, struct nm__edit *e) {
 }
 
 static int from_json(const char *name, json_t *root, nm_edits *e, nm_err *err) {
-  json_t *list = json_is_object(root) && json_object_get(root, "edits") ? json_object_get(root, "edits") : root;
+  json_t *list = json_is_object(root) && json_object_get(root, "edits")
+                     ? json_object_get(root, "edits")
+                     : root;
   size_t n = json_is_array(list) ? json_array_size(list) : 1;
   if (json_is_array(list) && !n) return nm__fail(err, NM_EFORMAT, "%s: holds no edit", name);
   e->v = nm__alloc(n, sizeof *e->v);
@@ -124,7 +129,8 @@ int nm_edits_parse(const char *name, const char *text, size_t n, nm_edits **out,
   json_error_t je;
   json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
   if (!root)
-    return nm__fail(err, NM_EFORMAT, "%s: line %d, column %d: %.200s", name, je.line, je.column, je.text);
+    return nm__fail(err, NM_EFORMAT, "%s: line %d, column %d: %.200s", name, je.line, je.column,
+                    je.text);
   nm_edits *e = nm__alloc(1, sizeof *e);
   int st = e ? from_json(name, root, e, err) : nm__fail_memory(err, "the edits", sizeof *e);
   json_decref(root);
@@ -141,7 +147,8 @@ int nm_edits_load(const char *path, nm_edits **out, nm_err *err) {
   *out = NULL;
   int st = nm__map_open(path, &m, err);
   if (st) return st;
-  if (m.size > (size_t)1 << 28) st = nm__fail(err, NM_EFORMAT, "%s: is too large for an edit file", path);
+  if (m.size > (size_t)1 << 28)
+    st = nm__fail(err, NM_EFORMAT, "%s: is too large for an edit file", path);
   else st = nm_edits_parse(path, (const char *)m.data, m.size, out, err);
   nm__map_close(&m);
   return st;
@@ -165,7 +172,8 @@ int nm_edits_n(const nm_edits *e) { return e ? e->n : 0; }
 const char *nm_edits_what(const nm_edits *e, int i) { return e->v[i].what; }
 uint64_t nm_edits_touched(const nm_edits *e, int i) { return e->v[i].touched; }
 
-void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x, int64_t n) {
+void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
+                    int64_t n) {
   const float *v = e->vec ? e->vec + (e->vec_rows > 1 ? row_i : 0) * e->vec_n : NULL;
   switch (e->op) {
     case NM__EDIT_ADD: k->axpy(x, e->scale, v, n); break;

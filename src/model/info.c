@@ -20,7 +20,8 @@ static json_t *value_json(const struct nm__gguf *g, const struct nm__gguf_kv *kv
   if (kv->type == NM__GGUF_STRING)
     return nm__gguf_string(g, kv->key, &s, NULL) ? json_null() : text(s.s, s.n);
   if (kv->type == NM__GGUF_ARRAY)
-    return json_pack("{s:s, s:I}", "array_of", nm__gguf_type_name(kv->elem_type), "n", (json_int_t)kv->n);
+    return json_pack("{s:s, s:I}", "array_of", nm__gguf_type_name(kv->elem_type), "n",
+                     (json_int_t)kv->n);
   if (nm__gguf_int_at(kv, 0, &i)) return json_integer(i);
   if (nm__gguf_float_at(kv, 0, &d)) return d - d == 0 ? json_real(d) : json_string("not finite");
   return json_null();
@@ -37,22 +38,27 @@ static json_t *container_json(const struct nm__gguf *g) {
     const struct nm__gguf_tensor *t = &g->tensors[i];
     json_t *ne = json_array();
     for (int d = 0; d < t->n_dims; d++) json_array_append_new(ne, json_integer(t->ne[d]));
-    json_array_append_new(tensors, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)),
-                          "type", nm__dtype(t->type)->name, "shape", ne, "bytes", (json_int_t)t->bytes));
+    json_array_append_new(
+        tensors, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
+                           nm__dtype(t->type)->name, "shape", ne, "bytes", (json_int_t)t->bytes));
   }
-  return json_pack("{s:s, s:i, s:I, s:o, s:o}", "file", nm__path_base(g->path), "version", (int)g->version,
-                   "bytes", (json_int_t)g->map.size, "metadata", keys, "tensors", tensors);
+  return json_pack("{s:s, s:i, s:I, s:o, s:o}", "file", nm__path_base(g->path), "version",
+                   (int)g->version, "bytes", (json_int_t)g->map.size, "metadata", keys, "tensors",
+                   tensors);
 }
 
 static void add_model_json(json_t *o, const nm_model *m) {
   nm_model_info i;
   nm_model_describe(m, &i);
-  json_object_set_new(o, "model", json_pack(
-      "{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:b, s:s, s:s, s:s}", "name", i.name,
-      "arch", i.arch, "layers", i.L, "width", i.D, "heads", i.H, "kv_heads", i.K, "head_dim", i.head_dim,
-      "mlp", i.F, "vocab", i.V, "context", i.n_ctx, "parameters", (json_int_t)i.n_params, "weight_bytes",
-      (json_int_t)i.weight_bytes, "types", i.types, "rope", i.rope, "tied", i.tied, "tokenizer", i.tokenizer,
-      "pre", i.pre, "warning", i.warning));
+  json_object_set_new(o, "model",
+                      json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:s, "
+                                "s:s, s:b, s:s, s:s, s:s}",
+                                "name", i.name, "arch", i.arch, "layers", i.L, "width", i.D,
+                                "heads", i.H, "kv_heads", i.K, "head_dim", i.head_dim, "mlp", i.F,
+                                "vocab", i.V, "context", i.n_ctx, "parameters",
+                                (json_int_t)i.n_params, "weight_bytes", (json_int_t)i.weight_bytes,
+                                "types", i.types, "rope", i.rope, "tied", i.tied, "tokenizer",
+                                i.tokenizer, "pre", i.pre, "warning", i.warning));
 }
 
 /* ---- text ------------------------------------------------------------------ */
@@ -79,13 +85,15 @@ static void model_text(struct nm__buf *b, const nm_model *m) {
   int ctx = i.n_ctx < 4096 ? i.n_ctx : 4096;
   uint64_t kv = nm__kv_bytes(i.L, ctx, (int64_t)i.K * i.head_dim);
   nm__buf_printf(b, "  architecture   %s%s%s\n", i.arch, *i.name ? ", " : "", i.name);
-  nm__buf_printf(b, "  sizes          L %d layers, D %d, H %d heads of %d, K %d kv heads, F %d, V %d\n", i.L,
-                 i.D, i.H, i.head_dim, i.K, i.F, i.V);
+  nm__buf_printf(
+      b, "  sizes          L %d layers, D %d, H %d heads of %d, K %d kv heads, F %d, V %d\n", i.L,
+      i.D, i.H, i.head_dim, i.K, i.F, i.V);
   nm__buf_printf(b, "  parameters     %.3g M; head %s\n", (double)i.n_params / 1e6,
                  i.tied ? "tied to the embedding" : "of its own");
   nm__buf_printf(b, "  stored as      %s\n", i.types);
   nm__buf_printf(b, "  positions      context %d, rotary %s\n", i.n_ctx, i.rope);
-  nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none", *i.pre ? ", pre " : "", i.pre);
+  nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none",
+                 *i.pre ? ", pre " : "", i.pre);
   nm__buf_printf(b, "  memory         weights %s (mapped, shared), KV cache %s at %d positions\n",
                  human(i.weight_bytes, h), human(kv, h2), ctx);
   if (*i.warning) nm__buf_printf(b, "  warning        %s\n", i.warning);
@@ -99,8 +107,11 @@ static void sites_text(struct nm__buf *b, const nm_model *m) {
   for (int i = 0; i < n; i++) {
     if (s[i].layer > 0) continue;
     char name[64];
-    snprintf(name, sizeof name, s[i].layer == 0 ? "blk.N%s" : "%s", s[i].layer == 0 ? s[i].name + 5 : s[i].name);
-    if (s[i].width) nm__buf_printf(b, "  %-24s %-10lld %lld\n", name, (long long)s[i].width, (long long)s[i].width * 4);
+    snprintf(name, sizeof name, s[i].layer == 0 ? "blk.N%s" : "%s",
+             s[i].layer == 0 ? s[i].name + 5 : s[i].name);
+    if (s[i].width)
+      nm__buf_printf(b, "  %-24s %-10lld %lld\n", name, (long long)s[i].width,
+                     (long long)s[i].width * 4);
     else nm__buf_printf(b, "  %-24s %-10s %s\n", name, "H x keys", "4 x H x keys");
   }
   nm__buf_printf(b, "  N = 0 to %d; the same for every layer\n", m->L - 1);
@@ -113,8 +124,8 @@ static void sites_json(json_t *o, const nm_model *m) {
   if (nm_sites(m, &s, &n)) return;
   json_t *list = json_array();
   for (int i = 0; i < n; i++)
-    json_array_append_new(list, json_pack("{s:s, s:i, s:I}", "name", s[i].name, "layer", s[i].layer, "width",
-                                          (json_int_t)s[i].width));
+    json_array_append_new(list, json_pack("{s:s, s:i, s:I}", "name", s[i].name, "layer", s[i].layer,
+                                          "width", (json_int_t)s[i].width));
   json_object_set_new(o, "sites", list);
   free(s);
 }

@@ -47,11 +47,14 @@ static int sizes(nm_model *m, nm_err *err) {
   if ((st = size_key(m, "attention.head_count", 0, &m->H, err))) return st;
   if ((st = size_key(m, "attention.head_count_kv", m->H, &m->K, err))) return st;
   if ((st = size_key(m, "context_length", 0, &m->n_ctx, err))) return st;
-  if ((st = size_key(m, "attention.key_length", m->D / m->H ? m->D / m->H : 1, &m->hd, err))) return st;
+  if ((st = size_key(m, "attention.key_length", m->D / m->H ? m->D / m->H : 1, &m->hd, err)))
+    return st;
   if ((st = size_key(m, "attention.value_length", m->hd, &vd, err))) return st;
   if (m->H % m->K || vd != m->hd || m->hd % 2 || m->hd > 1024)
-    return nm__fail(err, NM_EFORMAT, "%s: %d heads, %d kv heads, key length %d, value length %d do not "
-                    "fit together", m->path, m->H, m->K, m->hd, vd);
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: %d heads, %d kv heads, key length %d, value length %d do not "
+                    "fit together",
+                    m->path, m->H, m->K, m->hd, vd);
   if (m->L > 1 << 12 || (size_t)m->L > m->g->n_tensors)
     return nm__fail(err, NM_EFORMAT, "%s: %d blocks are announced but the file has %zu tensors",
                     m->path, m->L, m->g->n_tensors);
@@ -59,16 +62,22 @@ static int sizes(nm_model *m, nm_err *err) {
   double eps;
   snprintf(k, sizeof k, "%s.%s", m->arch->name, m->arch->eps_key);
   if ((st = nm__gguf_float(m->g, k, &eps, err))) return st;
-  if (!(eps >= 0 && eps < 1)) return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not usable", m->path, k, eps);
+  if (!(eps >= 0 && eps < 1))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not usable", m->path, k, eps);
   m->eps = (float)eps;
   return NM_OK;
 }
 
 /* A key that changes the result and that this family's row does not carry out. */
 static int refuse_unknown(nm_model *m, nm_err *err) {
-  static const char *const keys[] = {"expert_count", "attention.sliding_window", "attn_logit_softcapping",
-                                     "final_logit_softcapping", "logit_scale", "embedding_scale",
-                                     "residual_scale", "attention.scale"};
+  static const char *const keys[] = {"expert_count",
+                                     "attention.sliding_window",
+                                     "attn_logit_softcapping",
+                                     "final_logit_softcapping",
+                                     "logit_scale",
+                                     "embedding_scale",
+                                     "residual_scale",
+                                     "attention.scale"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     char k[96];
     double v = 0;
@@ -83,21 +92,24 @@ static int refuse_unknown(nm_model *m, nm_err *err) {
 
 /* ---- tensors --------------------------------------------------------- */
 
-static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must, struct nm__w *out,
-                nm_err *err) {
+static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
+                struct nm__w *out, nm_err *err) {
   *out = (struct nm__w){0};
   const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
   if (!t && !must) return NM_OK;
   if (!t) return nm__fail(err, NM_EFORMAT, "%s: tensor %s is missing", m->path, name);
   if (rows < 0) rows = t->ne[1];
   if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
-    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
-                    "[%lld, %lld]", m->path, name, (long long)t->ne[0], (long long)t->ne[1],
-                    (long long)t->ne[2], (long long)t->ne[3], (long long)cols, (long long)rows);
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
+                    "[%lld, %lld]",
+                    m->path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
+                    (long long)t->ne[3], (long long)cols, (long long)rows);
   const struct nm__dtype_info *d = nm__dtype(t->type);
   if (!d->to_f32 || (rows == 1 && d->block != 1))
-    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is stored as %s, which cannot be computed on %s",
-                    m->path, name, d->name,
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: tensor %s is stored as %s, which cannot be computed on %s", m->path, name,
+                    d->name,
                     d->to_f32 ? "for a vector" : "yet (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)");
   *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
   return NM_OK;
@@ -140,11 +152,13 @@ static int bind_layer(nm_model *m, int il, nm_err *err) {
   struct nm__layer *l = &m->layer[il];
   bool all = m->arch->all_bias, ln = m->arch->layernorm;
   int st;
-  if ((st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err))) return st;
+  if ((st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
+    return st;
   if ((st = bind_qkv(m, il, l, err))) return st;
   if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
     return st;
-  if ((st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err))) return st;
+  if ((st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
+    return st;
   if (m->arch->gated &&
       (st = bind_pair(m, il, "ffn_gate", m->F, m->D, all, &l->gate, &l->gate_b, err))) return st;
   if ((st = bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err))) return st;
@@ -161,7 +175,8 @@ static int bind_all(nm_model *m, nm_err *err) {
       (st = bind(m, "position_embd.weight", -1, m->D, true, &m->pos, err))) return st;
   if (m->arch->learned_pos && m->n_ctx > m->pos.rows) m->n_ctx = (int)m->pos.rows;
   if ((st = bind(m, "output_norm.weight", 1, m->D, true, &m->out_norm, err))) return st;
-  if ((st = bind(m, "output_norm.bias", 1, m->D, m->arch->layernorm, &m->out_norm_b, err))) return st;
+  if ((st = bind(m, "output_norm.bias", 1, m->D, m->arch->layernorm, &m->out_norm_b, err)))
+    return st;
   if ((st = bind(m, "output.weight", m->V, m->D, false, &m->output, err))) return st;
   m->tied = !m->output.data;
   if (m->tied) m->output = m->embd;
@@ -202,7 +217,9 @@ static int load_tokenizer(nm_model *m, nm_err *err) {
 
 static int load(nm_model *m, nm_err *err) {
   struct nm__str arch;
-  if (!m->g->n_tensors) return nm__fail(err, NM_EFORMAT, "%s: holds no tensors%s", m->path, m->tok ? ", only a vocabulary" : "");
+  if (!m->g->n_tensors)
+    return nm__fail(err, NM_EFORMAT, "%s: holds no tensors%s", m->path,
+                    m->tok ? ", only a vocabulary" : "");
   int st = nm__gguf_string(m->g, "general.architecture", &arch, err);
   if (st) return st;
   m->arch = nm__arch_find(arch.s, arch.n);
@@ -211,8 +228,9 @@ static int load(nm_model *m, nm_err *err) {
     struct nm__buf names;
     nm__buf_init(&names, 400);
     nm__arch_names(&names);
-    st = nm__fail(err, NM_EFORMAT, "%s: architecture '%s' is not supported yet (known: %s)", m->path,
-                  nm__printable(shown, sizeof shown, arch.s, arch.n), names.s ? names.s : "");
+    st =
+        nm__fail(err, NM_EFORMAT, "%s: architecture '%s' is not supported yet (known: %s)", m->path,
+                 nm__printable(shown, sizeof shown, arch.s, arch.n), names.s ? names.s : "");
     nm__buf_done(&names);
     return st;
   }
@@ -222,8 +240,9 @@ static int load(nm_model *m, nm_err *err) {
   if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
   if ((st = nm__rope_load(m, err))) return st;
   if (m->tok && nm__tok_size(m->tok) > m->V)
-    return nm__fail(err, NM_EFORMAT, "%s: the tokenizer has %d tokens but the embedding only %d rows",
-                    m->path, nm__tok_size(m->tok), m->V);
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: the tokenizer has %d tokens but the embedding only %d rows", m->path,
+                    nm__tok_size(m->tok), m->V);
   return NM_OK;
 }
 
@@ -305,13 +324,13 @@ bool nm__find_bad_weight(const nm_model *m, char *out, size_t n) {
 
 /* ---- tokens through the public face ------------------------------------- */
 
-int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_t **ids, size_t *n_ids,
-                nm_err *err) {
+int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_t **ids,
+                size_t *n_ids, nm_err *err) {
   *ids = NULL;
   *n_ids = 0;
   if (!m->tok)
-    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use (%s): give ids instead", m->path,
-                    m->warning[0] ? m->warning : "no tokenizer.ggml.model key");
+    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use (%s): give ids instead",
+                    m->path, m->warning[0] ? m->warning : "no tokenizer.ggml.model key");
   struct nm__ids v = {0};
   struct nm__tok_opts o = {flags & NM_NO_BOS, flags & NM_PARSE_SPECIAL};
   int st = nm__tok_encode(m->tok, text, n, o, &v, err);
@@ -324,7 +343,8 @@ int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_
   return NM_OK;
 }
 
-int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n, nm_err *err) {
+int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n,
+                  nm_err *err) {
   *text = NULL;
   *n = 0;
   if (!m->tok) return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use", m->path);

@@ -49,23 +49,24 @@ static int plan_taps(const nm_model *m, const nm_request *r, struct nm__plan *p,
   return NM_OK;
 }
 
-static int check_edit(const nm_model *m, const struct nm__edit *e, const struct nm__sels *s, int i, nm_err *err) {
+static int check_edit(const nm_model *m, const struct nm__edit *e, const struct nm__sels *s, int i,
+                      nm_err *err) {
   bool per_key = nm__site_per_key(s->v[0].site);
   for (int k = 0; k < s->n; k++) {
     if (nm__site_per_key(s->v[k].site) != per_key || (per_key && e->vec))
-      return nm__fail(err, NM_EFORMAT, "edit %d (%s): scores and patterns take only zero and scale", i + 1,
-                      e->what);
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): scores and patterns take only zero and scale",
+                      i + 1, e->what);
     int64_t w = nm__sel_width(m, s->v[k], 1);
     if (e->vec && w != e->vec_n) {
       char name[64];
       nm__sel_name(m, s->v[k], name);
-      return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector has %lld values, %s has %lld", i + 1,
-                      e->what, (long long)e->vec_n, name, (long long)w);
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector has %lld values, %s has %lld",
+                      i + 1, e->what, (long long)e->vec_n, name, (long long)w);
     }
   }
   if (e->vec && e->vec_rows != 1 && e->vec_rows != s->n)
-    return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld rows for %d sites", i + 1,
-                    e->what, (long long)e->vec_rows, s->n);
+    return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld rows for %d sites",
+                    i + 1, e->what, (long long)e->vec_rows, s->n);
   return NM_OK;
 }
 
@@ -75,7 +76,8 @@ static int plan_edits(const nm_model *m, const nm_edits *e, struct nm__plan *p, 
     int st = nm__sites_select(m, e->v[i].site, &s, err);
     if (st) return nm__fail_at(err, NM_EFORMAT, "edit %d", i + 1);
     st = check_edit(m, &e->v[i], &s, i, err);
-    struct nm__plan_edit *v = st ? NULL : nm__realloc(p->edits, (size_t)(p->n_edit_sels + s.n), sizeof *v);
+    struct nm__plan_edit *v =
+        st ? NULL : nm__realloc(p->edits, (size_t)(p->n_edit_sels + s.n), sizeof *v);
     if (!v) return free(s.v), st ? st : nm__fail_memory(err, "the edits", 0);
     p->edits = v;
     for (int k = 0; k < s.n; k++) {
@@ -92,11 +94,13 @@ static int check_seqs(const nm_model *m, const nm_request *r, int n_ctx, nm_err 
     const nm_seq *s = &r->seqs[i];
     if (!s->n) return nm__fail(err, NM_EFORMAT, "sequence %zu has no tokens", i + 1);
     if (s->n > (size_t)n_ctx)
-      return nm__fail(err, NM_EFORMAT, "sequence %zu has %zu tokens, longer than the context of %d%s", i + 1,
-                      s->n, n_ctx, n_ctx == m->n_ctx ? " the model was made for" : " (-c)");
+      return nm__fail(err, NM_EFORMAT,
+                      "sequence %zu has %zu tokens, longer than the context of %d%s", i + 1, s->n,
+                      n_ctx, n_ctx == m->n_ctx ? " the model was made for" : " (-c)");
     for (size_t k = 0; k < s->n; k++)
       if (s->ids[k] < 0 || s->ids[k] >= m->V)
-        return nm__fail(err, NM_EFORMAT, "sequence %zu: token id %d is outside the vocabulary of %d", i + 1,
+        return nm__fail(err, NM_EFORMAT,
+                        "sequence %zu: token id %d is outside the vocabulary of %d", i + 1,
                         s->ids[k], m->V);
   }
   return NM_OK;
@@ -118,7 +122,8 @@ static int shared_prefix(const nm_request *r, const struct nm__plan *p) {
     n = k;
   }
   for (size_t i = 0; i < r->n_seqs; i++)
-    if (n + (size_t)back > r->seqs[i].n) n = r->seqs[i].n > (size_t)back ? r->seqs[i].n - (size_t)back : 0;
+    if (n + (size_t)back > r->seqs[i].n)
+      n = r->seqs[i].n > (size_t)back ? r->seqs[i].n - (size_t)back : 0;
   return n >= 4 ? (int)n : 0;
 }
 
@@ -151,8 +156,8 @@ static int group_seqs(const nm_request *r, int chunk, int batch, struct nm__plan
   return NM_OK;
 }
 
-int nm__plan_make(const nm_model *m, const nm_request *r, int n_ctx, int chunk, int batch, struct nm__plan *p,
-                  nm_err *err) {
+int nm__plan_make(const nm_model *m, const nm_request *r, int n_ctx, int chunk, int batch,
+                  struct nm__plan *p, nm_err *err) {
   *p = (struct nm__plan){.last_layer = -1, .stop_before_mlp = true};
   p->wants = nm__alloc((size_t)NM__N_SITES * ((size_t)m->L + 1), 1);
   if (!p->wants) return nm__fail_memory(err, "the site table", 0);

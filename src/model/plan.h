@@ -29,7 +29,8 @@ struct nm__plan {
 int nm__plan_make(const nm_model *m, const nm_request *r, int n_ctx, int chunk, int batch,
                   struct nm__plan *p, nm_err *err);
 void nm__plan_done(struct nm__plan *p);
-static inline bool nm__plan_wants(const struct nm__plan *p, const nm_model *m, int site, int layer) {
+static inline bool nm__plan_wants(const struct nm__plan *p, const nm_model *m, int site,
+                                  int layer) {
   return p->wants[(size_t)site * ((size_t)m->L + 1) + (size_t)(layer + 1)];
 }
 

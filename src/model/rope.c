@@ -53,7 +53,8 @@ static int divisors(nm_model *m, nm_err *err) {
   for (int j = 0; j < m->n_rot / 2; j++) {
     float f;
     memcpy(&f, t->data + 4 * j, 4);
-    if (!(f > 0)) return nm__fail(err, NM_EFORMAT, "%s: rope_freqs.weight[%d] is not positive", m->path, j);
+    if (!(f > 0))
+      return nm__fail(err, NM_EFORMAT, "%s: rope_freqs.weight[%d] is not positive", m->path, j);
     m->theta[j] /= (double)f;
   }
   snprintf(m->rope_text + strlen(m->rope_text), 32, ", divided by rope_freqs");
@@ -84,8 +85,9 @@ static int scaling(nm_model *m, double base, nm_err *err) {
     snprintf(m->rope_text + at, sizeof m->rope_text - at, ", yarn %g from %g", f, orig);
   } else if (type.n != 4 || memcmp(type.s, "none", 4)) {
     char shown[40];
-    return nm__fail(err, NM_EFORMAT, "%s: rope scaling '%s' is not known (known: none, linear, yarn)",
-                    m->path, nm__printable(shown, sizeof shown, type.s, type.n));
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: rope scaling '%s' is not known (known: none, linear, yarn)", m->path,
+                    nm__printable(shown, sizeof shown, type.s, type.n));
   }
   return NM_OK;
 }
@@ -101,8 +103,10 @@ int nm__rope_load(nm_model *m, nm_err *err) {
   key(m, "rope.freq_base", &base);
   key(m, "rope.dimension_count", &dims);
   if (!(base > 1) || !in_range(base) || !(dims >= 2) || dims > m->hd || (int)dims % 2)
-    return nm__fail(err, NM_EFORMAT, "%s: rope base %g with %g rotated dimensions does not fit heads "
-                    "of %d", m->path, base, dims, m->hd);
+    return nm__fail(err, NM_EFORMAT,
+                    "%s: rope base %g with %g rotated dimensions does not fit heads "
+                    "of %d",
+                    m->path, base, dims, m->hd);
   m->n_rot = (int)dims;
   m->theta = nm__alloc((size_t)m->n_rot / 2, sizeof *m->theta);
   if (!m->theta) return nm__fail_memory(err, "rotary angles", 0);

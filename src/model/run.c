@@ -24,16 +24,19 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   nm_engine_opts zero = {0};
   *out = NULL;
   if (!o) o = &zero;
-  if (!m->arch) return nm__fail(err, NM_EFORMAT, "%s: holds only a vocabulary, no model to run", m->path);
+  if (!m->arch)
+    return nm__fail(err, NM_EFORMAT, "%s: holds only a vocabulary, no model to run", m->path);
   const struct nm__kern *k = nm__kern_find(o->kernels);
   if (!k)
-    return nm__fail(err, NM_EUSAGE, "kernels '%.40s' are not available here (known: portable, avx2, avx512)",
+    return nm__fail(err, NM_EUSAGE,
+                    "kernels '%.40s' are not available here (known: portable, avx2, avx512)",
                     o->kernels ? o->kernels : "");
   if (o->threads < 0 || o->threads > 1024 || o->n_ctx < 0 || o->chunk < 0 || o->batch < 0)
     return nm__fail(err, NM_EUSAGE, "threads, context, chunk and batch must not be negative");
   if (m->arch->learned_pos && o->n_ctx > m->n_ctx)
-    return nm__fail(err, NM_EUSAGE, "a context of %d was asked for, but %s has positions for %d only",
-                    o->n_ctx, m->path, m->n_ctx);
+    return nm__fail(err, NM_EUSAGE,
+                    "a context of %d was asked for, but %s has positions for %d only", o->n_ctx,
+                    m->path, m->n_ctx);
   nm_engine *e = nm__alloc(1, sizeof *e);
   if (!e) return nm__fail_memory(err, "an engine", sizeof *e);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -111,8 +114,10 @@ static int activate(struct run *R, struct active *a, size_t seq, int slot) {
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
   a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
   if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
-  for (int t = 0; t < R->plan.n_taps && !R->status; t++) a->tap_mask[t] = mask_of(R, &R->plan.at[t], s);
-  for (int i = 0; i < n_edits && !R->status; i++) a->edit_mask[i] = mask_of(R, &R->r->edits->v[i].at, s);
+  for (int t = 0; t < R->plan.n_taps && !R->status; t++)
+    a->tap_mask[t] = mask_of(R, &R->plan.at[t], s);
+  for (int i = 0; i < n_edits && !R->status; i++)
+    a->edit_mask[i] = mask_of(R, &R->r->edits->v[i].at, s);
   if (R->status) nm__fail_at(R->err, R->status, "sequence %zu", seq + 1);
   return R->status;
 }
@@ -130,17 +135,21 @@ static bool wants(void *arg, int site, int layer) {
   return nm__plan_wants(&R->plan, R->e->m, site, layer);
 }
 
-static bool same_place(struct nm__sel s, int site, int layer) { return s.site == site && s.layer == layer; }
+static bool same_place(struct nm__sel s, int site, int layer) {
+  return s.site == site && s.layer == layer;
+}
 
 static int not_finite(struct run *R, const nm_row *row, struct nm__sel sel) {
   char name[64], bad[160];
   nm__sel_name(R->e->m, sel, name);
   if (nm__find_bad_weight(R->e->m, bad, sizeof bad))
-    return nm__fail(R->err, NM_EFORMAT, "%s: %s, so %s is not finite at position %d of sequence %zu",
-                    R->e->m->path, bad, name, row->pos, row->seq + 1);
-  return nm__fail(R->err, NM_EFAIL, "%s: %s is not finite at position %d of sequence %zu (all weights are "
-                  "finite: an edit or the sizes of the values led there)", R->e->m->path, name, row->pos,
-                  row->seq + 1);
+    return nm__fail(R->err, NM_EFORMAT,
+                    "%s: %s, so %s is not finite at position %d of sequence %zu", R->e->m->path,
+                    bad, name, row->pos, row->seq + 1);
+  return nm__fail(R->err, NM_EFAIL,
+                  "%s: %s is not finite at position %d of sequence %zu (all weights are "
+                  "finite: an edit or the sizes of the values led there)",
+                  R->e->m->path, name, row->pos, row->seq + 1);
 }
 
 static void emit(struct run *R, int tap_sel, int row, const float *data, int64_t n) {
@@ -248,7 +257,8 @@ static int key_rows_begin(struct run *R) {
     free(R->key_rows[i]);
     R->key_rows[i] = n ? nm__alloc((size_t)n * (size_t)R->key_width, sizeof(float)) : NULL;
     if (n && !R->key_rows[i])
-      return nm__fail_memory(R->err, "attention rows", (size_t)n * (size_t)R->key_width * sizeof(float));
+      return nm__fail_memory(R->err, "attention rows",
+                             (size_t)n * (size_t)R->key_width * sizeof(float));
   }
   return NM_OK;
 }
@@ -271,10 +281,20 @@ static int forward(struct run *R, int n_spans) {
   for (int r = 0; r < R->n_rows && R->plan.head_rows; r++)
     if (tapped(R, &R->act[R->row_act[r]], R->row_pos[r], true)) R->head_rows[n_head++] = r;
   if (R->plan.per_key && (R->status = key_rows_begin(R))) return R->status;
-  struct nm__forward f = {.m = R->e->m, .ops = &R->ops, .kv = &R->kv, .spans = R->spans, .n_spans = n_spans,
-                          .T = R->n_rows, .max_keys = R->plan.max_keys, .ids = R->ids, .vis = &vis,
-                          .last_layer = R->plan.last_layer, .stop_before_mlp = R->plan.stop_before_mlp,
-                          .head_rows = R->head_rows, .n_head_rows = n_head, .head = R->plan.head};
+  struct nm__forward f = {.m = R->e->m,
+                          .ops = &R->ops,
+                          .kv = &R->kv,
+                          .spans = R->spans,
+                          .n_spans = n_spans,
+                          .T = R->n_rows,
+                          .max_keys = R->plan.max_keys,
+                          .ids = R->ids,
+                          .vis = &vis,
+                          .last_layer = R->plan.last_layer,
+                          .stop_before_mlp = R->plan.stop_before_mlp,
+                          .head_rows = R->head_rows,
+                          .n_head_rows = n_head,
+                          .head = R->plan.head};
   int st = nm__forward(&f);
   if (st && !R->status) {
     if (R->err) *R->err = R->ops.err;
@@ -282,7 +302,8 @@ static int forward(struct run *R, int n_spans) {
   }
   R->done += (uint64_t)R->n_rows;
   if (!R->status)
-    R->status = nm__progress(R->r->progress, "running the model", (double)R->done, (double)R->plan.n_positions, R->err);
+    R->status = nm__progress(R->r->progress, "running the model", (double)R->done,
+                             (double)R->plan.n_positions, R->err);
   return R->status;
 }
 
@@ -369,7 +390,8 @@ static int run_init(struct run *R, size_t arena) {
   R->key_slot = R->ids + 4 * T;
   int st = nm__arena_init(&R->ops.arena, arena, R->err);
   if (st) return st;
-  return nm__kv_init(&R->kv, R->plan.last_layer + 1, R->plan.max_slots, (int64_t)R->e->m->K * R->e->m->hd, R->err);
+  return nm__kv_init(&R->kv, R->plan.last_layer + 1, R->plan.max_slots,
+                     (int64_t)R->e->m->K * R->e->m->hd, R->err);
 }
 
 int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
@@ -402,7 +424,9 @@ static uint64_t own_memory(void) {
   return kb * 1024 + ((uint64_t)6 << 20);          /* and the program with its libraries */
 }
 
-static uint64_t w_bytes(struct nm__w w) { return w.data ? (uint64_t)w.rows * (w.row_bytes ? w.row_bytes : 4) : 0; }
+static uint64_t w_bytes(struct nm__w w) {
+  return w.data ? (uint64_t)w.rows * (w.row_bytes ? w.row_bytes : 4) : 0;
+}
 
 /* Bytes of the file that will be read. Of an embedding that is not also the head only the rows
  * of the tokens are touched; the system maps 64 KiB around each. */
@@ -411,7 +435,8 @@ static uint64_t weights_read(const nm_model *m, const nm_request *r, const struc
   for (int i = 0; i <= p->last_layer; i++) {
     const struct nm__layer *l = &m->layer[i];
     n += w_bytes(l->q) + w_bytes(l->k) + w_bytes(l->v) + w_bytes(l->o);
-    if (i < p->last_layer || !p->stop_before_mlp) n += w_bytes(l->gate) + w_bytes(l->up) + w_bytes(l->down);
+    if (i < p->last_layer || !p->stop_before_mlp)
+      n += w_bytes(l->gate) + w_bytes(l->up) + w_bytes(l->down);
   }
   uint8_t *seen = nm__alloc((size_t)m->V, 1);
   for (size_t i = 0; seen && i < r->n_seqs; i++)
@@ -432,8 +457,8 @@ int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *er
   if (!st) st = measure_arena(e, &p, &arena, err);
   if (!st)
     *out = (nm_memory){weights_read(e->m, r, &p),
-                       nm__kv_bytes(p.last_layer + 1, p.max_slots, (int64_t)e->m->K * e->m->hd), arena,
-                       own_memory()};
+                       nm__kv_bytes(p.last_layer + 1, p.max_slots, (int64_t)e->m->K * e->m->hd),
+                       arena, own_memory()};
   nm__plan_done(&p);
   return st;
 }

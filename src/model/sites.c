@@ -84,7 +84,8 @@ void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]) {
   snprintf(out, 64, "%s%s%s", layer, table[s.site].name, idx);
 }
 
-void nm__sel_columns(const nm_model *m, struct nm__sel s, int n_keys, int64_t *begin, int64_t *end) {
+void nm__sel_columns(const nm_model *m, struct nm__sel s, int n_keys, int64_t *begin,
+                     int64_t *end) {
   int64_t unit = unit_of(m, s.site, n_keys);
   *begin = s.index_n ? s.index * unit : 0;
   *end = s.index_n ? *begin + s.index_n * unit : width_of(m, s.site, n_keys);
@@ -167,7 +168,8 @@ static int parse_pattern(const nm_model *m, const char *text, struct pattern *p,
   }
   if (!theirs && strcmp(p->rest, "hook_embed")) return NM_OK;
   if (m->arch->learned_pos && !strcmp(p->rest, "hook_embed"))
-    return nm__fail(err, NM_EUSAGE, "site 'hook_embed': noema's embed holds the learned positions too here, "
+    return nm__fail(err, NM_EUSAGE,
+                    "site 'hook_embed': noema's embed holds the learned positions too here, "
                     "TransformerLens's does not; say embed");
   for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
     if (!strcmp(alias[i].theirs, p->rest)) {
@@ -206,8 +208,8 @@ static int try_site(struct select *s, int site, int layer, nm_err *err) {
   struct nm__sel sel = {site, table[site].per_layer ? layer : -1, s->p.index, s->p.index_n};
   int64_t units = width_of(s->m, site, 1) / unit_of(s->m, site, 1);
   if (sel.index_n && sel.index + (int64_t)sel.index_n > units)
-    return nm__fail(err, NM_EUSAGE, "site %s: index %d is out of range (0 to %lld)", table[site].name,
-                    sel.index + sel.index_n - 1, (long long)units - 1);
+    return nm__fail(err, NM_EUSAGE, "site %s: index %d is out of range (0 to %lld)",
+                    table[site].name, sel.index + sel.index_n - 1, (long long)units - 1);
   return push(s->out, sel) ? nm__fail_memory(err, "the site list", 0) : NM_OK;
 }
 
@@ -222,9 +224,13 @@ static int select_one(const nm_model *m, const char *text, struct nm__sels *out,
   if (!st) st = try_site(&s, NM__S_FINAL_NORM, -1, err);
   if (!st) st = try_site(&s, NM__S_LOGITS, -1, err);
   if (!st && !out->n)
-    st = nm__fail(err, NM_EUSAGE, s.why ? "site '%s': %s (%s, %d layers)" :
-                  "site '%s' matches nothing%s in %s with %d layers; `noema info MODEL --sites` lists "
-                  "the sites", text, s.why ? s.why : "", m->arch->name, m->L);
+    st = nm__fail(
+        err, NM_EUSAGE,
+        s.why
+            ? "site '%s': %s (%s, %d layers)"
+            : "site '%s' matches nothing%s in %s with %d layers; `noema info MODEL --sites` lists "
+              "the sites",
+        text, s.why ? s.why : "", m->arch->name, m->L);
   if (st) {
     free(out->v);
     *out = (struct nm__sels){0};
@@ -272,7 +278,8 @@ int nm_sites(const nm_model *m, nm_site **out, int *n) {
   return st ? st : list(m, s, out, n, NULL);
 }
 
-int nm_run_sites(const nm_model *m, const nm_tap *taps, int n_taps, nm_site **out, int *n, nm_err *err) {
+int nm_run_sites(const nm_model *m, const nm_tap *taps, int n_taps, nm_site **out, int *n,
+                 nm_err *err) {
   struct nm__sels all = {0};
   int st = NM_OK;
   for (int t = 0; t < n_taps && !st; t++) {

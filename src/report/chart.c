@@ -144,7 +144,8 @@ static bool drawn(const struct nm__series *s, int i) {
 }
 
 static bool banded(const struct nm__series *s, int i) {
-  return s->lo && s->hi && drawn(s, i) && nm__layout_usable(s->lo[i]) && nm__layout_usable(s->hi[i]);
+  return s->lo && s->hi && drawn(s, i) && nm__layout_usable(s->lo[i]) &&
+         nm__layout_usable(s->hi[i]);
 }
 
 static void vertex(const struct nm__layout *p, struct nm__buf *b, char op, double x, double y) {
@@ -235,7 +236,8 @@ static bool in_plot(const struct nm__layout *p, double y) {
 
 /* Markers keep their distance: with many layers every second or third point has
  * one. A point without neighbours has no line, so it always has one. */
-static void draw_markers(const struct nm__layout *p, const struct nm__series *s, struct nm__buf *b) {
+static void draw_markers(const struct nm__layout *p, const struct nm__series *s,
+                         struct nm__buf *b) {
   int every = (int)fmax(1, ceil(13 / fmax(spacing(p, s), 0.5)));
   nm__buf_puts(b, "<g class='nm-dot' fill='currentColor' stroke='#fff' stroke-width='0.9'>\n");
   for (int i = 0; i < s->n; i++) {
@@ -374,8 +376,8 @@ static void legend_name(const struct nm__layout *p, struct nm__buf *b, const cha
   nm__buf_puts(b, "</g>\n");
 }
 
-static void legend_series(const struct nm__layout *p, const struct nm__series *s, double x, double y,
-                          struct nm__buf *b) {
+static void legend_series(const struct nm__layout *p, const struct nm__series *s, double x,
+                          double y, struct nm__buf *b) {
   colour_open(b, s->colour);
   nm__buf_printf(b, "<g stroke-width='%s'%s%s>\n", s->faint ? "1.4" : "2.2",
                  s->faint ? " stroke-opacity='0.7'" : "", dashes(s->style));

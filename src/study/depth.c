@@ -31,7 +31,8 @@ static int open_folder(struct study *S, nm_err *err) {
   if (S->o.out) {
     S->dir = nm__strdup(S->o.out);
     char *slash = S->dir ? strrchr(S->dir, '/') : NULL;
-    S->root = slash && slash > S->dir ? nm__strndup(S->dir, (size_t)(slash - S->dir)) : nm__strdup(slash ? "/" : ".");
+    S->root = slash && slash > S->dir ? nm__strndup(S->dir, (size_t)(slash - S->dir))
+                                      : nm__strdup(slash ? "/" : ".");
   } else {
     nm__utc(utc);
     for (char *c = utc; *c; c++) if (*c == ':') *c = '-';
@@ -44,8 +45,11 @@ static int open_folder(struct study *S, nm_err *err) {
   bool exists = done && nm__exists(done);
   free(done);
   if (exists && !S->o.resume)
-    return nm__fail(err, NM_EUSAGE, "%s already holds a finished run: choose another --out, or say --resume to do it again "
-                    "from its cache", S->dir);
+    return nm__fail(
+        err, NM_EUSAGE,
+        "%s already holds a finished run: choose another --out, or say --resume to do it again "
+        "from its cache",
+        S->dir);
   S->cache = S->o.cache ? nm__strdup(S->o.cache) : nm__path_join(S->dir, "cache");
   int st = nm__mkdirs(S->dir, err);
   return st ? st : nm__mkdirs(S->cache, err);
@@ -57,14 +61,18 @@ static int write_config(struct study *S, nm_err *err) {
   nm__utc(utc);
   json_t *data = json_array();
   for (int i = 0; i < S->o.n_data; i++)
-    json_array_append_new(data, json_pack("{s:s, s:s}", "file", S->sets[i].path, "hash", S->sets[i].hash));
-  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema", NM_VERSION,
-                        "verb", "depth", "utc", utc, "command", S->o.command ? S->o.command : "", "model", S->m->path,
-                        "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads", nm_engine_threads(S->e), "ctx",
-                        nm__engine_ctx(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats, "test_share",
-                        S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data);
+    json_array_append_new(
+        data, json_pack("{s:s, s:s}", "file", S->sets[i].path, "hash", S->sets[i].hash));
+  json_t *o = json_pack(
+      "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema",
+      NM_VERSION, "verb", "depth", "utc", utc, "command", S->o.command ? S->o.command : "", "model",
+      S->m->path, "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads",
+      nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "seed", (json_int_t)S->o.seed,
+      "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site,
+      "noise", S->o.noise, "data", data);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
-  int st = s && path ? nm__write_file(path, s, strlen(s), err) : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
+  int st = s && path ? nm__write_file(path, s, strlen(s), err)
+                     : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
   free(s);
   free(path);
   json_decref(o);
@@ -73,14 +81,19 @@ static int write_config(struct study *S, nm_err *err) {
 
 static int begin_record(struct study *S, nm_err *err) {
   int st = nm__runs_open(S->root, &S->runs, err);
-  if (!st) st = nm__runs_begin(S->runs, "depth", S->dir, S->m->path, S->o.command ? S->o.command : "", &S->run_id, err);
+  if (!st)
+    st = nm__runs_begin(S->runs, "depth", S->dir, S->m->path, S->o.command ? S->o.command : "",
+                        &S->run_id, err);
   return st;
 }
 
 static void end_record(struct study *S, int st, const nm_err *err) {
   if (!S->run_id) return;
   const char *status = !st ? "done" : st == NM_EINTR ? "interrupted" : "failed";
-  nm__runs_end(S->runs, S->run_id, status, !st && S->r->summary ? S->r->summary : err ? err->text : "",
+  nm__runs_end(S->runs, S->run_id, status,
+               !st && S->r->summary ? S->r->summary
+               : err                ? err->text
+                                    : "",
                nm__now() - S->start, NULL);
 }
 
@@ -94,7 +107,9 @@ static int open_random(struct study *S, nm_err *err) {
   if (!st) st = nm_model_open(path, &S->random_m, err);
   if (!st) {
     nm_model_hash(S->random_m, (char[33]){0}, err);
-    nm_engine_opts eo = {.threads = nm_engine_threads(S->e), .n_ctx = nm__engine_ctx(S->e), .kernels = nm_engine_kernels(S->e)};
+    nm_engine_opts eo = {.threads = nm_engine_threads(S->e),
+                         .n_ctx = nm__engine_ctx(S->e),
+                         .kernels = nm_engine_kernels(S->e)};
     st = nm_engine_new(S->random_m, &eo, &S->random_e, err);
   }
   unlink(path);
@@ -104,11 +119,14 @@ static int open_random(struct study *S, nm_err *err) {
 
 /* ---- one data set ------------------------------------------------------------------ */
 
-static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_curve *c, nm_err *err) {
+static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_curve *c,
+                      nm_err *err) {
   if (!s->n_yes || !s->n_no) return NM_OK;
   double *z = nm__alloc(s->n, sizeof *z), right = 0;
-  int st = z ? nm__depth_answers(S->e, s, NULL, s->n, S->o.edits, z, S->o.progress, err) : nm__fail_memory(err, "answers", s->n * 8);
-  for (size_t i = 0; i < s->n && !st; i++) right += (z[i] >= 0) == s->lab.label[i];     /* ties go to yes */
+  int st = z ? nm__depth_answers(S->e, s, NULL, s->n, S->o.edits, z, S->o.progress, err)
+             : nm__fail_memory(err, "answers", s->n * 8);
+  for (size_t i = 0; i < s->n && !st; i++)
+    right += (z[i] >= 0) == s->lab.label[i]; /* ties go to yes */
   free(z);
   if (st) return st;
   c->n_answer = s->n;
@@ -120,9 +138,11 @@ static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_c
 static int describe(const struct nm__depth_set *s, bool noise, nm_depth_curve *c, nm_err *err) {
   char *how = nm__alloc(strlen(s->lab.how) + 160, 1);
   if (how) {
-    snprintf(how, strlen(s->lab.how) + 160, "%s%s", s->lab.how, noise ? "; aaa or bbb in front of every text" : "");
+    snprintf(how, strlen(s->lab.how) + 160, "%s%s", s->lab.how,
+             noise ? "; aaa or bbb in front of every text" : "");
     if (s->too_long)
-      snprintf(how + strlen(how), 110, "; %zu texts longer than the context were left out", s->too_long);
+      snprintf(how + strlen(how), 110, "; %zu texts longer than the context were left out",
+               s->too_long);
   }
   c->name = dup_or_empty(s->name);
   c->file = dup_or_empty(s->path);
@@ -131,11 +151,14 @@ static int describe(const struct nm__depth_set *s, bool noise, nm_depth_curve *c
   c->prompt = dup_or_empty(s->prompt);
   c->n = s->n;
   for (size_t i = 0; i < s->n; i++) c->n_label[s->lab.label[i]]++;
-  return c->name && c->file && c->how && c->prompt_name && c->prompt ? NM_OK : nm__fail_memory(err, "the curve", 0);
+  return c->name && c->file && c->how && c->prompt_name && c->prompt
+             ? NM_OK
+             : nm__fail_memory(err, "the curve", 0);
 }
 
 static void curve_done(nm_depth_curve *c) {
-  char *const text[] = {c->name, c->file, c->how, c->prompt_name, c->prompt, c->split, c->vector, c->edit};
+  char *const text[] = {c->name,   c->file,  c->how,    c->prompt_name,
+                        c->prompt, c->split, c->vector, c->edit};
   for (size_t k = 0; k < sizeof text / sizeof *text; k++) free(text[k]);
   free(c->layer);
   free(c->random);
@@ -147,14 +170,19 @@ static int one_set(struct study *S, int i, nm_err *err) {
   nm_depth_curve *c = &S->r->curve[i];
   struct nm__depth_vectors real = {0}, random = {0};
   int st = describe(s, S->o.noise, c, err);
-  if (!st) st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache, s->name, S->o.progress, &real, err);
+  if (!st)
+    st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache,
+                           s->name, S->o.progress, &real, err);
   nm__map_drop(&S->m->g->map, 0, S->m->g->map.size);   /* one model's weights in memory at a time */
-  if (!st) st = nm__depth_capture(S->random_e, s->seqs, s->n, S->o.site, S->to_layer, NULL, S->cache, s->name, S->o.progress, &random, err);
+  if (!st)
+    st = nm__depth_capture(S->random_e, s->seqs, s->n, S->o.site, S->to_layer, NULL, S->cache,
+                           s->name, S->o.progress, &random, err);
   nm__map_drop(&S->random_m->g->map, 0, S->random_m->g->map.size);
   if (!st) st = nm__depth_fit(nm__engine_pool(S->e), s, &real, &random, &S->o, c, err);
   if (!st) st = own_answer(S, s, c, err);
   if (!st) st = nm__depth_causal(S->e, s, &S->o, S->dir, c, err);
-  if (!st && S->o.save_probe && i == 0) st = nm__probe_save(S->o.save_probe, S->m, s, &real, &S->o, c, err);
+  if (!st && S->o.save_probe && i == 0)
+    st = nm__probe_save(S->o.save_probe, S->m, s, &real, &S->o, c, err);
   nm__depth_vectors_done(&real);
   nm__depth_vectors_done(&random);
   return st;
@@ -167,8 +195,11 @@ static char *summary(const nm_depth_result *r) {
     const nm_depth_curve *c = &r->curve[i];
     nm__buf_printf(&b, "%s%s: ", i ? "; " : "", c->name);
     if (!c->above_controls)
-      nm__buf_printf(&b, "peak %.3f, not above the controls (bag of words %.3f)", c->layer[c->peak + 1].acc.mean, c->words.mean);
-    else nm__buf_printf(&b, "readable from block %d, peak %.3f", c->converge, c->layer[c->peak + 1].acc.mean);
+      nm__buf_printf(&b, "peak %.3f, not above the controls (bag of words %.3f)",
+                     c->layer[c->peak + 1].acc.mean, c->words.mean);
+    else
+      nm__buf_printf(&b, "readable from block %d, peak %.3f", c->converge,
+                     c->layer[c->peak + 1].acc.mean);
   }
   return b.s;
 }
@@ -194,11 +225,15 @@ static int measure(struct study *S, nm_err *err) {
     for (int answers = 0; answers < 2; answers++) {
       struct nm__depth_set *s = &S->sets[i];
       nm_memory n;
-      nm_request r = {.seqs = answers ? s->answers : s->seqs, .n_seqs = s->n, .taps = &taps[answers], .n_taps = 1, .share_prefix = true};
+      nm_request r = {.seqs = answers ? s->answers : s->seqs,
+                      .n_seqs = s->n,
+                      .taps = &taps[answers],
+                      .n_taps = 1,
+                      .share_prefix = true};
       if (answers && (!s->n_yes || !s->n_no)) continue;
       int st = nm_run_measure(S->e, &r, &n, err);
       if (st) return st;
-      size_t fit = s->n * (size_t)S->m->D * sizeof(float) * 8;      /* four layers, real and random */
+      size_t fit = s->n * (size_t)S->m->D * sizeof(float) * 8; /* four layers, real and random */
       if (n.kv + n.activations < fit) n.activations = fit - n.kv;
       if (n.weights > S->r->need.weights) S->r->need.weights = n.weights;
       if (n.kv > S->r->need.kv) S->r->need.kv = n.kv;
@@ -216,12 +251,17 @@ static int check_opts(struct study *S, nm_err *err) {
   if (o->C <= 0) o->C = 1;
   S->to_layer = o->to_layer < 0 ? S->m->L - 1 : o->to_layer;
   if (!o->n_data) return nm__fail(err, NM_EUSAGE, "no data set was given");
-  if (!S->m->tok) return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use, so texts cannot be read", S->m->path);
+  if (!S->m->tok)
+    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use, so texts cannot be read",
+                    S->m->path);
   if (S->to_layer >= S->m->L)
-    return nm__fail(err, NM_EUSAGE, "--to-layer %d: the model's last block is %d", o->to_layer, S->m->L - 1);
-  if (o->test_share >= 1) return nm__fail(err, NM_EUSAGE, "the test share must lie between 0 and 1");
+    return nm__fail(err, NM_EUSAGE, "--to-layer %d: the model's last block is %d", o->to_layer,
+                    S->m->L - 1);
+  if (o->test_share >= 1)
+    return nm__fail(err, NM_EUSAGE, "the test share must lie between 0 and 1");
   if (strchr(o->site, '.') && strncmp(o->site, "mlp.", 4) && strncmp(o->site, "attn.", 5))
-    return nm__fail(err, NM_EUSAGE, "--site takes a name inside the block, such as mlp_norm or resid_post");
+    return nm__fail(err, NM_EUSAGE,
+                    "--site takes a name inside the block, such as mlp_norm or resid_post");
   return NM_OK;
 }
 
@@ -230,7 +270,8 @@ static int run_study(struct study *S, nm_err *err) {
   if (!st) st = load_sets(S, err);
   if (!st) st = measure(S, err);
   if (st || S->o.dry_run) return st;
-  if ((st = open_folder(S, err)) || (st = begin_record(S, err)) || (st = write_config(S, err)) || (st = open_random(S, err)))
+  if ((st = open_folder(S, err)) || (st = begin_record(S, err)) || (st = write_config(S, err)) ||
+      (st = open_random(S, err)))
     return st;
   S->r->dir = dup_or_empty(S->dir);
   for (int i = 0; i < S->o.n_data && !st; i++) {
@@ -287,8 +328,11 @@ int nm_runs(const char *root, const char *find, nm_run_record **out, size_t *n, 
   if (!st && !(*out = nm__alloc(*n, sizeof **out))) st = nm__fail_memory(err, "the runs", 0);
   for (size_t i = 0; i < *n && !st; i++) {
     nm_run_record *d = &(*out)[i];
-    *d = (nm_run_record){.id = rows[i].id, .seconds = rows[i].seconds, .dir = dup_or_empty(rows[i].dir),
-                         .model = dup_or_empty(rows[i].model), .command = dup_or_empty(rows[i].command),
+    *d = (nm_run_record){.id = rows[i].id,
+                         .seconds = rows[i].seconds,
+                         .dir = dup_or_empty(rows[i].dir),
+                         .model = dup_or_empty(rows[i].model),
+                         .command = dup_or_empty(rows[i].command),
                          .summary = dup_or_empty(rows[i].summary)};
     memcpy(d->utc, rows[i].utc, sizeof d->utc);
     memcpy(d->verb, rows[i].verb, sizeof d->verb);

@@ -44,18 +44,21 @@ int nm__depth_vectors_read(const struct nm__depth_vectors *v, int row, float *ou
 int nm__depth_answers(nm_engine *e, const struct nm__depth_set *s, const uint32_t *rows, size_t n,
                       nm_edits *edits, double *log_odds, const nm_progress *p, nm_err *err);
 
-int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s, const struct nm__depth_vectors *real,
-                  const struct nm__depth_vectors *random, const nm_depth_opts *o, nm_depth_curve *c,
-                  nm_err *err);
-int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o, const char *dir,
-                     nm_depth_curve *c, nm_err *err);
+int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
+                  const struct nm__depth_vectors *real, const struct nm__depth_vectors *random,
+                  const nm_depth_opts *o, nm_depth_curve *c, nm_err *err);
+int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o,
+                     const char *dir, nm_depth_curve *c, nm_err *err);
 int nm__probe_save(const char *path, const nm_model *m, const struct nm__depth_set *s,
-                   const struct nm__depth_vectors *v, const nm_depth_opts *o, const nm_depth_curve *c, nm_err *err);
+                   const struct nm__depth_vectors *v, const nm_depth_opts *o,
+                   const nm_depth_curve *c, nm_err *err);
 /* From bytes, as nm_probe_load does from a file. */
 int nm__probe_parse(const char *name, const char *bytes, size_t n, nm_probe **out, nm_err *err);
 /* From bytes, as nm_texts_load does. */
-int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out, nm_err *err);
-int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o, nm_err *err);
+int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out,
+                    nm_err *err);
+int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o,
+                    nm_err *err);
 
 /* mean with the corrected resampled 95 % interval (Nadeau and Bengio 2003): splits overlap, so
  * the variance of the mean is (1/r + n_test/n_train) s^2. */

@@ -9,8 +9,8 @@
 #include "study/depth.h"
 
 /* The cache's folder name: the key of nm_acts guards its content, this only finds it. */
-static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *glob, nm_edits *edits,
-                        const char *cache, nm_err *err) {
+static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *glob,
+                        nm_edits *edits, const char *cache, nm_err *err) {
   struct nm__buf b;
   char hex[33], model[33], name[80];
   nm__buf_init(&b, (size_t)1 << 31);
@@ -24,25 +24,34 @@ static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *
   return nm__path_join(cache, name);
 }
 
-int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer, nm_edits *edits,
-                      const char *cache, const char *what, const nm_progress *p, struct nm__depth_vectors *v,
-                      nm_err *err) {
+int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer,
+                      nm_edits *edits, const char *cache, const char *what, const nm_progress *p,
+                      struct nm__depth_vectors *v, nm_err *err) {
   char glob[160];
   const nm_model *m = nm__engine_model(e);
   (void)what;
   snprintf(glob, sizeof glob, "embed|blk.0-%d.%s", to_layer, site);
-  *v = (struct nm__depth_vectors){.D = m->D, .n_layers = to_layer + 2, .n = n, .site = site, .embed = true};
+  *v = (struct nm__depth_vectors){
+      .D = m->D, .n_layers = to_layer + 2, .n = n, .site = site, .embed = true};
   v->dir = folder_for(e, seqs, n, glob, edits, cache, err);
   if (!v->dir) return nm__fail_memory(err, "a folder name", 0);
-  nm_acts_opts o = {.site = glob, .at = "last", .out = v->dir, .edits = edits, .share_prefix = true, .progress = p};
+  nm_acts_opts o = {.site = glob,
+                    .at = "last",
+                    .out = v->dir,
+                    .edits = edits,
+                    .share_prefix = true,
+                    .progress = p};
   nm_site *list;
   int k;
   nm_tap tap = {glob, "last"};
   int st = nm_run_sites(m, &tap, 1, &list, &k, err);
   for (int i = 0; !st && i < k; i++)
     if (list[i].width != m->D)
-      st = nm__fail(err, NM_EUSAGE, "--site %s has %lld values a position; depth reads sites as wide as the residual "
-                    "stream (%d)", site, (long long)list[i].width, m->D);
+      st = nm__fail(
+          err, NM_EUSAGE,
+          "--site %s has %lld values a position; depth reads sites as wide as the residual "
+          "stream (%d)",
+          site, (long long)list[i].width, m->D);
   if (!st) free(list);
   return st ? st : nm_acts(e, seqs, n, &o, NULL, err);
 }
@@ -63,7 +72,8 @@ int nm__depth_vectors_read(const struct nm__depth_vectors *v, int row, float *ou
     char *path = nm__path_join(v->dir, name);
     st = path ? nm__npy_read(path, &a, err) : nm__fail_memory(err, "a file name", 0);
     if (!st && (a.n_dims != 2 || a.ne[1] != v->D || have + (size_t)a.ne[0] > v->n))
-      st = nm__fail(err, NM_EFORMAT, "%s: does not belong to this run (remove the cache folder)", path);
+      st = nm__fail(err, NM_EFORMAT, "%s: does not belong to this run (remove the cache folder)",
+                    path);
     if (!st) {
       memcpy(out + have * (size_t)v->D, a.data, sizeof(float) * (size_t)a.n);
       have += (size_t)a.ne[0];
@@ -99,16 +109,23 @@ static int answer_row(void *arg, const nm_row *r, nm_err *err) {
   return NM_OK;
 }
 
-int nm__depth_answers(nm_engine *e, const struct nm__depth_set *s, const uint32_t *rows, size_t n, nm_edits *edits,
-                      double *log_odds, const nm_progress *p, nm_err *err) {
+int nm__depth_answers(nm_engine *e, const struct nm__depth_set *s, const uint32_t *rows, size_t n,
+                      nm_edits *edits, double *log_odds, const nm_progress *p, nm_err *err) {
   const nm_model *m = nm__engine_model(e);
   nm_seq *pick = nm__alloc(n, sizeof *pick);
   struct answers a = {s, log_odds, nm__alloc((size_t)m->V, sizeof(double)), m->V};
   nm_tap tap = {"logits", "last"};
   int st = pick && a.lp ? NM_OK : nm__fail_memory(err, "the answers", n * sizeof *pick);
   for (size_t i = 0; i < n && !st; i++) pick[i] = s->answers[rows ? rows[i] : i];
-  nm_request r = {.seqs = pick, .n_seqs = n, .taps = &tap, .n_taps = 1, .edits = edits, .share_prefix = true,
-                  .row = answer_row, .arg = &a, .progress = p};
+  nm_request r = {.seqs = pick,
+                  .n_seqs = n,
+                  .taps = &tap,
+                  .n_taps = 1,
+                  .edits = edits,
+                  .share_prefix = true,
+                  .row = answer_row,
+                  .arg = &a,
+                  .progress = p};
   if (!st) st = nm_run(e, &r, err);
   free(pick);
   free(a.lp);

@@ -32,16 +32,19 @@ static int keep(void *arg, const nm_row *r, nm_err *err) {
 }
 
 /* Up to FIT_ROWS rows with both classes, whole groups. */
-static int draw(const struct nm__depth_set *s, uint64_t seed, int D, struct sample *out, nm_err *err) {
+static int draw(const struct nm__depth_set *s, uint64_t seed, int D, struct sample *out,
+                nm_err *err) {
   struct nm__split sp = {0};
   const struct nm__labelled *l = &s->lab;
   double share = (double)FIT_ROWS / (double)s->n;
-  int st = nm__split_make(s->n, l->label, l->grouped ? l->group : NULL, l->n_groups, share < 0.5 ? share : 0.5,
-                          seed + 77, &sp, err);
+  int st = nm__split_make(s->n, l->label, l->grouped ? l->group : NULL, l->n_groups,
+                          share < 0.5 ? share : 0.5, seed + 77, &sp, err);
   if (st) return st;
-  *out = (struct sample){nm__alloc(sp.n_test, sizeof(uint32_t)), sp.n_test,
-                         nm__alloc(sp.n_test * (size_t)D, sizeof(float)), nm__alloc(sp.n_test, 1), D};
-  if (!out->rows || !out->x || !out->label) st = nm__fail_memory(err, "the sample", sp.n_test * (size_t)D * 4);
+  *out =
+      (struct sample){nm__alloc(sp.n_test, sizeof(uint32_t)), sp.n_test,
+                      nm__alloc(sp.n_test * (size_t)D, sizeof(float)), nm__alloc(sp.n_test, 1), D};
+  if (!out->rows || !out->x || !out->label)
+    st = nm__fail_memory(err, "the sample", sp.n_test * (size_t)D * 4);
   for (size_t i = 0; i < sp.n_test && !st; i++) {
     out->rows[i] = sp.test[i];
     out->label[i] = l->label[sp.test[i]];
@@ -50,14 +53,20 @@ static int draw(const struct nm__depth_set *s, uint64_t seed, int D, struct samp
   return st;
 }
 
-static int read_stream(nm_engine *e, const struct nm__depth_set *s, const char *site, struct sample *a,
-                       const nm_progress *p, nm_err *err) {
+static int read_stream(nm_engine *e, const struct nm__depth_set *s, const char *site,
+                       struct sample *a, const nm_progress *p, nm_err *err) {
   nm_seq *seqs = nm__alloc(a->n, sizeof *seqs);
   if (!seqs) return nm__fail_memory(err, "the sample", 0);
   for (size_t i = 0; i < a->n; i++) seqs[i] = s->answers[a->rows[i]];
   nm_tap tap = {site, "last"};
-  nm_request r = {.seqs = seqs, .n_seqs = a->n, .taps = &tap, .n_taps = 1, .share_prefix = true, .row = keep,
-                  .arg = a, .progress = p};
+  nm_request r = {.seqs = seqs,
+                  .n_seqs = a->n,
+                  .taps = &tap,
+                  .n_taps = 1,
+                  .share_prefix = true,
+                  .row = keep,
+                  .arg = a,
+                  .progress = p};
   int st = nm_run(e, &r, err);
   free(seqs);
   return st;
@@ -66,7 +75,8 @@ static int read_stream(nm_engine *e, const struct nm__depth_set *s, const char *
 /* The unit direction of a probe, and the distance of the class means along it. */
 static int direction(const struct sample *a, double C, float *v, double *step, nm_err *err) {
   struct nm__logreg m = {0};
-  int st = nm__logreg_fit(a->x, (size_t)a->D, a->D, NULL, a->n, a->label, &(struct nm__logreg_opts){.C = C}, &m, err);
+  int st = nm__logreg_fit(a->x, (size_t)a->D, a->D, NULL, a->n, a->label,
+                          &(struct nm__logreg_opts){.C = C}, &m, err);
   if (st) return st;
   double norm = 0, mean[2] = {0}, n[2] = {0};
   for (int i = 0; i < a->D; i++) norm += m.w[i] * m.w[i];
@@ -86,14 +96,21 @@ static int direction(const struct sample *a, double C, float *v, double *step, n
 static void random_direction(float *v, int D, uint64_t seed, int which) {
   double norm = 0;
   for (int i = 0; i < D; i++) {
-    double u = (double)(nm__rand_at(seed, 500 + (uint64_t)which, (uint64_t)i) >> 11) * 0x1p-53 - 0.5;
+    double u =
+        (double)(nm__rand_at(seed, 500 + (uint64_t)which, (uint64_t)i) >> 11) * 0x1p-53 - 0.5;
     v[i] = (float)u;
     norm += u * u;
   }
   for (int i = 0; i < D; i++) v[i] = (float)((double)v[i] / nm__sqrt(norm));
 }
 
-struct ask { nm_engine *e; const struct nm__depth_set *s; const struct sample *a; const char *site; const nm_progress *p; };
+struct ask {
+  nm_engine *e;
+  const struct nm__depth_set *s;
+  const struct sample *a;
+  const char *site;
+  const nm_progress *p;
+};
 
 /* Mean log-odds with scale * v added at the last position. */
 static int ask(const struct ask *q, const float *v, double scale, double *mean, nm_err *err) {
@@ -104,10 +121,13 @@ static int ask(const struct ask *q, const float *v, double scale, double *mean, 
   if (v) {
     struct nm__buf b;
     nm__buf_init(&b, (size_t)1 << 26);
-    nm__buf_printf(&b, "{\"site\": \"%s\", \"at\": \"last\", \"op\": \"add\", \"scale\": %.9g, \"vector\": [", q->site, scale);
+    nm__buf_printf(
+        &b, "{\"site\": \"%s\", \"at\": \"last\", \"op\": \"add\", \"scale\": %.9g, \"vector\": [",
+        q->site, scale);
     for (int i = 0; i < q->a->D; i++) nm__buf_printf(&b, "%s%.9g", i ? "," : "", (double)v[i]);
     nm__buf_puts(&b, "]}");
-    st = b.failed ? nm__fail_memory(err, "an edit", b.len) : nm_edits_parse("direction", b.s, b.len, &edits, err);
+    st = b.failed ? nm__fail_memory(err, "an edit", b.len)
+                  : nm_edits_parse("direction", b.s, b.len, &edits, err);
     nm__buf_done(&b);
   }
   if (!st) st = nm__depth_answers(q->e, q->s, q->a->rows, n, edits, z, q->p, err);
@@ -116,13 +136,14 @@ static int ask(const struct ask *q, const float *v, double scale, double *mean, 
   return st;
 }
 
-static int difference(const struct ask *q, const float *v, double step, double *plus, double *minus, nm_err *err) {
+static int difference(const struct ask *q, const float *v, double step, double *plus, double *minus,
+                      nm_err *err) {
   int st = ask(q, v, step, plus, err);
   return st ? st : ask(q, v, -step, minus, err);
 }
 
-static int save_direction(const char *dir, const char *name, const char *site, const float *v, int D, double step,
-                          nm_depth_curve *c, nm_err *err) {
+static int save_direction(const char *dir, const char *name, const char *site, const float *v,
+                          int D, double step, nm_depth_curve *c, nm_err *err) {
   char file[160];
   snprintf(file, sizeof file, "direction-%.100s.npy", name);
   c->vector = nm__path_join(dir, file);
@@ -132,17 +153,18 @@ static int save_direction(const char *dir, const char *name, const char *site, c
   int64_t ne[1] = {D};
   int st = nm__npy_write(c->vector, 1, ne, v, err);
   if (st) return st;
-  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:f}", "site", site, "at", "last", "op", "add", "vector", c->vector,
-                        "scale", step);
+  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:f}", "site", site, "at", "last", "op", "add",
+                        "vector", c->vector, "scale", step);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-  st = s ? nm__write_file(c->edit, s, strlen(s), err) : nm__fail(err, NM_EFAIL, "%s: the name is not UTF-8", c->edit);
+  st = s ? nm__write_file(c->edit, s, strlen(s), err)
+         : nm__fail(err, NM_EFAIL, "%s: the name is not UTF-8", c->edit);
   free(s);
   json_decref(o);
   return st;
 }
 
-static int test_direction(const struct ask *q, const char *dir, uint64_t seed, double C, nm_depth_curve *c,
-                          nm_err *err) {
+static int test_direction(const struct ask *q, const char *dir, uint64_t seed, double C,
+                          nm_depth_curve *c, nm_err *err) {
   float *v = nm__alloc((size_t)q->a->D, sizeof *v), *w = nm__alloc((size_t)q->a->D, sizeof *w);
   double step = 0, plus, minus;
   int st = v && w ? direction(q->a, C, v, &step, err) : nm__fail_memory(err, "a direction", 0);
@@ -166,8 +188,8 @@ static int test_direction(const struct ask *q, const char *dir, uint64_t seed, d
   return st;
 }
 
-int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o, const char *dir,
-                     nm_depth_curve *c, nm_err *err) {
+int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o,
+                     const char *dir, nm_depth_curve *c, nm_err *err) {
   const char *stream = stream_of(o->site);
   int layer = c->converge >= 0 ? c->converge : c->peak;
   if (!stream) return NM_OK;

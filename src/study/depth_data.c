@@ -12,10 +12,13 @@
 
 static const struct nm__depth_prompt prompts[] = {
     {"facts", "Judge whether the following statement is true. {text}", " Your answer is"},
-    {"review", "{text} Does the writer of this review have a good opinion of the movie?", " Your answer is"},
+    {"review", "{text} Does the writer of this review have a good opinion of the movie?",
+     " Your answer is"},
     {"coin", "{text} Answer yes or no.", " Your answer is"},
-    {"strategy", "Would a pear sink in water? A pear is less dense than water, so it floats. The answer is no. "
-                 "{text} Let us think step by step.", " Your answer is"},
+    {"strategy",
+     "Would a pear sink in water? A pear is less dense than water, so it floats. The answer is no. "
+     "{text} Let us think step by step.",
+     " Your answer is"},
     {"none", "{text}", " Your answer is"},
 };
 enum { N_PROMPTS = sizeof prompts / sizeof *prompts, NONE = N_PROMPTS - 1 };
@@ -27,7 +30,9 @@ bool nm_depth_prompts(int i, const char **name, const char **text) {
   return true;
 }
 
-static bool column(const struct nm__table *t, const char *name) { return nm__table_col(t, name) >= 0; }
+static bool column(const struct nm__table *t, const char *name) {
+  return nm__table_col(t, name) >= 0;
+}
 
 /* By what the file holds, never by its name. */
 const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const struct nm__table *t,
@@ -36,13 +41,15 @@ const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const stru
   if (l->n && !strncmp(l->text[0], "A coin is heads up.", 19)) return &prompts[2];
   if (t->form == NM__TABLE_BIGBENCH) return &prompts[3];
   if (t->form == NM__TABLE_STSA) return &prompts[1];
-  if (column(t, "statement") || (l->label_name[1] && !strcasecmp(l->label_name[1], "true"))) return &prompts[0];
+  if (column(t, "statement") || (l->label_name[1] && !strcasecmp(l->label_name[1], "true")))
+    return &prompts[0];
   return &prompts[NONE];
 }
 
-static const struct nm__depth_prompt *choose(const nm_depth_opts *o, const char *path, const struct nm__table *t,
+static const struct nm__depth_prompt *choose(const nm_depth_opts *o, const char *path,
+                                             const struct nm__table *t,
                                              const struct nm__labelled *l) {
-  if (o->cd_bug) return &prompts[1];           /* the published commit put this one around everything */
+  if (o->cd_bug) return &prompts[1]; /* the published commit put this one around everything */
   if (!o->prompt || !strcmp(o->prompt, "auto")) return nm__depth_prompt_for(path, t, l);
   for (int i = 0; i < N_PROMPTS; i++)
     if (!strcmp(o->prompt, prompts[i].name)) return &prompts[i];
@@ -69,7 +76,8 @@ static int spellings(const nm_model *m, const char *const *words, int32_t out[8]
     int32_t *ids;
     size_t k;
     /* SPM puts the space there itself; byte-level BPE must be given it. */
-    snprintf(spaced, sizeof spaced, "%s%s", strcmp(nm__tok_family(m->tok), "llama") ? " " : "", words[i]);
+    snprintf(spaced, sizeof spaced, "%s%s", strcmp(nm__tok_family(m->tok), "llama") ? " " : "",
+             words[i]);
     if (nm_tokenize(m, spaced, strlen(spaced), NM_NO_BOS, &ids, &k, NULL)) continue;
     if (k == 1) out[n++] = ids[0];
     nm_free(ids);
@@ -79,9 +87,10 @@ static int spellings(const nm_model *m, const char *const *words, int32_t out[8]
 
 /* ---- loading ------------------------------------------------------------------- */
 
-static int encode(const nm_model *m, const char *template, const char *text, const char *tail, nm_seq *out,
-                  nm_err *err) {
-  char *whole = nm__depth_fill(template, text), *more = whole ? nm__alloc(strlen(whole) + strlen(tail) + 1, 1) : NULL;
+static int encode(const nm_model *m, const char *template, const char *text, const char *tail,
+                  nm_seq *out, nm_err *err) {
+  char *whole = nm__depth_fill(template, text),
+       *more = whole ? nm__alloc(strlen(whole) + strlen(tail) + 1, 1) : NULL;
   int st = more ? NM_OK : nm__fail_memory(err, "a prompt", 0);
   if (more) {
     int32_t *ids = NULL;
@@ -108,7 +117,8 @@ static void keep_row(struct nm__depth_set *s, size_t to, size_t from) {
 /* Three letters before every text, without a space, chosen by coin. */
 static int add_noise(struct nm__depth_set *s, uint64_t seed, nm_err *err) {
   for (size_t i = 0; i < s->lab.n; i++) {
-    char *t = nm__depth_fill(nm__rand_at(seed, 31, i) & 1 ? "aaa{text}" : "bbb{text}", s->lab.text[i]);
+    char *t =
+        nm__depth_fill(nm__rand_at(seed, 31, i) & 1 ? "aaa{text}" : "bbb{text}", s->lab.text[i]);
     if (!t) return nm__fail_memory(err, "a text", 0);
     free(s->lab.text[i]);
     s->lab.text[i] = t;
@@ -116,7 +126,8 @@ static int add_noise(struct nm__depth_set *s, uint64_t seed, nm_err *err) {
   return NM_OK;
 }
 
-static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm__depth_set *s, nm_err *err) {
+static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm__depth_set *s,
+                      nm_err *err) {
   size_t N = s->lab.n;
   s->seqs = nm__alloc(N, sizeof *s->seqs);
   s->answers = nm__alloc(N, sizeof *s->answers);
@@ -137,8 +148,11 @@ static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm_
     s->answers[s->n++] = b;
   }
   if (s->too_long * 5 > N)
-    return nm__fail(err, NM_EFORMAT, "%s: %zu of %zu texts are longer than the context of %d tokens (with their prompt); "
-                    "say -c N if the model takes more", s->path, s->too_long, N, n_ctx);
+    return nm__fail(
+        err, NM_EFORMAT,
+        "%s: %zu of %zu texts are longer than the context of %d tokens (with their prompt); "
+        "say -c N if the model takes more",
+        s->path, s->too_long, N, n_ctx);
   return NM_OK;
 }
 
@@ -147,8 +161,10 @@ static int check_counts(struct nm__depth_set *s, nm_err *err) {
   size_t ones = 0;
   for (size_t i = 0; i < s->n; i++) ones += s->lab.label[i];
   if (ones < 5 || s->n - ones < 5)
-    return nm__fail(err, NM_EFORMAT, "%s: %zu rows of class '%s' and %zu of class '%s': at least 5 of each are needed",
-                    s->path, s->n - ones, s->lab.label_name[0], ones, s->lab.label_name[1]);
+    return nm__fail(
+        err, NM_EFORMAT,
+        "%s: %zu rows of class '%s' and %zu of class '%s': at least 5 of each are needed", s->path,
+        s->n - ones, s->lab.label_name[0], ones, s->lab.label_name[1]);
   return NM_OK;
 }
 
@@ -164,7 +180,8 @@ static int name_of(const char *spec, struct nm__depth_set *s, nm_err *err) {
 
 int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_depth_opts *o,
                        struct nm__depth_set *s, nm_err *err) {
-  static const char *const yes[] = {"yes", "Yes", "YES", NULL}, *const no[] = {"no", "No", "NO", NULL};
+  static const char *const yes[] = {"yes", "Yes", "YES", NULL}, *const no[] = {"no", "No", "NO",
+                                                                               NULL};
   struct nm__table t;
   *s = (struct nm__depth_set){0};
   int st = name_of(spec, s, err);

@@ -56,7 +56,8 @@ static void tile(void *arg, int t, int thread) {
   if (kind == RANDOM && !f->v[RANDOM]) return;
   const float *x = f->x[kind == RANDOM][slot];
   const uint8_t *label = kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label;
-  f->status[t] = fit_one(f, x, label, &f->split[rep], cell(f, f->first + slot, rep, kind), &f->errs[t]);
+  f->status[t] =
+      fit_one(f, x, label, &f->split[rep], cell(f, f->first + slot, rep, kind), &f->errs[t]);
 }
 
 static int make_splits(struct fit *f, nm_err *err) {
@@ -67,7 +68,8 @@ static int make_splits(struct fit *f, nm_err *err) {
   int st = f->split && f->shuffled ? NM_OK : nm__fail_memory(err, "the splits", 0);
   for (int r = 0; r < f->R && !st; r++) {
     uint64_t seed = f->o->seed + (uint64_t)r;
-    st = nm__split_make(f->s->n, l->label, l->grouped ? l->group : NULL, l->n_groups, share, seed, &f->split[r], err);
+    st = nm__split_make(f->s->n, l->label, l->grouped ? l->group : NULL, l->n_groups, share, seed,
+                        &f->split[r], err);
     f->shuffled[r] = nm__alloc(f->s->n, 1);
     if (!f->shuffled[r]) st = nm__fail_memory(err, "labels", f->s->n);
     if (!st) nm__shuffle_labels(l->label, f->s->n, seed + 1000003, f->shuffled[r]);
@@ -84,7 +86,8 @@ static int fit_layers(struct fit *f, struct nm__pool *pool, const nm_progress *p
   for (int k = 0; k < 2; k++) {
     f->x[k] = nm__alloc((size_t)most, sizeof *f->x[k]);
     for (int i = 0; f->x[k] && i < most && (k == 0 || f->v[RANDOM]); i++)
-      if (!(f->x[k][i] = nm__alloc(one, sizeof(float)))) st = nm__fail_memory(err, "features", one * 4);
+      if (!(f->x[k][i] = nm__alloc(one, sizeof(float))))
+        st = nm__fail_memory(err, "features", one * 4);
     if (!f->x[k]) st = nm__fail_memory(err, "features", 0);
   }
   int n_tiles = most * f->R * N_KINDS;
@@ -95,7 +98,8 @@ static int fit_layers(struct fit *f, struct nm__pool *pool, const nm_progress *p
     int now = f->L - f->first < most ? f->L - f->first : most;
     for (int i = 0; i < now && !st; i++) {
       st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
-      if (!st && f->v[RANDOM]) st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
+      if (!st && f->v[RANDOM])
+        st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
     }
     if (!st) nm__pool_run(pool, now * f->R * N_KINDS, tile, f);
     for (int t = 0; t < now * f->R * N_KINDS && !st; t++)
@@ -180,7 +184,8 @@ static void spread(struct fit *f, nm_depth_curve *c) {
 }
 
 static void verdicts(nm_depth_curve *c) {
-  double share = (double)c->n_label[1] / (double)c->n, majority = share > 0.5 ? share : 1 - share, sum = 0;
+  double share = (double)c->n_label[1] / (double)c->n, majority = share > 0.5 ? share : 1 - share,
+         sum = 0;
   for (int l = 0; l < c->n_layers; l++) sum += c->layer[l].shuffled.mean;
   sum /= c->n_layers;
   /* Shuffled labels must come out between an even guess and always saying the larger class. */
@@ -204,8 +209,11 @@ static int summarise(struct fit *f, nm_depth_curve *c, nm_err *err) {
     c->layer[l] = (nm_depth_layer){l - 1, interval_of(f, l, REAL, ACC), interval_of(f, l, REAL, F1),
                                    interval_of(f, l, REAL, AUC), interval_of(f, l, SHUFFLED, ACC)};
     if (c->random)
-      c->random[l] = (nm_depth_layer){l - 1, interval_of(f, l, RANDOM, ACC), interval_of(f, l, RANDOM, F1),
-                                      interval_of(f, l, RANDOM, AUC), {0, 0, 0}};
+      c->random[l] = (nm_depth_layer){l - 1,
+                                      interval_of(f, l, RANDOM, ACC),
+                                      interval_of(f, l, RANDOM, F1),
+                                      interval_of(f, l, RANDOM, AUC),
+                                      {0, 0, 0}};
     acc[l] = c->layer[l].acc.mean;
     if (l > 0 && acc[l] > acc[c->peak + 1]) c->peak = l - 1;
   }
@@ -235,25 +243,35 @@ static int words(struct fit *f, nm_depth_curve *c, nm_err *err) {
     nm__logreg_done(&m);
   }
   nm__sparse_done(&x);
-  if (!st) c->words = nm__depth_interval(acc, f->R, (double)f->split[0].n_test, (double)f->split[0].n_train);
+  if (!st)
+    c->words =
+        nm__depth_interval(acc, f->R, (double)f->split[0].n_test, (double)f->split[0].n_train);
   return st;
 }
 
 static char *split_text(const struct fit *f) {
   char *s = nm__alloc(400, 1);
   if (s)
-    snprintf(s, 400, "%d splits of %zu training and about %zu test rows, seeds %llu to %llu; %s%s", f->R,
-             f->split[0].n_train, f->split[0].n_test, (unsigned long long)f->o->seed,
+    snprintf(s, 400, "%d splits of %zu training and about %zu test rows, seeds %llu to %llu; %s%s",
+             f->R, f->split[0].n_train, f->split[0].n_test, (unsigned long long)f->o->seed,
              (unsigned long long)(f->o->seed + (uint64_t)f->R - 1),
-             f->s->lab.grouped ? "grouped: rows of one group stay on one side" : "not grouped: no twins were found",
+             f->s->lab.grouped ? "grouped: rows of one group stay on one side"
+                               : "not grouped: no twins were found",
              f->split[0].n_train < (size_t)f->v[REAL]->D
-                 ? "; fewer training rows than dimensions: any labels can be fitted, only held-out rows count" : "");
+                 ? "; fewer training rows than dimensions: any labels can be fitted, only held-out "
+                   "rows count"
+                 : "");
   return s;
 }
 
-int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s, const struct nm__depth_vectors *real,
-                  const struct nm__depth_vectors *random, const nm_depth_opts *o, nm_depth_curve *c, nm_err *err) {
-  struct fit f = {.s = s, .v = {real, real, random}, .o = o, .R = o->repeats ? o->repeats : 10, .L = real->n_layers};
+int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
+                  const struct nm__depth_vectors *real, const struct nm__depth_vectors *random,
+                  const nm_depth_opts *o, nm_depth_curve *c, nm_err *err) {
+  struct fit f = {.s = s,
+                  .v = {real, real, random},
+                  .o = o,
+                  .R = o->repeats ? o->repeats : 10,
+                  .L = real->n_layers};
   if (f.R < 1 || f.R > 256) return nm__fail(err, NM_EUSAGE, "--repeats must be 1 to 256");
   f.m = nm__alloc((size_t)f.L * (size_t)f.R * N_KINDS, sizeof *f.m);
   int st = f.m ? make_splits(&f, err) : nm__fail_memory(err, "the metrics", 0);

@@ -16,7 +16,8 @@ static void layer_name(int layer, char out[16]) {
 }
 
 static void grid_of(struct nm__buf *b, const nm_depth_curve *c) {
-  static const char *const heads[] = {"layer", "accuracy", "95 %", "F1", "AUC", "shuffled", "random weights"};
+  static const char *const heads[] = {"layer", "accuracy", "95 %",          "F1",
+                                      "AUC",   "shuffled", "random weights"};
   struct nm__grid *g = nm__grid_new(heads, 7);
   for (int l = 0; g && l < c->n_layers; l++) {
     const nm_depth_layer *r = &c->layer[l];
@@ -35,7 +36,8 @@ static void grid_of(struct nm__buf *b, const nm_depth_curve *c) {
   nm__grid_free(g);
 }
 
-static void place(struct nm__buf *b, const nm_depth_curve *c, const char *what, int layer, double lo, double hi) {
+static void place(struct nm__buf *b, const nm_depth_curve *c, const char *what, int layer,
+                  double lo, double hi) {
   int L = c->n_layers - 1;
   char from[24] = "none", to[24] = "none";
   if (layer < 0) {
@@ -44,24 +46,30 @@ static void place(struct nm__buf *b, const nm_depth_curve *c, const char *what, 
   }
   if (lo >= 0) snprintf(from, sizeof from, "%.0f", lo);
   if (hi >= 0) snprintf(to, sizeof to, "%.0f", hi);
-  nm__buf_printf(b, "  %-22s block %d, %.2f of the depth (95 %% of splits: %s to %s)%s\n", what, layer, (layer + 1.0) / L,
-                 from, to, c->above_controls ? "" : "; means nothing: see the controls");
+  nm__buf_printf(b, "  %-22s block %d, %.2f of the depth (95 %% of splits: %s to %s)%s\n", what,
+                 layer, (layer + 1.0) / L, from, to,
+                 c->above_controls ? "" : "; means nothing: see the controls");
 }
 
 static double random_top(const nm_depth_curve *c) {
   double top = 0;
-  for (int l = 0; c->random && l < c->n_layers; l++) top = c->random[l].acc.mean > top ? c->random[l].acc.mean : top;
+  for (int l = 0; c->random && l < c->n_layers; l++)
+    top = c->random[l].acc.mean > top ? c->random[l].acc.mean : top;
   return top;
 }
 
 static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
   if (!c->causal.n) {
-    nm__buf_printf(b, "  %-22s not tested: the model cannot answer, or the site is not on the residual stream\n", "used?");
+    nm__buf_printf(
+        b,
+        "  %-22s not tested: the model cannot answer, or the site is not on the residual stream\n",
+        "used?");
     return;
   }
-  nm__buf_printf(b, "  %-22s the direction added at %s, %d texts\n", "used?", c->causal.site, c->causal.n);
-  nm__buf_printf(b, "  %-22s log-odds of yes: %+.2f; with + %+.2f, with - %+.2f\n", "", c->causal.before,
-                 c->causal.plus, c->causal.minus);
+  nm__buf_printf(b, "  %-22s the direction added at %s, %d texts\n", "used?", c->causal.site,
+                 c->causal.n);
+  nm__buf_printf(b, "  %-22s log-odds of yes: %+.2f; with + %+.2f, with - %+.2f\n", "",
+                 c->causal.before, c->causal.plus, c->causal.minus);
   nm__buf_printf(b, "  %-22s difference %.2f, of random directions at most %.2f: %s\n", "",
                  c->causal.plus - c->causal.minus, c->causal.random,
                  c->causal.moved ? "the direction moves the answer"
@@ -70,29 +78,39 @@ static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
 
 static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
   double *acc = nm__alloc((size_t)c->n_layers, sizeof *acc);
-  nm__buf_printf(b, "\n%s: %zu texts, %zu and %zu of the two labels\n  %s\n  prompt '%s': %s\n  %s\n\n  ", c->name, c->n,
-                 c->n_label[0], c->n_label[1], c->how, c->prompt_name, c->prompt, c->split);
+  nm__buf_printf(
+      b, "\n%s: %zu texts, %zu and %zu of the two labels\n  %s\n  prompt '%s': %s\n  %s\n\n  ",
+      c->name, c->n, c->n_label[0], c->n_label[1], c->how, c->prompt_name, c->prompt, c->split);
   for (int l = 0; acc && l < c->n_layers; l++) acc[l] = c->layer[l].acc.mean;
   if (acc) nm__sparkline(b, acc, (size_t)c->n_layers, 0.4, 1.0);
   nm__buf_puts(b, "  accuracy from the embedding to the last block, 0.4 to 1\n\n");
   free(acc);
   grid_of(b, c);
-  nm__buf_printf(b, "\n  %-22s %.3f at block %d\n", "peak", c->layer[c->peak + 1].acc.mean, c->peak);
+  nm__buf_printf(b, "\n  %-22s %.3f at block %d\n", "peak", c->layer[c->peak + 1].acc.mean,
+                 c->peak);
   place(b, c, "jump", c->jump, c->jump_lo, c->jump_hi);
   place(b, c, "converging point", c->converge, c->converge_lo, c->converge_hi);
   if (c->literal >= 0)
-    nm__buf_printf(b, "  %-22s block %d (the paper's formula taken literally: nearly always the last)\n", "literal reading", c->literal);
-  nm__buf_printf(b, "  %-22s %.3f: the peak is %s it\n", "bag of words", c->words.mean, c->above_words ? "above" : "not above");
+    nm__buf_printf(
+        b, "  %-22s block %d (the paper's formula taken literally: nearly always the last)\n",
+        "literal reading", c->literal);
+  nm__buf_printf(b, "  %-22s %.3f: the peak is %s it\n", "bag of words", c->words.mean,
+                 c->above_words ? "above" : "not above");
 
-  nm__buf_printf(b, "  %-22s largest over layers %.3f on average; the row %s chance\n", "shuffled labels", c->shuffled_max,
-                 c->shuffled_ok ? "covers" : "does NOT cover");
+  nm__buf_printf(b, "  %-22s largest over layers %.3f on average; the row %s chance\n",
+                 "shuffled labels", c->shuffled_max, c->shuffled_ok ? "covers" : "does NOT cover");
   if (c->random) nm__buf_printf(b, "  %-22s at most %.3f\n", "random weights", random_top(c));
-  nm__buf_printf(b, "  %-22s %s\n", "so", c->above_controls ? "the concept is readable: the curve stands above all its controls"
-                 : "nothing was shown: a curve counts only above bag of words, shuffled labels and random weights");
+  nm__buf_printf(b, "  %-22s %s\n", "so",
+                 c->above_controls
+                     ? "the concept is readable: the curve stands above all its controls"
+                     : "nothing was shown: a curve counts only above bag of words, shuffled labels "
+                       "and random weights");
   if (c->n_answer)
-    nm__buf_printf(b, "  %-22s %.3f right (%.3f to %.3f)\n", "the model's own answer", c->answer.mean, c->answer.lo, c->answer.hi);
+    nm__buf_printf(b, "  %-22s %.3f right (%.3f to %.3f)\n", "the model's own answer",
+                   c->answer.mean, c->answer.lo, c->answer.hi);
   else
-    nm__buf_printf(b, "  %-22s none: yes or no is not one token of this vocabulary\n", "the model's own answer");
+    nm__buf_printf(b, "  %-22s none: yes or no is not one token of this vocabulary\n",
+                   "the model's own answer");
   causal_text(b, c);
 }
 
@@ -116,8 +134,9 @@ static json_t *block_json(int layer) { return layer < 0 ? json_null() : json_int
 static json_t *layers_json(const nm_depth_layer *l, int n, bool shuffled) {
   json_t *a = json_array();
   for (int i = 0; l && i < n; i++) {
-    json_t *o = json_pack("{s:i, s:o, s:o, s:o}", "layer", l[i].layer, "accuracy", interval_json(l[i].acc), "f1",
-                          interval_json(l[i].f1), "auc", interval_json(l[i].auc));
+    json_t *o =
+        json_pack("{s:i, s:o, s:o, s:o}", "layer", l[i].layer, "accuracy", interval_json(l[i].acc),
+                  "f1", interval_json(l[i].f1), "auc", interval_json(l[i].auc));
     if (shuffled) json_object_set_new(o, "shuffled", interval_json(l[i].shuffled));
     json_array_append_new(a, o);
   }
@@ -126,32 +145,46 @@ static json_t *layers_json(const nm_depth_layer *l, int n, bool shuffled) {
 
 static json_t *curve_json(const nm_depth_curve *c) {
   json_t *o = json_object();
-  const struct { const char *k; json_t *v; } kv[] = {
-      {"name", string_json(c->name)}, {"file", string_json(c->file)}, {"data", string_json(c->how)},
-      {"prompt_name", string_json(c->prompt_name)}, {"prompt", string_json(c->prompt)}, {"split", string_json(c->split)},
-      {"n", json_integer((json_int_t)c->n)},
-      {"n_label", json_pack("[I,I]", (json_int_t)c->n_label[0], (json_int_t)c->n_label[1])},
-      {"layers", layers_json(c->layer, c->n_layers, true)}, {"random_weights", layers_json(c->random, c->n_layers, false)},
-      {"bag_of_words", interval_json(c->words)}, {"own_answer", c->n_answer ? interval_json(c->answer) : json_null()},
-      {"shuffled_max", json_real(c->shuffled_max)}, {"peak", block_json(c->peak)}, {"jump", block_json(c->jump)},
-      {"converging", block_json(c->converge)}, {"converging_literal", block_json(c->literal)},
-      {"jump_95", json_pack("[f,f]", c->jump_lo, c->jump_hi)},
-      {"converging_95", json_pack("[f,f]", c->converge_lo, c->converge_hi)},
-      {"above_bag_of_words", json_boolean(c->above_words)}, {"above_all_controls", json_boolean(c->above_controls)}, {"shuffled_covers_chance", json_boolean(c->shuffled_ok)},
-      {"direction", c->vector ? string_json(c->vector) : json_null()}, {"edit", c->edit ? string_json(c->edit) : json_null()}};
+  const struct { const char *k; json_t *v;
+  } kv[] = {{"name", string_json(c->name)},
+            {"file", string_json(c->file)},
+            {"data", string_json(c->how)},
+            {"prompt_name", string_json(c->prompt_name)},
+            {"prompt", string_json(c->prompt)},
+            {"split", string_json(c->split)},
+            {"n", json_integer((json_int_t)c->n)},
+            {"n_label", json_pack("[I,I]", (json_int_t)c->n_label[0], (json_int_t)c->n_label[1])},
+            {"layers", layers_json(c->layer, c->n_layers, true)},
+            {"random_weights", layers_json(c->random, c->n_layers, false)},
+            {"bag_of_words", interval_json(c->words)},
+            {"own_answer", c->n_answer ? interval_json(c->answer) : json_null()},
+            {"shuffled_max", json_real(c->shuffled_max)},
+            {"peak", block_json(c->peak)},
+            {"jump", block_json(c->jump)},
+            {"converging", block_json(c->converge)},
+            {"converging_literal", block_json(c->literal)},
+            {"jump_95", json_pack("[f,f]", c->jump_lo, c->jump_hi)},
+            {"converging_95", json_pack("[f,f]", c->converge_lo, c->converge_hi)},
+            {"above_bag_of_words", json_boolean(c->above_words)},
+            {"above_all_controls", json_boolean(c->above_controls)},
+            {"shuffled_covers_chance", json_boolean(c->shuffled_ok)},
+            {"direction", c->vector ? string_json(c->vector) : json_null()},
+            {"edit", c->edit ? string_json(c->edit) : json_null()}};
   for (size_t i = 0; i < sizeof kv / sizeof *kv; i++) json_object_set_new(o, kv[i].k, kv[i].v);
   if (c->causal.n)
-    json_object_set_new(o, "causal", json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:b}", "site", c->causal.site, "n", c->causal.n,
-                                               "before", c->causal.before, "plus", c->causal.plus, "minus",
-                                               c->causal.minus, "random", c->causal.random, "moved", c->causal.moved));
+    json_object_set_new(o, "causal",
+                        json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:b}", "site", c->causal.site,
+                                  "n", c->causal.n, "before", c->causal.before, "plus",
+                                  c->causal.plus, "minus", c->causal.minus, "random",
+                                  c->causal.random, "moved", c->causal.moved));
   return o;
 }
 
 char *nm_depth_json(const nm_depth_result *r) {
   json_t *a = json_array();
   for (int i = 0; i < r->n_curves; i++) json_array_append_new(a, curve_json(&r->curve[i]));
-  json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "noema", NM_VERSION, "run", r->dir ? r->dir : "", "summary",
-                        r->summary ? r->summary : "", "curves", a);
+  json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "noema", NM_VERSION, "run", r->dir ? r->dir : "",
+                        "summary", r->summary ? r->summary : "", "curves", a);
   char *s = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
   json_decref(o);
   return s;
@@ -167,14 +200,15 @@ static void csv_field(struct nm__buf *b, const char *s) {
 }
 
 static void csv(struct nm__buf *b, const nm_depth_result *r) {
-  nm__buf_puts(b, "data,layer,acc,acc_lo,acc_hi,f1,auc,shuffled_acc,random_weights_acc,bag_of_words_acc,own_answer_acc\n");
+  nm__buf_puts(b, "data,layer,acc,acc_lo,acc_hi,f1,auc,shuffled_acc,random_weights_acc,bag_of_"
+                  "words_acc,own_answer_acc\n");
   for (int i = 0; i < r->n_curves; i++)
     for (int l = 0; l < r->curve[i].n_layers; l++) {
       const nm_depth_curve *c = &r->curve[i];
       const nm_depth_layer *k = &c->layer[l];
       csv_field(b, c->name);
-      nm__buf_printf(b, ",%d,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,", k->layer, k->acc.mean, k->acc.lo, k->acc.hi, k->f1.mean,
-                     k->auc.mean, k->shuffled.mean);
+      nm__buf_printf(b, ",%d,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,", k->layer, k->acc.mean, k->acc.lo,
+                     k->acc.hi, k->f1.mean, k->auc.mean, k->shuffled.mean);
       if (c->random) nm__buf_printf(b, "%.6f", c->random[l].acc.mean);
       nm__buf_printf(b, ",%.6f,", c->words.mean);
       if (c->n_answer) nm__buf_printf(b, "%.6f", c->answer.mean);
@@ -184,7 +218,14 @@ static void csv(struct nm__buf *b, const nm_depth_result *r) {
 
 /* ---- the figure ------------------------------------------------------------------ */
 
-struct figure { struct nm__series *s; struct nm__hline *h; struct nm__vmark *v; double *num; char *text; int n_s, n_h, n_v; };
+struct figure {
+  struct nm__series *s;
+  struct nm__hline *h;
+  struct nm__vmark *v;
+  double *num;
+  char *text;
+  int n_s, n_h, n_v;
+};
 
 static char *label(struct figure *f, const char *name, const char *what) {
   char *at = f->text;
@@ -199,25 +240,40 @@ static void add_series(struct figure *f, const nm_depth_curve *c, int colour, in
   double *x = f->num, *y = x + n, *lo = y + n, *hi = lo + n;
   f->num += 4 * n;
   for (int l = 0; l < n; l++) {
-    nm_interval v = kind == 0 ? c->layer[l].acc : kind == 1 ? c->layer[l].shuffled : c->random[l].acc;
+    nm_interval v = kind == 0   ? c->layer[l].acc
+                    : kind == 1 ? c->layer[l].shuffled
+                                : c->random[l].acc;
     x[l] = c->layer[l].layer;
     y[l] = v.mean;
     lo[l] = v.lo;
     hi[l] = v.hi;
   }
-  f->s[f->n_s++] = (struct nm__series){label(f, c->name, what[kind]), x, y, kind ? NULL : lo, kind ? NULL : hi, n, colour,
-                                       kind == 0 ? NM__LINE_SOLID : kind == 1 ? NM__LINE_DOTTED : NM__LINE_DASHED, kind != 0};
+  f->s[f->n_s++] = (struct nm__series){label(f, c->name, what[kind]),
+                                       x,
+                                       y,
+                                       kind ? NULL : lo,
+                                       kind ? NULL : hi,
+                                       n,
+                                       colour,
+                                       kind == 0   ? NM__LINE_SOLID
+                                       : kind == 1 ? NM__LINE_DOTTED
+                                                   : NM__LINE_DASHED,
+                                       kind != 0};
 }
 
 static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   add_series(f, c, colour, 0);
   add_series(f, c, colour, 1);
   if (c->random) add_series(f, c, colour, 2);
-  f->h[f->n_h++] = (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_SOLID, colour};
+  f->h[f->n_h++] =
+      (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_SOLID, colour};
   if (c->n_answer)
-    f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"), NM__LINE_DOTTED, colour};
+    f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"),
+                                        NM__LINE_DOTTED, colour};
   if (!c->above_controls) return;  /* no layer to mark where nothing was shown */
-  if (c->jump >= 0) f->v[f->n_v++] = (struct nm__vmark){c->jump, label(f, c->name, c->jump == c->converge ? "jump, converged" : "jump"), colour};
+  if (c->jump >= 0)
+    f->v[f->n_v++] = (struct nm__vmark){
+        c->jump, label(f, c->name, c->jump == c->converge ? "jump, converged" : "jump"), colour};
   if (c->converge >= 0 && c->converge != c->jump)
     f->v[f->n_v++] = (struct nm__vmark){c->converge, label(f, c->name, "converged"), colour};
 }
@@ -226,7 +282,8 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
 static double lowest(const nm_depth_curve *c, double lo) {
   double least = c->words.mean;
   for (int l = 0; l < c->n_layers; l++) {
-    const double v[] = {c->layer[l].acc.mean, c->layer[l].shuffled.mean, c->random ? c->random[l].acc.mean : 1};
+    const double v[] = {c->layer[l].acc.mean, c->layer[l].shuffled.mean,
+                        c->random ? c->random[l].acc.mean : 1};
     for (int i = 0; i < 3; i++) least = v[i] < least ? v[i] : least;
   }
   return least < lo + 0.01 ? least - 0.02 : lo;
@@ -234,8 +291,14 @@ static double lowest(const nm_depth_curve *c, double lo) {
 
 static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) {
   size_t n = (size_t)r->n_curves, layers = (size_t)r->curve[0].n_layers;
-  struct figure f = {nm__alloc(3 * n, sizeof *f.s), nm__alloc(2 * n, sizeof *f.h), nm__alloc(2 * n, sizeof *f.v),
-                     nm__alloc(12 * n * layers, sizeof *f.num), nm__alloc(n * 8, 128), 0, 0, 0};
+  struct figure f = {nm__alloc(3 * n, sizeof *f.s),
+                     nm__alloc(2 * n, sizeof *f.h),
+                     nm__alloc(2 * n, sizeof *f.v),
+                     nm__alloc(12 * n * layers, sizeof *f.num),
+                     nm__alloc(n * 8, 128),
+                     0,
+                     0,
+                     0};
   double *num = f.num;
   char *text = f.text, title[160];
   double lo = 0.4;
@@ -245,9 +308,12 @@ static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) 
       lo = lowest(&r->curve[i], lo);
     }
     snprintf(title, sizeof title, "At which layer is it readable? %.100s", model);
-    nm__chart_svg(&(struct nm__chart){title, "linear probe on the last token; bands: 95 % over repeated splits",
-                                      "block (-1: embedding)", "accuracy on held-out texts", lo, 1.02, 0, 0, f.s, f.n_s, f.h,
-                                      f.n_h, f.v, f.n_v}, b);
+    nm__chart_svg(
+        &(struct nm__chart){title,
+                            "linear probe on the last token; bands: 95 % over repeated splits",
+                            "block (-1: embedding)", "accuracy on held-out texts", lo, 1.02, 0, 0,
+                            f.s, f.n_s, f.h, f.n_h, f.v, f.n_v},
+        b);
   }
   free(f.s);
   free(f.h);
@@ -259,13 +325,19 @@ static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) 
 /* ---- the page ------------------------------------------------------------------------ */
 
 static void page_table(struct nm__page *p, const nm_depth_curve *c) {
-  static const char *const heads[] = {"layer", "accuracy", "from", "to", "F1", "AUC", "shuffled", "random weights"};
+  static const char *const heads[] = {"layer", "accuracy", "from",     "to",
+                                      "F1",    "AUC",      "shuffled", "random weights"};
   int n = c->n_layers;
   char (*text)[16] = nm__alloc((size_t)n * 8, sizeof *text);
   const char **cell = nm__alloc((size_t)n * 8, sizeof *cell);
   for (int l = 0; text && cell && l < n; l++) {
     const nm_depth_layer *k = &c->layer[l];
-    const double v[] = {k->acc.mean, k->acc.lo, k->acc.hi, k->f1.mean, k->auc.mean, k->shuffled.mean,
+    const double v[] = {k->acc.mean,
+                        k->acc.lo,
+                        k->acc.hi,
+                        k->f1.mean,
+                        k->auc.mean,
+                        k->shuffled.mean,
                         c->random ? c->random[l].acc.mean : 0};
     layer_name(k->layer, text[l * 8]);
     for (int i = 0; i < 7; i++) snprintf(text[l * 8 + 1 + i], 16, "%.3f", v[i]);
@@ -276,15 +348,19 @@ static void page_table(struct nm__page *p, const nm_depth_curve *c) {
   free(cell);
 }
 
-static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o, const char *figure, const char *path,
-                nm_err *err) {
+static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o,
+                const char *figure, const char *path, nm_err *err) {
   nm_model_info i;
   char line[700];
   nm_model_describe(m, &i);
   struct nm__page *p = nm__page_new("Concept depth");
-  snprintf(line, sizeof line, "Model %.200s (%s, %d layers, width %d; %s). A linear probe is fitted on the activation of the "
-           "last token at %s of every block. A curve means something only above its controls: shuffled labels, bag of "
-           "words, the embedding, and the same architecture with random weights.", i.path, i.arch, i.L, i.D, i.types, o->site);
+  snprintf(line, sizeof line,
+           "Model %.200s (%s, %d layers, width %d; %s). A linear probe is fitted on the activation "
+           "of the "
+           "last token at %s of every block. A curve means something only above its controls: "
+           "shuffled labels, bag of "
+           "words, the embedding, and the same architecture with random weights.",
+           i.path, i.arch, i.L, i.D, i.types, o->site);
   nm__page_para(p, line);
   nm__page_svg(p, figure);
   for (int k = 0; k < r->n_curves; k++) {
@@ -316,7 +392,8 @@ static int write_in(const char *dir, const char *name, const char *s, size_t n, 
   return st;
 }
 
-int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o, nm_err *err) {
+int nm__depth_write(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o,
+                    nm_err *err) {
   struct nm__buf b, figure;
   nm__buf_init(&b, (size_t)1 << 28);
   nm__buf_init(&figure, (size_t)1 << 28);

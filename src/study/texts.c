@@ -8,7 +8,8 @@
 static int ids_row(const char *path, int line, json_t *o, nm_seq *out, nm_err *err) {
   json_t *ids = json_object_get(o, "ids");
   if (!json_is_array(ids))
-    return nm__fail(err, NM_EFORMAT, "%s: line %d: \"ids\" must be an array of token ids", path, line);
+    return nm__fail(err, NM_EFORMAT, "%s: line %d: \"ids\" must be an array of token ids", path,
+                    line);
   out->n = json_array_size(ids);
   int32_t *v = nm__alloc(out->n, sizeof *v);
   out->ids = v;
@@ -16,7 +17,8 @@ static int ids_row(const char *path, int line, json_t *o, nm_seq *out, nm_err *e
   for (size_t i = 0; i < out->n; i++) {
     json_t *x = json_array_get(ids, i);
     if (!json_is_integer(x) || json_integer_value(x) < 0 || json_integer_value(x) > INT32_MAX)
-      return nm__fail(err, NM_EFORMAT, "%s: line %d: \"ids\"[%zu] is not a token id", path, line, i);
+      return nm__fail(err, NM_EFORMAT, "%s: line %d: \"ids\"[%zu] is not a token id", path, line,
+                      i);
     v[i] = (int32_t)json_integer_value(x);
   }
   return NM_OK;
@@ -48,7 +50,8 @@ static int load_ids(const char *path, const struct nm__map *m, nm_texts *out, nm
 static bool has_ids(const struct nm__map *m) {
   const char *nl = m->size ? memchr(m->data, '\n', m->size) : NULL;
   json_t *o = m->size && m->data[0] == '{'
-                  ? json_loadb((const char *)m->data, nl ? (size_t)(nl - (const char *)m->data) : m->size, 0, NULL)
+                  ? json_loadb((const char *)m->data,
+                               nl ? (size_t)(nl - (const char *)m->data) : m->size, 0, NULL)
                   : NULL;
   bool yes = json_object_get(o, "ids") != NULL;
   json_decref(o);
@@ -57,7 +60,8 @@ static bool has_ids(const struct nm__map *m) {
 
 /* The named column, else one called like a text, else the one with the longest cells. */
 static int text_column(const char *path, const struct nm__table *t, const char *name, nm_err *err) {
-  static const char *const usual[] = {"text", "statement", "sentence", "input", "question", "prompt", "examples", "content"};
+  static const char *const usual[] = {"text",     "statement", "sentence", "input",
+                                      "question", "prompt",    "examples", "content"};
   if (name) {
     int c = nm__table_col(t, name);
     if (c >= 0) return c;
@@ -75,13 +79,15 @@ static int text_column(const char *path, const struct nm__table *t, const char *
   size_t longest = 0;
   for (size_t c = 0; c < t->n_cols; c++) {
     size_t sum = 0;
-    for (size_t r = 0; r < t->n_rows; r++) sum += t->cells[r * t->n_cols + c] ? strlen(t->cells[r * t->n_cols + c]) : 0;
+    for (size_t r = 0; r < t->n_rows; r++)
+      sum += t->cells[r * t->n_cols + c] ? strlen(t->cells[r * t->n_cols + c]) : 0;
     if (sum > longest) { longest = sum; best = (int)c; }
   }
   return best;
 }
 
-static int load_texts(const char *path, const struct nm__map *m, const char *col, nm_texts *out, nm_err *err) {
+static int load_texts(const char *path, const struct nm__map *m, const char *col, nm_texts *out,
+                      nm_err *err) {
   struct nm__table t;
   int st = nm__table_parse(path, m->data, m->size, &t, err);
   if (st) return st;
@@ -99,7 +105,8 @@ static int load_texts(const char *path, const struct nm__map *m, const char *col
   return st;
 }
 
-int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out, nm_err *err) {
+int nm__texts_parse(const char *name, const void *bytes, size_t n, const char *col, nm_texts *out,
+                    nm_err *err) {
   struct nm__map m = {bytes, n};
   *out = (nm_texts){0};
   int st = has_ids(&m) ? load_ids(name, &m, out, err) : load_texts(name, &m, col, out, err);

@@ -29,8 +29,8 @@ struct job {
 /* The keys (or values) 0..n of one sequence and kv head are one or two runs of slots. */
 struct runs { const float *p[2]; int n[2]; };
 
-static struct runs runs_of(const struct nm__op_args *a, const struct nm__span *sp, const float *base,
-                           int kv_head, int n) {
+static struct runs runs_of(const struct nm__op_args *a, const struct nm__span *sp,
+                           const float *base, int kv_head, int n) {
   size_t width = (size_t)a->kv->width;
   const float *layer = base + (size_t)a->layer * (size_t)a->kv->n_slots * width +
                        (size_t)kv_head * (size_t)a->head_dim;
@@ -92,7 +92,8 @@ void nm__attention_forward(struct nm__ops *o, const struct nm__op_args *a, struc
     nm__fail(&o->err, NM_EMEMORY, "the arena is too small for attention scores");
   } else if (o->mode != NM__MEASURE) {
     struct job j = {o, a, y, scratch, a->max_keys, 0};
-    for (int i = 0; i < a->n_spans; i++) j.tiles_per_head += (a->spans[i].n + QUERIES - 1) / QUERIES;
+    for (int i = 0; i < a->n_spans; i++)
+      j.tiles_per_head += (a->spans[i].n + QUERIES - 1) / QUERIES;
     nm__pool_run(o->pool, j.tiles_per_head * a->n_head, tile, &j);
   }
   o->arena.used = mark;

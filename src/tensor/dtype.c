@@ -129,7 +129,8 @@ static void q8_0_in(void *b, const float *x, int64_t n) {
   uint8_t *p = b;
   for (; n > 0; n -= 32, p += 34, x += 32) {
     float top = 0;
-    for (int i = 0; i < 32; i++) top = top > (x[i] < 0 ? -x[i] : x[i]) ? top : (x[i] < 0 ? -x[i] : x[i]);
+    for (int i = 0; i < 32; i++)
+      top = top > (x[i] < 0 ? -x[i] : x[i]) ? top : (x[i] < 0 ? -x[i] : x[i]);
     float d = top / 127.0f, inv = d ? 1.0f / d : 0.0f;
     put_half(p, d);
     for (int i = 0; i < 32; i++) p[2 + i] = (uint8_t)(int8_t)nearest_int(x[i] * inv);

@@ -113,14 +113,31 @@ static float fma_peak(int64_t n) {
 
 /* Runs `body` for every 16 elements; in the last, short piece LOAD and STORE are
  * masked. The tail takes the same polynomial as the rest. */
-#define ROWS(n, body) \
-  do { \
-    int64_t i_ = 0; \
-    for (; i_ + 16 <= (n); i_ += 16) { enum { FULL = 1 }; const int64_t i = i_; const int left = 16; (void)left; body } \
-    if (i_ < (n)) { enum { FULL = 0 }; const int64_t i = i_; const int left = (int)((n) - i_); body } \
+#define ROWS(n, body)                                                                              \
+  do {                                                                                             \
+    int64_t i_ = 0;                                                                                \
+    for (; i_ + 16 <= (n); i_ += 16) {                                                             \
+      enum { FULL = 1 };                                                                           \
+      const int64_t i = i_;                                                                        \
+      const int left = 16;                                                                         \
+      (void)left;                                                                                  \
+      body                                                                                         \
+    }                                                                                              \
+    if (i_ < (n)) {                                                                                \
+      enum { FULL = 0 };                                                                           \
+      const int64_t i = i_;                                                                        \
+      const int left = (int)((n)-i_);                                                              \
+      body                                                                                         \
+    }                                                                                              \
   } while (0)
 #define LOAD(p) (FULL ? v_load((p) + i) : v_load_n((p) + i, left))
-#define STORE(p, v) do { if (FULL) v_store((p) + i, (v)); else v_store_n((p) + i, (v), left); } while (0)
+#define STORE(p, v)                                                                                \
+  do {                                                                                             \
+    if (FULL)                                                                                      \
+      v_store((p) + i, (v));                                                                       \
+    else                                                                                           \
+      v_store_n((p) + i, (v), left);                                                               \
+  } while (0)
 
 static void add(float *y, const float *a, const float *b, int64_t n) {
   ROWS(n, STORE(y, v_add(LOAD(a), LOAD(b))););

@@ -189,7 +189,8 @@ static void act_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
   struct call *c = v;
   int64_t n = (e - b) * c->y->cols;
-  if (c->a->y.d) c->o->kern->act_mul(row(c->y, b), row(&c->a->x, b), row(&c->a->y, b), n, c->a->act);
+  if (c->a->y.d)
+    c->o->kern->act_mul(row(c->y, b), row(&c->a->x, b), row(&c->a->y, b), n, c->a->act);
   else c->o->kern->act(row(c->y, b), row(&c->a->x, b), n, c->a->act);
 }
 static void act_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
@@ -306,8 +307,8 @@ struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_ar
   struct nm__t y = {NULL, shape[0], shape[1]};
   if (o->err.status) return y;
   if (!fits) {
-    nm__fail(&o->err, NM_EFAIL, "op %s: shapes do not fit ([%lld, %lld] with [%lld, %lld])", op->name,
-             (long long)a->x.rows, (long long)a->x.cols, (long long)a->w.rows,
+    nm__fail(&o->err, NM_EFAIL, "op %s: shapes do not fit ([%lld, %lld] with [%lld, %lld])",
+             op->name, (long long)a->x.rows, (long long)a->x.cols, (long long)a->w.rows,
              (long long)a->w.cols);
     return y;
   }

@@ -26,19 +26,37 @@
 #include "file/gguf.h"
 
 enum { D = 32, L = 6, H = 4, HD = 8, F = 16, ROW = 6, N_NAMES = 8 };
-enum { ONE = 0, IS_A = 1, VALUE = 5, FA = 6, A = 9, B = 10, NAME_IN = 12, NAME_OUT = 20, IDENTITY = 28 };
+enum {
+  ONE = 0,
+  IS_A = 1,
+  VALUE = 5,
+  FA = 6,
+  A = 9,
+  B = 10,
+  NAME_IN = 12,
+  NAME_OUT = 20,
+  IDENTITY = 28
+};
 
-static const char *const names[N_NAMES] = {"ann", "bob", "cleo", "dan", "eve", "finn", "gus", "hal"};
+static const char *const names[N_NAMES] = {"ann", "bob",  "cleo", "dan",
+                                           "eve", "finn", "gus",  "hal"};
 /* {+1 word, -1 word} of the three attributes */
 static const char *const valued[3][2] = {{"red", "blue"}, {"day", "night"}, {"up", "down"}};
-static const char *const others[] = {"the", "a",   "saw", "fox", "by",  "it", "went", "old", "big", "sun",
-                                     "sea", "tree", "and", "in", "on", "was", "with", ",",  "?",  "yes",
-                                     "no",  "road", "hill", "bird", "ran", "to", "far", "near"};
+static const char *const others[] = {"the",  "a",    "saw",  "fox", "by",   "it",  "went",
+                                     "old",  "big",  "sun",  "sea", "tree", "and", "in",
+                                     "on",   "was",  "with", ",",   "?",    "yes", "no",
+                                     "road", "hill", "bird", "ran", "to",   "far", "near"};
 enum { N_OTHERS = sizeof others / sizeof *others, N_WORDS = 16 };
 
 /* ---- the vocabulary: <unk> <s> </s>, bytes, letters, and every word with its beginnings -- */
 
-struct vocab { char *piece[1024]; float score[1024]; int32_t kind[1024]; int n; float embd[1024][D], head[1024][D]; };
+struct vocab {
+  char *piece[1024];
+  float score[1024];
+  int32_t kind[1024];
+  int n;
+  float embd[1024][D], head[1024][D];
+};
 
 static int piece_of(const struct vocab *v, const char *s) {
   for (int i = 0; i < v->n; i++)
@@ -83,7 +101,8 @@ static void fill_vocab(struct vocab *v) {
   for (int i = 0; i < N_OTHERS; i++) {
     int id = add_word(v, others[i]);
     for (int k = 0; k < 4; k++)
-      v->embd[id][IDENTITY + k] = (float)((int)(nm__rand_at(7, (uint64_t)i, (uint64_t)k) % 5) - 2) * 0.25f;
+      v->embd[id][IDENTITY + k] =
+          (float)((int)(nm__rand_at(7, (uint64_t)i, (uint64_t)k) % 5) - 2) * 0.25f;
   }
   for (int a = 0; a < 3; a++)
     for (int s = 0; s < 2; s++) {
@@ -103,7 +122,9 @@ static void fill_vocab(struct vocab *v) {
 
 /* ---- weights -------------------------------------------------------------- */
 
-struct block { float q[H * HD][D], k[H * HD][D], v[H * HD][D], o[D][H * HD], gate[F][D], up[F][D], down[D][F]; };
+struct block {
+  float q[H * HD][D], k[H * HD][D], v[H * HD][D], o[D][H * HD], gate[F][D], up[F][D], down[D][F];
+};
 
 /* Head h looks, from everywhere, at the words with flag IS_A + h and moves n dims. Score: q 16,
  * k about 22, over sqrt(8): other words get a weight of about 1e-50, that is none. */
@@ -206,7 +227,8 @@ int nm_write_planted(const char *path, nm_err *err) {
   struct vocab *v = nm__alloc(1, sizeof *v);
   struct block *b = nm__alloc(L, sizeof *b);
   struct nm__gguf_writer *w = NULL;
-  int st = v && b ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the planted model", sizeof *v);
+  int st =
+      v && b ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the planted model", sizeof *v);
   if (!st) {
     fill_vocab(v);
     wire(b);
@@ -254,7 +276,8 @@ int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t s
       sentence(&b, seed, (uint64_t)s, side);
       nm__buf_printf(&b, "\t%s\ts%d\n", label ? "yes" : "no", s);
     }
-  int st = b.failed ? nm__fail_memory(err, "the sentences", b.len) : nm__write_file(path, b.s, b.len, err);
+  int st = b.failed ? nm__fail_memory(err, "the sentences", b.len)
+                    : nm__write_file(path, b.s, b.len, err);
   nm__buf_done(&b);
   return st;
 }

@@ -16,17 +16,19 @@ static bool ends(const char *s, const char *tail) {
 }
 
 /* Four uniform values of variance `std`^2 from one hash. */
-static void random_row(float *x, int64_t n, double std, uint64_t seed, uint64_t tensor, uint64_t row) {
+static void random_row(float *x, int64_t n, double std, uint64_t seed, uint64_t tensor,
+                       uint64_t row) {
   float unit = (float)(std * 1.7320508075688772 / 32768.0);
   for (int64_t i = 0; i < n; i += 4) {
     uint64_t u = nm__rand_at(seed, tensor * 0x100000000u + row, (uint64_t)i);
-    for (int k = 0; k < 4 && i + k < n; k++, u >>= 16) x[i + k] = (float)((int)(u & 0xffff) - 32768) * unit;
+    for (int k = 0; k < 4 && i + k < n; k++, u >>= 16)
+      x[i + k] = (float)((int)(u & 0xffff) - 32768) * unit;
   }
 }
 
 /* One row, as stored. `out` has room for the row's bytes. */
-static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t seed, uint64_t tensor, uint64_t row,
-                        float *x, uint8_t *out) {
+static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t seed, uint64_t tensor,
+                        uint64_t row, float *x, uint8_t *out) {
   const struct nm__dtype_info *d = nm__dtype(type);
   bool table = strstr(name, "_embd.") != NULL;
   if (ends(name, "norm.weight")) for (int64_t i = 0; i < n; i++) x[i] = 1;
@@ -38,8 +40,8 @@ static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t see
 
 /* ---- the shape of another file --------------------------------------------- */
 
-static int copy_tensor(struct nm__out *o, const struct nm__gguf *g, size_t i, uint64_t seed, float *x, uint8_t *row,
-                       nm_err *err) {
+static int copy_tensor(struct nm__out *o, const struct nm__gguf *g, size_t i, uint64_t seed,
+                       float *x, uint8_t *row, nm_err *err) {
   const struct nm__gguf_tensor *t = &g->tensors[i];
   if (!strncmp(t->name, "rope_f", 6) || !nm__dtype(t->type)->from_f32)    /* facts, not weights */
     return nm__out_write(o, t->data, t->bytes, err);
@@ -69,22 +71,26 @@ static int cmp_offset(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o, const nm_progress *p, nm_err *err) {
+static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o,
+                      const nm_progress *p, nm_err *err) {
   struct by_offset *order = nm__alloc(g->n_tensors, sizeof *order);
   float *x = nm__alloc(ROW_BYTES_MAX, sizeof *x);
   uint8_t *row = nm__alloc(ROW_BYTES_MAX, 4);
   int st = order && x && row ? nm__out_write(o, g->map.data, g->data_start, err)
                              : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
-  for (size_t i = 0; i < g->n_tensors && !st; i++) order[i] = (struct by_offset){g->tensors[i].offset, i};
+  for (size_t i = 0; i < g->n_tensors && !st; i++)
+    order[i] = (struct by_offset){g->tensors[i].offset, i};
   if (!st) qsort(order, g->n_tensors, sizeof *order, cmp_offset);
   uint64_t at = 0;
   for (size_t k = 0; k < g->n_tensors && !st; k++) {
     const struct nm__gguf_tensor *t = &g->tensors[order[k].i];
-    if (t->ne[0] > ROW_BYTES_MAX) st = nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
+    if (t->ne[0] > ROW_BYTES_MAX)
+      st = nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
     if (!st) st = pad_to(o, &at, t->offset, err);
     if (!st) st = copy_tensor(o, g, order[k].i, seed, x, row, err);
     at += t->bytes;
-    if (!st) st = nm__progress(p, "drawing random weights", (double)k + 1, (double)g->n_tensors, err);
+    if (!st)
+      st = nm__progress(p, "drawing random weights", (double)k + 1, (double)g->n_tensors, err);
   }
   free(order);
   free(x);
@@ -92,7 +98,8 @@ static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o
   return st;
 }
 
-int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p, nm_err *err) {
+int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p,
+                          nm_err *err) {
   struct nm__gguf *g;
   struct nm__out o;
   int st = nm__gguf_open(like, &g, err);
@@ -122,11 +129,19 @@ struct spec { char name[64]; uint32_t type; int64_t rows, cols; };
 static int list_tensors(const struct shape *s, uint32_t type, struct spec *out) {
   int n = 0, hd = s->D / s->H;
   bool bias = !strcmp(s->arch, "qwen2");
-#define MAT(fmt, r, c) \
-  do { snprintf(out[n].name, 64, fmt, i); out[n].type = (c) % nm__dtype(type)->block ? NM__F16 : type; \
-       out[n].rows = (r); out[n++].cols = (c); } while (0)
-#define VEC(fmt, c) do { snprintf(out[n].name, 64, fmt, i); out[n] = (struct spec){.type = NM__F32, .rows = 1, .cols = (c)}; \
-       snprintf(out[n++].name, 64, fmt, i); } while (0)
+#define MAT(fmt, r, c)                                                                             \
+  do {                                                                                             \
+    snprintf(out[n].name, 64, fmt, i);                                                             \
+    out[n].type = (c) % nm__dtype(type)->block ? NM__F16 : type;                                   \
+    out[n].rows = (r);                                                                             \
+    out[n++].cols = (c);                                                                           \
+  } while (0)
+#define VEC(fmt, c)                                                                                \
+  do {                                                                                             \
+    snprintf(out[n].name, 64, fmt, i);                                                             \
+    out[n] = (struct spec){.type = NM__F32, .rows = 1, .cols = (c)};                               \
+    snprintf(out[n++].name, 64, fmt, i);                                                           \
+  } while (0)
   int i = 0;
   snprintf(out[n].name, 64, "token_embd.weight");
   out[n].type = type;
@@ -161,7 +176,12 @@ static int put_vocab(struct nm__gguf_writer *w, int V, nm_err *err) {
   bool good = piece && text && score && kind;
   for (int i = 0; good && i < V; i++) {
     piece[i] = text + 12 * (size_t)i;
-    snprintf(piece[i], 12, i == 0 ? "<unk>" : i == 1 ? "<s>" : i == 2 ? "</s>" : i < 259 ? "<0x%02X>" : "w%d",
+    snprintf(piece[i], 12,
+             i == 0    ? "<unk>"
+             : i == 1  ? "<s>"
+             : i == 2  ? "</s>"
+             : i < 259 ? "<0x%02X>"
+                       : "w%d",
              i < 259 ? (unsigned)(i - 3) & 255 : (unsigned)i);
     kind[i] = i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1;
   }
@@ -182,9 +202,10 @@ static int put_vocab(struct nm__gguf_writer *w, int V, nm_err *err) {
 
 static void put_sizes(struct nm__gguf_writer *w, const struct shape *s) {
   char k[96];
-  const struct { const char *name; int v; } keys[] = {
-      {"context_length", s->ctx}, {"embedding_length", s->D}, {"block_count", s->L},
-      {"feed_forward_length", s->F}, {"attention.head_count", s->H}, {"attention.head_count_kv", s->K}};
+  const struct { const char *name; int v;
+  } keys[] = {{"context_length", s->ctx},     {"embedding_length", s->D},
+              {"block_count", s->L},          {"feed_forward_length", s->F},
+              {"attention.head_count", s->H}, {"attention.head_count_kv", s->K}};
   nm__gguf_put_string(w, "general.architecture", s->arch);
   nm__gguf_put_string(w, "general.name", s->name);
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -197,8 +218,8 @@ static void put_sizes(struct nm__gguf_writer *w, const struct shape *s) {
   nm__gguf_put_f32(w, k, s->base);
 }
 
-static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n, uint64_t seed, const nm_progress *p,
-                         nm_err *err) {
+static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n, uint64_t seed,
+                         const nm_progress *p, nm_err *err) {
   float *x = nm__alloc(1 << 18, sizeof *x);
   uint8_t *row = nm__alloc(1 << 18, 4);
   int st = x && row ? NM_OK : nm__fail_memory(err, "a row", 1 << 20);
@@ -214,23 +235,30 @@ static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n,
   return st;
 }
 
-int nm_write_random(const char *name, const char *type_name, uint64_t seed, const char *path, const nm_progress *p,
-                    nm_err *err) {
+int nm_write_random(const char *name, const char *type_name, uint64_t seed, const char *path,
+                    const nm_progress *p, nm_err *err) {
   const struct shape *s = NULL;
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
     if (!strcmp(shapes[i].name, name)) s = &shapes[i];
   int type = nm__dtype_by_name(type_name);
-  if (!s) return nm__fail(err, NM_EUSAGE, "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
-                          "llama3.2-1b)", name);
+  if (!s)
+    return nm__fail(err, NM_EUSAGE,
+                    "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
+                    "llama3.2-1b)",
+                    name);
   if (type < 0 || !nm__dtype((uint32_t)type)->from_f32)
-    return nm__fail(err, NM_EUSAGE, "type '%.20s' cannot be written (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)", type_name);
+    return nm__fail(err, NM_EUSAGE,
+                    "type '%.20s' cannot be written (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)",
+                    type_name);
   struct nm__gguf_writer *w = NULL;
   struct spec *t = nm__alloc((size_t)s->L * 12 + 2, sizeof *t);
   int st = t ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the tensor list", 0);
   int n = st ? 0 : list_tensors(s, (uint32_t)type, t);
   if (!st) put_sizes(w, s);
   if (!st) st = put_vocab(w, s->V, err);
-  for (int i = 0; i < n; i++) nm__gguf_announce(w, t[i].name, t[i].type, t[i].rows > 1 ? 2 : 1, (int64_t[]){t[i].cols, t[i].rows});
+  for (int i = 0; i < n; i++)
+    nm__gguf_announce(w, t[i].name, t[i].type, t[i].rows > 1 ? 2 : 1,
+                      (int64_t[]){t[i].cols, t[i].rows});
   if (!st) st = nm__gguf_begin(w, path, err);
   if (!st) st = write_tensors(w, t, n, seed, p, err);
   if (!st) st = nm__gguf_finish(w, err);

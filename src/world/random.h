@@ -7,6 +7,7 @@
 
 /* A file with the header of `like` (sizes, types, tokenizer) and fresh random weights: norms 1,
  * biases 0, matrices uniform with variance 1 / inputs, embeddings variance 1. */
-int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p, nm_err *err);
+int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p,
+                          nm_err *err);
 
 #endif
