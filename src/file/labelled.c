@@ -138,14 +138,24 @@ static int named_col(const struct work *w, const char *name, const char *what, i
   return no_column(w, sentence, name);
 }
 
+static const char *const text_names[] = {"statement", "text", "sentence", "input", "examples",
+                                         "question", "prompt", "content", NULL};
+
+int nm__table_text_col(const char *name, const struct nm__table *t, const char *col, int *out,
+                       nm_err *err) {
+  struct work w = {.name = name, .t = t, .err = err};
+  if (col) return named_col(&w, col, "texts", out);
+  *out = col_of_any(t, text_names);
+  if (*out == NONE) *out = longest_col(&w, NONE);
+  return *out == NONE ? no_column(&w, "no column holds texts", NULL) : NM_OK;
+}
+
 static int find_columns(struct work *w) {
-  static const char *const texts[] = {"statement", "text", "sentence", "input", "examples",
-                                      "question", "prompt", "content", NULL};
   static const char *const labels[] = {"label", "labels", "answer", "target", "class", "y",
                                        "sentiment", NULL};
   const struct nm__labelled_opts *o = w->o;
   int st = NM_OK;
-  w->text_col = col_of_any(w->t, texts);
+  w->text_col = col_of_any(w->t, text_names);
   w->label_col = col_of_any(w->t, labels);
   w->group_col = NONE;
   if (o->text_col) st = named_col(w, o->text_col, "texts", &w->text_col);

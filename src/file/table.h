@@ -29,6 +29,11 @@ void nm__table_done(struct nm__table *t);
 const char *nm__table_form_name(enum nm__table_form f);
 int nm__table_col(const struct nm__table *t, const char *name);      /* -1: none */
 
+/* The column that holds the texts: the one named `col`, else one with a usual name, else the one
+ * with the longest cells. */
+int nm__table_text_col(const char *name, const struct nm__table *t, const char *col, int *out,
+                       nm_err *err);
+
 /* Texts with a binary label 0/1, and the group a row belongs to (true/false twins
  * share one). */
 struct nm__labelled {

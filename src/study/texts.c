@@ -58,44 +58,15 @@ static bool has_ids(const struct nm__map *m) {
   return yes;
 }
 
-/* The named column, else one called like a text, else the one with the longest cells. */
-static int text_column(const char *path, const struct nm__table *t, const char *name, nm_err *err) {
-  static const char *const usual[] = {"text",     "statement", "sentence", "input",
-                                      "question", "prompt",    "examples", "content"};
-  if (name) {
-    int c = nm__table_col(t, name);
-    if (c >= 0) return c;
-    char list[200] = "";
-    for (size_t i = 0; i < t->n_cols; i++) {
-      size_t at = strlen(list);
-      snprintf(list + at, sizeof list - at, "%s%.40s", i ? ", " : "", t->cols[i]);
-    }
-    nm__fail(err, NM_EFORMAT, "%s: there is no column '%.40s'; found: %s", path, name, list);
-    return -1;
-  }
-  for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
-    if (nm__table_col(t, usual[i]) >= 0) return nm__table_col(t, usual[i]);
-  int best = 0;
-  size_t longest = 0;
-  for (size_t c = 0; c < t->n_cols; c++) {
-    size_t sum = 0;
-    for (size_t r = 0; r < t->n_rows; r++)
-      sum += t->cells[r * t->n_cols + c] ? strlen(t->cells[r * t->n_cols + c]) : 0;
-    if (sum > longest) { longest = sum; best = (int)c; }
-  }
-  return best;
-}
-
 static int load_texts(const char *path, const struct nm__map *m, const char *col, nm_texts *out,
                       nm_err *err) {
   struct nm__table t;
-  int st = nm__table_parse(path, m->data, m->size, &t, err);
+  int c, st = nm__table_parse(path, m->data, m->size, &t, err);
   if (st) return st;
-  int c = text_column(path, &t, col, err);
-  out->text = c < 0 ? NULL : nm__alloc(t.n_rows, sizeof *out->text);
-  if (c < 0) st = NM_EFORMAT;
-  else if (!out->text) st = nm__fail_memory(err, "the texts", t.n_rows * 8);
-  else if (!t.n_rows) st = nm__fail(err, NM_EFORMAT, "%s: holds no row", path);
+  if (!t.n_rows) st = nm__fail(err, NM_EFORMAT, "%s: holds no row", path);
+  if (!st) st = nm__table_text_col(path, &t, col, &c, err);
+  if (!st && !(out->text = nm__alloc(t.n_rows, sizeof *out->text)))
+    st = nm__fail_memory(err, "the texts", t.n_rows * sizeof *out->text);
   for (size_t r = 0; !st && r < t.n_rows; r++) {
     const char *s = t.cells[r * t.n_cols + (size_t)c];
     if (!s) st = nm__fail(err, NM_EFORMAT, "%s: row %zu has no '%s'", path, r + 1, t.cols[c]);

@@ -51,18 +51,8 @@ static inline __m256 pow2_8(__m256 k) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
 }
 static inline v16 v_pow2(v16 k) { return (v16){pow2_8(k.a), pow2_8(k.b)}; }
-static inline float v_sum(v16 v) {
-  __m256 s8 = _mm256_add_ps(v.a, v.b);
-  __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-  __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
-}
-static inline float v_top(v16 v) {
-  float f[16];
-  v_store(f, v);
-  for (int i = 1; i < 16; i++) f[0] = f[i] > f[0] ? f[i] : f[0];
-  return f[0];
-}
+static inline __m256 v_half_sum(v16 v) { return _mm256_add_ps(v.a, v.b); }
+#include "tensor/kern_fold.h"
 static inline v16 v_from_i8(const int8_t *p) {
   __m128i q = _mm_loadu_si128((const __m128i *)p);
   return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),

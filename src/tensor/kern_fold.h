@@ -1,0 +1,16 @@
+/* kern_fold.h - the end of the fixed tree and the maximum of 16 lanes, for the sets
+ * with 256-bit registers. The including file defines v16, v_store and v_half_sum (the first
+ * level: lanes l and l + 8). */
+static inline float v_sum(v16 v) {
+  __m256 s8 = v_half_sum(v);
+  __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+static inline float v_top(v16 v) {
+  float f[16];
+  v_store(f, v);
+  for (int i = 1; i < 16; i++) f[0] = f[i] > f[0] ? f[i] : f[0];
+  return f[0];
+}
