@@ -283,8 +283,15 @@ static inline void block_out(float *o, const int8_t q[32], float d) {
   v_store(o + 16, v_mul(v_from_i8(q + 16), vd));
 }
 
+/* A block's scale. The sets that have the instruction use it: a call would cost as much as the
+ * block itself. */
 static inline float scale_at(const uint8_t *b) {
-  return nm__half_to_f32((uint16_t)(b[0] | b[1] << 8));
+  uint16_t h = (uint16_t)(b[0] | b[1] << 8);
+#ifdef V_NO_HALF
+  return nm__half_to_f32(h);
+#else
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+#endif
 }
 
 static void q8_0_out(float *o, const uint8_t *b, int64_t n) {
