@@ -7,6 +7,7 @@
 
 static int ids_row(const char *path, int line, json_t *o, nm_seq *out, nm_err *err) {
   json_t *ids = json_object_get(o, "ids");
+  *out = (nm_seq){0};
   if (!json_is_array(ids))
     return nm__fail(err, NM_EFORMAT, "%s: line %d: \"ids\" must be an array of token ids", path,
                     line);

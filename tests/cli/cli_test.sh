@@ -116,6 +116,16 @@ run 0 "three texts" "$noema" logits $m --data three.jsonl --json
 json "three texts"
 is "three texts" "$(wc -l < out)" 3
 cp out three
+# Rows of ids: every row must have them, and hold ids.
+printf '{"ids": [1, 2]}\n{"ids": [3]}\n' > ids.jsonl
+run 0 "rows of ids" "$noema" logits $m --data ids.jsonl --json
+is "a line a row" "$(wc -l < out)" 2
+printf '{"ids": [1, 2]}\n{"text": "bob"}\n' > ids.jsonl
+run 3 "a row without ids" "$noema" logits $m --data ids.jsonl --json
+says 'ids.jsonl: line 2'
+printf '{"ids": [1, "x"]}\n' > ids.jsonl
+run 3 "an id that is a word" "$noema" logits $m --data ids.jsonl --json
+says 'line 1: "ids"'
 while read -r line; do printf '%s\n' "$line" | sed 's/.*: "\(.*\)"}/\1/'; done < three.jsonl > texts
 i=0
 while read -r line; do
