@@ -32,10 +32,21 @@ static int read_op(struct reader *r, json_t *o, struct nm__edit *e) {
   return bad(r, "\"op\" must be add, zero, scale, project_out or replace");
 }
 
+/* A relative path is looked for beside the edit file first, so that the two can move together. */
+static int read_npy(struct reader *r, const char *path, struct nm__npy *a) {
+  const char *base = nm__path_base(r->name);
+  char *dir = *path == '/' || base == r->name ? NULL : nm__strndup(r->name, (size_t)(base - r->name));
+  char *beside = dir ? nm__path_join(dir, path) : NULL;
+  int st = nm__npy_read(beside && nm__exists(beside) ? beside : path, a, r->err);
+  free(dir);
+  free(beside);
+  return st;
+}
+
 static int read_vector(struct reader *r, json_t *v, struct nm__edit *e) {
   if (json_is_string(v)) {
     struct nm__npy a;
-    int st = nm__npy_read(json_string_value(v), &a, r->err);
+    int st = read_npy(r, json_string_value(v), &a);
     if (st) return nm__fail_at(r->err, st, "%s: edit %zu", r->name, r->i + 1);
     e->vec_n = a.n_dims ? a.ne[a.n_dims - 1] : 1;
     e->vec_rows = e->vec_n ? a.n / e->vec_n : 0;

@@ -154,7 +154,7 @@ static int save_direction(const char *dir, const char *name, const char *site, c
   int st = nm__npy_write(c->vector, 1, ne, v, err);
   if (st) return st;
   json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:f}", "site", site, "at", "last", "op", "add",
-                        "vector", c->vector, "scale", step);
+                        "vector", nm__path_base(c->vector), "scale", step);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
   st = s ? nm__write_file(c->edit, s, strlen(s), err)
          : nm__fail(err, NM_EFAIL, "%s: the name is not UTF-8", c->edit);

@@ -72,6 +72,9 @@ has "probe: red at night" y.txt '^yes'
 has "probe: blue at night" n.txt '^no'
 "$noema" logits "$planted" -p 'eve saw the blue fox by night it went up ?' --edit runs/s/edit-a.json --top 2 > e.txt 2> err
 has "the edit moves the answer" e.txt "'yes'"
+mkdir moved && cp runs/s/edit-a.json runs/s/direction-a.npy moved/ && cd moved
+"$noema" logits "$planted" -p 'eve saw the blue fox by night it went up ?' --edit edit-a.json --top 2 2> /dev/null | grep -q "'yes'" && ok || no "an edit moved with its vector"
+cd ..
 has "edited positions are told" err ': 1 positions edited'
 
 # Formats: the same rows as CSV, JSONL, JSON give the same figures.
