@@ -6,11 +6,11 @@
  *
  * A shard's files are in place before its lines enter the index, so whatever the
  * index names is whole. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "core/json.h"
 #include "file/npy.h"
 #include "model/model.h"
 
@@ -274,8 +274,9 @@ static int seq_done(void *arg, size_t seq, nm_err *err) {
 }
 
 static int write_header(struct acts *a, nm_err *err) {
-  json_t *h = json_pack("{s:s, s:s, s:s, s:s, s:I, s:[]}", "noema", "acts", "key", a->key, "model",
-                        a->m->path, "at", a->o->at, "n", (json_int_t)a->n_seqs, "sites");
+  json_t *h = json_pack("{s:s, s:s, s:o, s:o, s:I, s:[]}", "noema", "acts", "key", a->key, "model",
+                        nm__json_text(a->m->path), "at", nm__json_text(a->o->at), "n",
+                        (json_int_t)a->n_seqs, "sites");
   for (int i = 0; h && i < a->n_sites; i++)
     json_array_append_new(
         json_object_get(h, "sites"),

@@ -35,7 +35,8 @@ static int read_op(struct reader *r, json_t *o, struct nm__edit *e) {
 /* A relative path is looked for beside the edit file first, so that the two can move together. */
 static int read_npy(struct reader *r, const char *path, struct nm__npy *a) {
   const char *base = nm__path_base(r->name);
-  char *dir = *path == '/' || base == r->name ? NULL : nm__strndup(r->name, (size_t)(base - r->name));
+  char *dir =
+      *path == '/' || base == r->name ? NULL : nm__strndup(r->name, (size_t)(base - r->name));
   char *beside = dir ? nm__path_join(dir, path) : NULL;
   int st = nm__npy_read(beside && nm__exists(beside) ? beside : path, a, r->err);
   free(dir);

@@ -1,24 +1,17 @@
 /* info.c - what a GGUF file holds, for people and as JSON. Any valid container is
  * shown; one that noema cannot run says why. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/json.h"
 #include "model/model.h"
-
-/* Bytes of a file as JSON text: what is not UTF-8 becomes '?'. */
-static json_t *text(const char *s, size_t n) {
-  json_t *j = json_stringn(s, n);
-  char shown[400];
-  return j ? j : json_string(nm__printable(shown, sizeof shown, s, n));
-}
 
 static json_t *value_json(const struct nm__gguf *g, const struct nm__gguf_kv *kv) {
   struct nm__str s;
   int64_t i;
   double d;
   if (kv->type == NM__GGUF_STRING)
-    return nm__gguf_string(g, kv->key, &s, NULL) ? json_null() : text(s.s, s.n);
+    return nm__gguf_string(g, kv->key, &s, NULL) ? json_null() : nm__json_text_n(s.s, s.n);
   if (kv->type == NM__GGUF_ARRAY)
     return json_pack("{s:s, s:I}", "array_of", nm__gguf_type_name(kv->elem_type), "n",
                      (json_int_t)kv->n);
@@ -38,9 +31,10 @@ static json_t *container_json(const struct nm__gguf *g) {
     const struct nm__gguf_tensor *t = &g->tensors[i];
     json_t *ne = json_array();
     for (int d = 0; d < t->n_dims; d++) json_array_append_new(ne, json_integer(t->ne[d]));
-    json_array_append_new(
-        tensors, json_pack("{s:o, s:s, s:o, s:I}", "name", text(t->name, strlen(t->name)), "type",
-                           nm__dtype(t->type)->name, "shape", ne, "bytes", (json_int_t)t->bytes));
+    json_array_append_new(tensors, json_pack("{s:o, s:s, s:o, s:I}", "name",
+                                             nm__json_text_n(t->name, strlen(t->name)), "type",
+                                             nm__dtype(t->type)->name, "shape", ne, "bytes",
+                                             (json_int_t)t->bytes));
   }
   return json_pack("{s:s, s:i, s:I, s:o, s:o}", "file", nm__path_base(g->path), "version",
                    (int)g->version, "bytes", (json_int_t)g->map.size, "metadata", keys, "tensors",
@@ -143,7 +137,7 @@ int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err) {
   if (json) {
     json_t *o = container_json(g);
     if (o && m) add_model_json(o, m);
-    else if (o) json_object_set_new(o, "no_model", text(why.text, strlen(why.text)));
+    else if (o) json_object_set_new(o, "no_model", nm__json_text_n(why.text, strlen(why.text)));
     if (o && m && sites) sites_json(o, m);
     char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     nm__buf_printf(&b, "%s\n", s ? s : "{}");

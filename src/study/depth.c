@@ -1,10 +1,10 @@
 /* depth.c - the study from data to report, in the order that keeps what is done:
  * every step's result is on disk before the next begins. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "core/json.h"
 #include "report/report.h"
 #include "study/depth.h"
 #include "world/random.h"
@@ -61,12 +61,12 @@ static int write_config(struct study *S, nm_err *err) {
   nm__utc(utc);
   json_t *data = json_array();
   for (int i = 0; i < S->o.n_data; i++)
-    json_array_append_new(
-        data, json_pack("{s:s, s:s}", "file", S->sets[i].path, "hash", S->sets[i].hash));
+    json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
+                                          "hash", S->sets[i].hash));
   json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema",
-      NM_VERSION, "verb", "depth", "utc", utc, "command", S->o.command ? S->o.command : "", "model",
-      S->m->path, "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads",
+      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema",
+      NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command), "model",
+      nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads",
       nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "seed", (json_int_t)S->o.seed,
       "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site,
       "noise", S->o.noise, "data", data);
@@ -206,12 +206,27 @@ static char *summary(const nm_depth_result *r) {
 
 /* ---- the whole --------------------------------------------------------------------- */
 
+/* Curves and files go by name: a name that was there before gets its number. */
+static int name_apart(struct study *S, int i, nm_err *err) {
+  bool taken = false;
+  for (int k = 0; k < i; k++) taken |= !strcmp(S->sets[k].name, S->sets[i].name);
+  if (!taken) return NM_OK;
+  size_t n = strlen(S->sets[i].name) + 16;
+  char *name = nm__alloc(n, 1);
+  if (!name) return nm__fail_memory(err, "a name", n);
+  snprintf(name, n, "%s-%d", S->sets[i].name, i + 1);
+  free(S->sets[i].name);
+  S->sets[i].name = name;
+  return NM_OK;
+}
+
 static int load_sets(struct study *S, nm_err *err) {
   S->sets = nm__alloc((size_t)S->o.n_data, sizeof *S->sets);
   S->r->curve = nm__alloc((size_t)S->o.n_data, sizeof *S->r->curve);
   if (!S->sets || !S->r->curve) return nm__fail_memory(err, "the data sets", 0);
   for (int i = 0; i < S->o.n_data; i++) {
     int st = nm__depth_set_load(S->m, nm__engine_ctx(S->e), S->o.data[i], &S->o, &S->sets[i], err);
+    if (!st) st = name_apart(S, i, err);
     if (st) return st;
   }
   return NM_OK;

@@ -5,10 +5,10 @@
  * the answer prompt, at the converging layer). Its unit direction times the distance of the
  * class means is added and subtracted there; what counts is the difference in log-odds
  * of yes over no, against random directions of the same length. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/json.h"
 #include "file/npy.h"
 #include "study/depth.h"
 #include "tensor/math.h"
@@ -144,17 +144,22 @@ static int difference(const struct ask *q, const float *v, double step, double *
 
 static int save_direction(const char *dir, const char *name, const char *site, const float *v,
                           int D, double step, nm_depth_curve *c, nm_err *err) {
-  char file[160];
-  snprintf(file, sizeof file, "direction-%.100s.npy", name);
+  char file[160], plain[101];
+  snprintf(plain, sizeof plain, "%.100s", name);
+  for (char *ch = plain; *ch; ch++)            /* a name may hold anything, a file's name not */
+    if (!strchr("-_.", *ch) && !((*ch | 32) >= 'a' && (*ch | 32) <= 'z') &&
+        !(*ch >= '0' && *ch <= '9'))
+      *ch = '_';
+  snprintf(file, sizeof file, "direction-%s.npy", plain);
   c->vector = nm__path_join(dir, file);
-  snprintf(file, sizeof file, "edit-%.100s.json", name);
+  snprintf(file, sizeof file, "edit-%s.json", plain);
   c->edit = nm__path_join(dir, file);
   if (!c->vector || !c->edit) return nm__fail_memory(err, "a file name", 0);
   int64_t ne[1] = {D};
   int st = nm__npy_write(c->vector, 1, ne, v, err);
   if (st) return st;
-  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:f}", "site", site, "at", "last", "op", "add",
-                        "vector", nm__path_base(c->vector), "scale", step);
+  json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:f}", "site", site, "at", "last", "op", "add",
+                        "vector", nm__json_text(nm__path_base(c->vector)), "scale", step);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
   st = s ? nm__write_file(c->edit, s, strlen(s), err)
          : nm__fail(err, NM_EFAIL, "%s: the name is not UTF-8", c->edit);

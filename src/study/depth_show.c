@@ -1,10 +1,10 @@
 /* depth_show.c - the study's result for people: a terminal table, CSV, JSON, the
  * figure, and the page. All from nm_depth_result alone. */
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/json.h"
 #include "report/report.h"
 #include "study/depth.h"
 
@@ -124,11 +124,6 @@ char *nm_depth_text(const nm_depth_result *r) {
 /* ---- JSON and CSV ------------------------------------------------------------- */
 
 static json_t *interval_json(nm_interval v) { return json_pack("[f,f,f]", v.mean, v.lo, v.hi); }
-static json_t *string_json(const char *s) {
-  json_t *j = json_string(s ? s : "");
-  char shown[400];
-  return j ? j : json_string(nm__printable(shown, sizeof shown, s, strlen(s)));
-}
 static json_t *block_json(int layer) { return layer < 0 ? json_null() : json_integer(layer); }
 
 static json_t *layers_json(const nm_depth_layer *l, int n, bool shuffled) {
@@ -146,12 +141,12 @@ static json_t *layers_json(const nm_depth_layer *l, int n, bool shuffled) {
 static json_t *curve_json(const nm_depth_curve *c) {
   json_t *o = json_object();
   const struct { const char *k; json_t *v;
-  } kv[] = {{"name", string_json(c->name)},
-            {"file", string_json(c->file)},
-            {"data", string_json(c->how)},
-            {"prompt_name", string_json(c->prompt_name)},
-            {"prompt", string_json(c->prompt)},
-            {"split", string_json(c->split)},
+  } kv[] = {{"name", nm__json_text(c->name)},
+            {"file", nm__json_text(c->file)},
+            {"data", nm__json_text(c->how)},
+            {"prompt_name", nm__json_text(c->prompt_name)},
+            {"prompt", nm__json_text(c->prompt)},
+            {"split", nm__json_text(c->split)},
             {"n", json_integer((json_int_t)c->n)},
             {"n_label", json_pack("[I,I]", (json_int_t)c->n_label[0], (json_int_t)c->n_label[1])},
             {"layers", layers_json(c->layer, c->n_layers, true)},
@@ -168,8 +163,8 @@ static json_t *curve_json(const nm_depth_curve *c) {
             {"above_bag_of_words", json_boolean(c->above_words)},
             {"above_all_controls", json_boolean(c->above_controls)},
             {"shuffled_covers_chance", json_boolean(c->shuffled_ok)},
-            {"direction", c->vector ? string_json(c->vector) : json_null()},
-            {"edit", c->edit ? string_json(c->edit) : json_null()}};
+            {"direction", c->vector ? nm__json_text(c->vector) : json_null()},
+            {"edit", c->edit ? nm__json_text(c->edit) : json_null()}};
   for (size_t i = 0; i < sizeof kv / sizeof *kv; i++) json_object_set_new(o, kv[i].k, kv[i].v);
   if (c->causal.n)
     json_object_set_new(o, "causal",
@@ -183,8 +178,8 @@ static json_t *curve_json(const nm_depth_curve *c) {
 char *nm_depth_json(const nm_depth_result *r) {
   json_t *a = json_array();
   for (int i = 0; i < r->n_curves; i++) json_array_append_new(a, curve_json(&r->curve[i]));
-  json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "noema", NM_VERSION, "run", r->dir ? r->dir : "",
-                        "summary", r->summary ? r->summary : "", "curves", a);
+  json_t *o = json_pack("{s:s, s:o, s:o, s:o}", "noema", NM_VERSION, "run", nm__json_text(r->dir),
+                        "summary", nm__json_text(r->summary), "curves", a);
   char *s = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
   json_decref(o);
   return s;

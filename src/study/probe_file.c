@@ -1,8 +1,8 @@
 /* probe_file.c - a probe saved, loaded and applied to a new text. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/json.h"
 #include "study/depth.h"
 
 struct nm_probe { char *site, *prompt, *label[2]; int D; float *w; double b; float *got; };
@@ -32,10 +32,11 @@ int nm__probe_save(const char *path, const nm_model *m, const struct nm__depth_s
   nm_model_hash((nm_model *)(uintptr_t)m, hex, NULL);
   json_t *w = json_array();
   for (int i = 0; i < fit.d; i++) json_array_append_new(w, json_real(fit.w[i]));
-  json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:[s,s], s:f, s:f, s:o}", "noema", "probe",
-                        "site", site, "prompt", s->prompt, "data", c->name, "model_hash", hex,
-                        "labels", s->lab.label_name[0], s->lab.label_name[1], "held_out_accuracy",
-                        c->layer[layer + 1].acc.mean, "b", fit.b, "w", w);
+  json_t *j = json_pack("{s:s, s:s, s:o, s:o, s:s, s:[o,o], s:f, s:f, s:o}", "noema", "probe",
+                        "site", site, "prompt", nm__json_text(s->prompt), "data",
+                        nm__json_text(c->name), "model_hash", hex, "labels",
+                        nm__json_text(s->lab.label_name[0]), nm__json_text(s->lab.label_name[1]),
+                        "held_out_accuracy", c->layer[layer + 1].acc.mean, "b", fit.b, "w", w);
   char *text = j ? json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
   st = text
            ? nm__write_file(path, text, strlen(text), err)
