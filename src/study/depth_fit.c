@@ -183,13 +183,16 @@ static void spread(struct fit *f, nm_depth_curve *c) {
   c->converge_hi = nm__quantile(conv, (size_t)f->R, 0.975);
 }
 
-static void verdicts(nm_depth_curve *c) {
+static void verdicts(const struct fit *f, nm_depth_curve *c) {
   double share = (double)c->n_label[1] / (double)c->n, majority = share > 0.5 ? share : 1 - share,
          sum = 0;
   for (int l = 0; l < c->n_layers; l++) sum += c->layer[l].shuffled.mean;
   sum /= c->n_layers;
-  /* Shuffled labels must come out between an even guess and always saying the larger class. */
-  c->shuffled_ok = sum > 0.5 - 0.05 && sum < majority + 0.05;
+  /* Shuffled labels must come out between an even guess and always saying the larger class, give
+   * or take three standard errors of the guess (and at least 0.05). */
+  double slack = 1.5 / nm__sqrt((double)f->split[0].n_test * f->R);
+  if (slack < 0.05) slack = 0.05;
+  c->shuffled_ok = sum > 0.5 - slack && sum < majority + slack;
   double random = 0;
   for (int l = 0; c->random && l < c->n_layers; l++)
     random = c->random[l].acc.mean > random ? c->random[l].acc.mean : random;
@@ -279,7 +282,7 @@ int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
   if (!st) st = summarise(&f, c, err);
   if (!st) st = words(&f, c, err);
   if (!st) {
-    verdicts(c);
+    verdicts(&f, c);
     c->split = split_text(&f);
   }
   for (int r = 0; r < f.R; r++) {
