@@ -81,7 +81,7 @@ typedef struct nm_model_info {
   int L, D, H, K, head_dim, F, V;
   int n_ctx;                       /* context length the model was made for */
   uint64_t n_params, weight_bytes, file_bytes;
-  char types[160];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
+  char types[400];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
   char rope[160];                  /* "half, base 1000000" or "none" */
   bool tied;                       /* output matrix = token embedding */
   const char *tokenizer, *pre;     /* family and pre-tokenizer; "" when the file has none */

@@ -92,6 +92,18 @@ static int refuse_unknown(nm_model *m, nm_err *err) {
 
 /* ---- tensors --------------------------------------------------------- */
 
+static int fail_type(const nm_model *m, const char *name, const struct nm__dtype_info *d,
+                     nm_err *err) {
+  struct nm__buf known;
+  nm__buf_init(&known, 400);
+  nm__dtype_names(&known);
+  int st = nm__fail(err, NM_EFORMAT,
+                    "%s: tensor %s is stored as %s, which cannot be computed on (known: %s)",
+                    m->path, name, d->name, known.s ? known.s : "");
+  nm__buf_done(&known);
+  return st;
+}
+
 static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
                 struct nm__w *out, nm_err *err) {
   *out = (struct nm__w){0};
@@ -106,11 +118,11 @@ static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool 
                     m->path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
                     (long long)t->ne[3], (long long)cols, (long long)rows);
   const struct nm__dtype_info *d = nm__dtype(t->type);
-  if (!d->to_f32 || (rows == 1 && d->block != 1))
+  if (!d->to_f32) return fail_type(m, name, d, err);
+  if (rows == 1 && d->block != 1)
     return nm__fail(err, NM_EFORMAT,
-                    "%s: tensor %s is stored as %s, which cannot be computed on %s", m->path, name,
-                    d->name,
-                    d->to_f32 ? "for a vector" : "yet (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)");
+                    "%s: tensor %s is stored as %s, which cannot be computed on for a vector",
+                    m->path, name, d->name);
   *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
   return NM_OK;
 }

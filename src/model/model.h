@@ -44,7 +44,7 @@ struct nm_model {
   struct nm__layer *layer;
   double *theta;                   /* n_rot / 2 angles per position, scaling applied */
   double rope_m;                   /* cos and sin are multiplied by this (yarn) */
-  char rope_text[160], types[160], name[128], warning[400], hash[33];
+  char rope_text[160], types[400], name[128], warning[400], hash[33];
   uint64_t n_params, weight_bytes;
 };
 

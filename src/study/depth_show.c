@@ -346,7 +346,7 @@ static void page_table(struct nm__page *p, const nm_depth_curve *c) {
 static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o,
                 const char *figure, const char *path, nm_err *err) {
   nm_model_info i;
-  char line[700];
+  char line[1000];
   nm_model_describe(m, &i);
   struct nm__page *p = nm__page_new("Concept depth");
   snprintf(line, sizeof line,

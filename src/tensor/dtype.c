@@ -1,9 +1,12 @@
-/* dtype.c - the table of tensor types, and the plain dequantisers that define
- * what each block means. Faster ones in the kernels give the same bits. */
+/* dtype.c - the table of tensor types, and the plain dequantisers that define what each block
+ * means (those of the other quantised types are in quants.c and quants_iq.c). Faster ones in
+ * the kernels give the same bits. */
 #include "tensor/dtype.h"
 
 #include <string.h>
 #include <strings.h>
+
+#include "tensor/quants.h"
 
 float nm__half_to_f32(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023, u;
@@ -55,8 +58,6 @@ uint16_t nm__f32_to_bf16(float f) {
   return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-static uint16_t u16_at(const uint8_t *b) { return (uint16_t)(b[0] | b[1] << 8); }
-static float half_at(const uint8_t *b) { return nm__half_to_f32(u16_at(b)); }
 static void put_half(uint8_t *b, float f) {
   uint16_t h = nm__f32_to_half(f);
   b[0] = (uint8_t)h;
@@ -68,13 +69,13 @@ static void put_half(uint8_t *b, float f) {
 static void f32_out(float *o, const void *b, int64_t n) { memcpy(o, b, (size_t)n * 4); }
 static void f32_in(void *b, const float *x, int64_t n) { memcpy(b, x, (size_t)n * 4); }
 static void f16_out(float *o, const void *b, int64_t n) {
-  for (int64_t i = 0; i < n; i++) o[i] = half_at((const uint8_t *)b + 2 * i);
+  for (int64_t i = 0; i < n; i++) o[i] = nm__half_at((const uint8_t *)b + 2 * i);
 }
 static void f16_in(void *b, const float *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) put_half((uint8_t *)b + 2 * i, x[i]);
 }
 static void bf16_out(float *o, const void *b, int64_t n) {
-  for (int64_t i = 0; i < n; i++) o[i] = nm__bf16_to_f32(u16_at((const uint8_t *)b + 2 * i));
+  for (int64_t i = 0; i < n; i++) o[i] = nm__bf16_to_f32(nm__u16_at((const uint8_t *)b + 2 * i));
 }
 static void bf16_in(void *b, const float *x, int64_t n) {
   uint8_t *p = b;
@@ -90,7 +91,7 @@ static void bf16_in(void *b, const float *x, int64_t n) {
 static void q8_0_out(float *o, const void *b, int64_t n) {
   const uint8_t *p = b;
   for (; n > 0; n -= 32, p += 34, o += 32) {
-    float d = half_at(p);
+    float d = nm__half_at(p);
     for (int i = 0; i < 32; i++) o[i] = (float)(int8_t)p[2 + i] * d;
   }
 }
@@ -98,7 +99,7 @@ static void q8_0_out(float *o, const void *b, int64_t n) {
 static void q4_0_out(float *o, const void *b, int64_t n) {
   const uint8_t *p = b;
   for (; n > 0; n -= 32, p += 18, o += 32) {
-    float d = half_at(p);
+    float d = nm__half_at(p);
     for (int i = 0; i < 16; i++) {
       o[i] = (float)((p[2 + i] & 15) - 8) * d;
       o[i + 16] = (float)((p[2 + i] >> 4) - 8) * d;
@@ -110,8 +111,8 @@ static void q4_0_out(float *o, const void *b, int64_t n) {
 static void q5_0_out(float *o, const void *b, int64_t n) {
   const uint8_t *p = b;
   for (; n > 0; n -= 32, p += 22, o += 32) {
-    float d = half_at(p);
-    uint32_t high = (uint32_t)u16_at(p + 2) | (uint32_t)u16_at(p + 4) << 16;
+    float d = nm__half_at(p);
+    uint32_t high = nm__u32_at(p + 2);
     for (int i = 0; i < 16; i++) {
       int lo = (p[6 + i] & 15) | (int)(high >> i & 1) << 4;
       int hi = (p[6 + i] >> 4) | (int)(high >> (i + 16) & 1) << 4;
@@ -187,35 +188,35 @@ static const struct nm__dtype_info table[NM__DTYPE_END] = {
     [NM__Q8_0] = {"Q8_0", NULL, 32, 34, q8_0_out, q8_0_in},
     [NM__Q4_0] = {"Q4_0", NULL, 32, 18, q4_0_out, q4_0_in},
     [NM__Q5_0] = {"Q5_0", NULL, 32, 22, q5_0_out, q5_0_in},
-    [NM__Q4_1] = {"Q4_1", NULL, 32, 20, NULL, NULL},
-    [NM__Q5_1] = {"Q5_1", NULL, 32, 24, NULL, NULL},
+    [NM__Q4_1] = {"Q4_1", NULL, 32, 20, nm__q4_1_out, NULL},
+    [NM__Q5_1] = {"Q5_1", NULL, 32, 24, nm__q5_1_out, NULL},
     [9] = {"Q8_1", NULL, 32, 36, NULL, NULL},
-    [10] = {"Q2_K", NULL, 256, 84, NULL, NULL},
-    [11] = {"Q3_K", NULL, 256, 110, NULL, NULL},
-    [12] = {"Q4_K", NULL, 256, 144, NULL, NULL},
-    [13] = {"Q5_K", NULL, 256, 176, NULL, NULL},
-    [14] = {"Q6_K", NULL, 256, 210, NULL, NULL},
+    [10] = {"Q2_K", NULL, 256, 84, nm__q2_k_out, NULL},
+    [11] = {"Q3_K", NULL, 256, 110, nm__q3_k_out, NULL},
+    [12] = {"Q4_K", NULL, 256, 144, nm__q4_k_out, NULL},
+    [13] = {"Q5_K", NULL, 256, 176, nm__q5_k_out, NULL},
+    [14] = {"Q6_K", NULL, 256, 210, nm__q6_k_out, NULL},
     [15] = {"Q8_K", NULL, 256, 292, NULL, NULL},
-    [16] = {"IQ2_XXS", NULL, 256, 66, NULL, NULL},
-    [17] = {"IQ2_XS", NULL, 256, 74, NULL, NULL},
-    [18] = {"IQ3_XXS", NULL, 256, 98, NULL, NULL},
-    [19] = {"IQ1_S", NULL, 256, 50, NULL, NULL},
-    [20] = {"IQ4_NL", NULL, 32, 18, NULL, NULL},
-    [21] = {"IQ3_S", NULL, 256, 110, NULL, NULL},
-    [22] = {"IQ2_S", NULL, 256, 82, NULL, NULL},
-    [23] = {"IQ4_XS", NULL, 256, 136, NULL, NULL},
+    [16] = {"IQ2_XXS", NULL, 256, 66, nm__iq2_xxs_out, NULL},
+    [17] = {"IQ2_XS", NULL, 256, 74, nm__iq2_xs_out, NULL},
+    [18] = {"IQ3_XXS", NULL, 256, 98, nm__iq3_xxs_out, NULL},
+    [19] = {"IQ1_S", NULL, 256, 50, nm__iq1_s_out, NULL},
+    [20] = {"IQ4_NL", NULL, 32, 18, nm__iq4_nl_out, NULL},
+    [21] = {"IQ3_S", NULL, 256, 110, nm__iq3_s_out, NULL},
+    [22] = {"IQ2_S", NULL, 256, 82, nm__iq2_s_out, NULL},
+    [23] = {"IQ4_XS", NULL, 256, 136, nm__iq4_xs_out, NULL},
     [NM__I8] = {"I8", NULL, 1, 1, NULL, NULL},
     [NM__I16] = {"I16", NULL, 1, 2, NULL, NULL},
     [NM__I32] = {"I32", NULL, 1, 4, NULL, NULL},
     [NM__I64] = {"I64", NULL, 1, 8, NULL, NULL},
     [NM__F64] = {"F64", NULL, 1, 8, NULL, NULL},
-    [29] = {"IQ1_M", NULL, 256, 56, NULL, NULL},
-    [34] = {"TQ1_0", NULL, 256, 54, NULL, NULL},
-    [35] = {"TQ2_0", NULL, 256, 66, NULL, NULL},
-    [39] = {"MXFP4", NULL, 32, 17, NULL, NULL},
-    [40] = {"NVFP4", NULL, 64, 36, NULL, NULL},
-    [41] = {"Q1_0", NULL, 128, 18, NULL, NULL},
-    [42] = {"Q2_0", NULL, 64, 18, NULL, NULL},
+    [29] = {"IQ1_M", NULL, 256, 56, nm__iq1_m_out, NULL},
+    [34] = {"TQ1_0", NULL, 256, 54, nm__tq1_0_out, NULL},
+    [35] = {"TQ2_0", NULL, 256, 66, nm__tq2_0_out, NULL},
+    [39] = {"MXFP4", NULL, 32, 17, nm__mxfp4_out, NULL},
+    [40] = {"NVFP4", NULL, 64, 36, nm__nvfp4_out, NULL},
+    [41] = {"Q1_0", NULL, 128, 18, nm__q1_0_out, NULL},
+    [42] = {"Q2_0", NULL, 64, 18, nm__q2_0_out, NULL},
     GONE(4, "Q4_2 was removed from the format"),
     GONE(5, "Q4_3 was removed from the format"),
     GONE(31, "Q4_0_4_4 was removed from the format"),
@@ -235,4 +236,13 @@ int nm__dtype_by_name(const char *name) {
   for (int i = 0; i < NM__DTYPE_END; i++)
     if (table[i].name && !strcasecmp(table[i].name, name)) return i;
   return -1;
+}
+
+void nm__dtype_names(struct nm__buf *b) {
+  const char *comma = "";
+  for (int i = 0; i < NM__DTYPE_END; i++)
+    if (table[i].to_f32) {
+      nm__buf_printf(b, "%s%s", comma, table[i].name);
+      comma = ", ";
+    }
 }

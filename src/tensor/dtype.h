@@ -25,6 +25,8 @@ struct nm__dtype_info {
 const struct nm__dtype_info *nm__dtype(uint32_t type);
 /* -1 when the name (any case) is not known. */
 int nm__dtype_by_name(const char *name);
+/* The types that can be computed on: "F32, F16, Q4_0, ...". */
+void nm__dtype_names(struct nm__buf *b);
 
 float nm__half_to_f32(uint16_t h);
 uint16_t nm__f32_to_half(float f);       /* round to nearest, ties to even */

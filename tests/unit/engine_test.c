@@ -1,6 +1,7 @@
 /* engine_test.c - conformance: logits, residual streams and attention against recorded
  * truth, one printed line a model with the largest errors. The tolerances are those of
  * data/reference/README.md: 1e-4, 1e-4, 1e-5 for F32 files, 3e-4, 3e-4, 2e-5 for others. */
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -123,6 +124,15 @@ static void reference(void **state) {
       "quant/qwen2-f16",
       "quant/qwen2-q8_0",
       "quant/qwen2-q4_0",
+      "quant/llama-iq4_nl",
+      "quant/llama-q2_k",
+      "quant/llama-q3_k",
+      "quant/llama-q4_k",
+      "quant/llama-q4_k_m",
+      "quant/llama-q5_k_m",
+      "quant/llama-q6_k",
+      "quant/qwen2-q4_k",
+      "quant/qwen2-q6_k",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -208,6 +218,33 @@ static void arch(void **state) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) arch_one(names[i], s);
 }
 
+/* ---- data/models/kmix: 21 block types in one model -------------------------------- */
+
+static void kmix(void **state) {
+  (void)state;
+  if (no_shared()) skip();
+  int32_t ids[24];
+  size_t n = 0;
+  FILE *f = fopen(SHARED "models/kmix/ids.txt", "r");
+  while (f && n < 24 && fscanf(f, "%" SCNd32, &ids[n]) == 1) n++;
+  if (f) fclose(f);
+  assert_int_equal(n, 24);
+  nm_model *m = open_model(SHARED "models/kmix/model.gguf");
+  nm_engine *eng = new_engine(m, (nm_engine_opts){0});
+  struct nm__map want = floats(SHARED "models/kmix", "logits.exact.f32", 24 * (int64_t)m->V);
+  struct rows r = tap_one(eng, ids, n, "logits", "all", NULL);
+  double e = 0;
+  for (int p = 0; p < 24; p++)
+    worse(&e, row_of(&r, "logits", 0, p, m->V),
+          (const float *)(const void *)want.data + (int64_t)p * m->V, m->V);
+  print_message("conformance: %-24s logits %.1e  (%s)\n", "kmix", e, m->types);
+  assert_true(e <= 3e-4);
+  nm__map_close(&want);
+  rows_done(&r);
+  nm_engine_free(eng);
+  nm_model_close(m);
+}
+
 /* ---- trained models --------------------------------------------------------------- */
 
 static int argmax(const float *x, int n) {
@@ -252,7 +289,8 @@ static void story(nm_engine *e, json_t *c, double *top, double *nll) {
 
 static void stories(void **state) {
   (void)state;
-  static const char *const types[] = {"f32", "F16", "BF16", "Q8_0", "Q4_0"};
+  static const char *const types[] = {"f32",  "F16",  "BF16",  "Q8_0",
+                                      "Q4_0", "Q5_1", "IQ4_NL"};
   if (no_shared()) skip();
   json_t *v = read_json(SHARED "models/stories260K/vectors.json");
   for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
@@ -264,7 +302,7 @@ static void stories(void **state) {
     size_t i;
     json_t *c;
     json_array_foreach(json_object_get(v, types[t]), i, c) story(e, c, &top, &nll);
-    print_message("conformance: stories260K.%-5s top-5 log-probabilities %.1e  prompt nll %.1e  6 "
+    print_message("conformance: stories260K.%-6s top-5 log-probabilities %.1e  prompt nll %.1e  6 "
                   "x 64 greedy ids equal\n",
                   types[t], top, nll);
     assert_true(i == 6 && top <= 1e-4 && nll <= 1e-4);
@@ -367,6 +405,7 @@ static void planted(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(planted), cmocka_unit_test(reference), cmocka_unit_test(arch),
+    cmocka_unit_test(kmix),
     cmocka_unit_test(stories), cmocka_unit_test(sorter),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,6 +118,42 @@ static void other_families(void **state) {
   flip(SHARED "models/arch/gpt2/model.gguf", 33, 1500);
   flip(SHARED "models/arch/llama-rope-yarn/model.gguf", 34, 1500);
   flip(SHARED "reference/llama3-rope/model.gguf", 35, 1500);
+  flip(SHARED "models/kmix/model.gguf", 36, 1500);
+}
+
+/* ---- types that cannot be computed on ---------------------------------------- */
+
+/* The scratch file becomes the planted model with another type number in one tensor's info:
+ * name, u32 dimensions, a u64 each, u32 type. */
+static void retype(const char *tensor, uint32_t type) {
+  struct nm__gguf *g;
+  uint32_t dims;
+  copy_of(PLANTED);
+  assert_int_equal(nm__gguf_open(PLANTED, &g, NULL), 0);
+  size_t at = 0, n = strlen(tensor);
+  while (at + n < g->data_start && memcmp(g->map.data + at, tensor, n)) at++;
+  assert_true(at + n < g->data_start);
+  memcpy(&dims, g->map.data + at + n, 4);
+  int f = open(scratch, O_RDWR);
+  assert_int_equal(pwrite(f, &type, 4, (off_t)(at + n + 4 + 8 * dims)), 4);
+  close(f);
+  nm__gguf_close(g);
+}
+
+static void refused_types(void **state) {
+  (void)state;
+  static const struct { uint32_t type; const char *part; } cases[] = {
+      {NM__I32, "output_norm.weight is stored as I32, which cannot be computed on (known: F32, F16,"},
+      {NM__Q8_0, "output_norm.weight is stored as Q8_0, which cannot be computed on for a vector"},
+      {20, "output_norm.weight is stored as IQ4_NL, which cannot be computed on for a vector"},
+      {4, "Q4_2 was removed from the format"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    nm_err err = {0};
+    retype("output_norm.weight", cases[i].type);
+    assert_int_equal(attempt(scratch, &err), NM_EFORMAT);
+    if (!strstr(err.text, cases[i].part) || !strstr(err.text, scratch)) fail_msg("%s", err.text);
+  }
 }
 
 /* ---- weights that are not finite ------------------------------------------- */
@@ -247,7 +283,7 @@ static void not_models(void **state) {
   assert_null(text);
   if (no_shared()) return;
   static const char *const unknown[] = {"models/arch/gemma2", "models/arch/bert",
-                                        "models/arch/mixtral", "models/kmix", "models/arch/phi3"};
+                                        "models/arch/mixtral", "models/arch/phi3"};
   for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
     char path[160];
     snprintf(path, sizeof path, SHARED "%s/model.gguf", unknown[i]);
@@ -265,7 +301,7 @@ int main(void) {
       cmocka_unit_test(not_models),     cmocka_unit_test(bad_weights),
       cmocka_unit_test(bad_rotations),  cmocka_unit_test(overflow_by_edit),
       cmocka_unit_test(planted_damage), cmocka_unit_test(quantised_damage),
-      cmocka_unit_test(other_families),
+      cmocka_unit_test(other_families), cmocka_unit_test(refused_types),
   };
   int failed = cmocka_run_group_tests(tests, NULL, NULL);
   unlink(scratch);

@@ -1,0 +1,38 @@
+/* quants.h - the dequantisers behind the table in dtype.c, and how they read a block.
+ * All take the same arguments as nm__dtype_info.to_f32. */
+#ifndef NM_TENSOR_QUANTS_H
+#define NM_TENSOR_QUANTS_H
+
+#include "tensor/dtype.h"
+
+static inline uint16_t nm__u16_at(const uint8_t *b) { return (uint16_t)(b[0] | b[1] << 8); }
+static inline uint32_t nm__u32_at(const uint8_t *b) {
+  return (uint32_t)nm__u16_at(b) | (uint32_t)nm__u16_at(b + 2) << 16;
+}
+static inline float nm__half_at(const uint8_t *b) { return nm__half_to_f32(nm__u16_at(b)); }
+
+#define NM__DEQUANTISER(name) void nm__##name##_out(float *o, const void *blocks, int64_t n)
+NM__DEQUANTISER(q4_1);      /* quants.c */
+NM__DEQUANTISER(q5_1);
+NM__DEQUANTISER(iq4_nl);
+NM__DEQUANTISER(mxfp4);
+NM__DEQUANTISER(nvfp4);
+NM__DEQUANTISER(q1_0);
+NM__DEQUANTISER(q2_0);
+NM__DEQUANTISER(q2_k);
+NM__DEQUANTISER(q3_k);
+NM__DEQUANTISER(q4_k);
+NM__DEQUANTISER(q5_k);
+NM__DEQUANTISER(q6_k);
+NM__DEQUANTISER(tq1_0);
+NM__DEQUANTISER(tq2_0);
+NM__DEQUANTISER(iq2_xxs);   /* quants_iq.c */
+NM__DEQUANTISER(iq2_xs);
+NM__DEQUANTISER(iq2_s);
+NM__DEQUANTISER(iq3_xxs);
+NM__DEQUANTISER(iq3_s);
+NM__DEQUANTISER(iq1_s);
+NM__DEQUANTISER(iq1_m);
+NM__DEQUANTISER(iq4_xs);
+
+#endif
