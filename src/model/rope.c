@@ -41,11 +41,14 @@ static void yarn(nm_model *m, double base, double f, double orig) {
     r = r < 0 ? 0 : r > 1 ? 1 : r;
     m->theta[j] = m->theta[j] / f * r + m->theta[j] * (1 - r);
   }
-  m->rope_m *= 1 + 0.1 * nm__log(f);
+  m->rope_m[0] *= 1 + 0.1 * nm__log(f);
 }
 
 static int divisors(nm_model *m, nm_err *err) {
   const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, "rope_freqs.weight");
+  if (nm__gguf_tensor(m->g, "rope_factors_long.weight"))
+    return nm__fail(err, NM_EFORMAT, "%s: longrope (tensor rope_factors_long.weight) is not "
+                    "supported yet; running without it would give wrong results", m->path);
   if (!t) return NM_OK;
   if (t->type != NM__F32 || t->ne[0] != m->n_rot / 2 || t->ne[1] * t->ne[2] * t->ne[3] != 1)
     return nm__fail(err, NM_EFORMAT, "%s: rope_freqs.weight must be %d F32 values", m->path,
@@ -75,7 +78,7 @@ static int scaling(nm_model *m, double base, nm_err *err) {
   if (!(f > 0) || !(orig >= 1) || !(attn > 0) || !in_range(f) || !in_range(orig) || !in_range(attn))
     return nm__fail(err, NM_EFORMAT, "%s: rope scaling factor %g, original context %g, attention "
                     "factor %g: all must be positive numbers", m->path, f, orig, attn);
-  m->rope_m = attn;
+  m->rope_m[0] = attn;
   size_t at = strlen(m->rope_text);
   if (type.n == 6 && !memcmp(type.s, "linear", 6)) {
     for (int j = 0; j < m->n_rot / 2; j++) m->theta[j] /= f;
@@ -92,8 +95,26 @@ static int scaling(nm_model *m, double base, nm_err *err) {
   return NM_OK;
 }
 
+static void powers(double *theta, double base, int n) {
+  for (int j = 0; j < n / 2; j++) theta[j] = nm__pow(base, -2.0 * j / n);
+}
+
+/* The second rotation: of windowed blocks, which the scaling of long texts leaves alone. */
+static int local_rope(nm_model *m, nm_err *err) {
+  double base = 10000;
+  key(m, "rope.freq_base_swa", &base);
+  if (!(base > 1) || !in_range(base))
+    return nm__fail(err, NM_EFORMAT, "%s: rope base %g of the windowed blocks is not usable",
+                    m->path, base);
+  powers(m->theta + m->n_rot / 2, base, m->n_rot);
+  m->n_rope = 2;
+  size_t at = strlen(m->rope_text);
+  snprintf(m->rope_text + at, sizeof m->rope_text - at, "; windowed blocks: base %g", base);
+  return NM_OK;
+}
+
 int nm__rope_load(nm_model *m, nm_err *err) {
-  m->rope_m = 1;
+  m->rope_m[0] = m->rope_m[1] = 1;
   if (m->arch->learned_pos) {
     m->n_rot = 0;
     snprintf(m->rope_text, sizeof m->rope_text, "none (learned positions)");
@@ -108,23 +129,27 @@ int nm__rope_load(nm_model *m, nm_err *err) {
                     "of %d",
                     m->path, base, dims, m->hd);
   m->n_rot = (int)dims;
-  m->theta = nm__alloc((size_t)m->n_rot / 2, sizeof *m->theta);
+  m->n_rope = 1;
+  m->theta = nm__alloc((size_t)m->n_rot, sizeof *m->theta);
   if (!m->theta) return nm__fail_memory(err, "rotary angles", 0);
-  for (int j = 0; j < m->n_rot / 2; j++) m->theta[j] = nm__pow(base, -2.0 * j / m->n_rot);
+  powers(m->theta, base, m->n_rot);
   snprintf(m->rope_text, sizeof m->rope_text, "%s pairs, base %g, %d of %d dimensions",
            m->arch->permuted ? "neighbouring" : "half", base, m->n_rot, m->hd);
   int st = scaling(m, base, err);
-  return st ? st : divisors(m, err);
+  if (!st) st = divisors(m, err);
+  return st || !m->arch->local_rope ? st : local_rope(m, err);
 }
 
-void nm__rope_table(const nm_model *m, const struct nm__span *spans, int n_spans, float *table) {
+void nm__rope_table(const nm_model *m, int which, const struct nm__span *spans, int n_spans,
+                    float *table) {
+  const double *theta = m->theta + which * (m->n_rot / 2);
   for (int s = 0; s < n_spans; s++)
     for (int i = 0; i < spans[s].n; i++) {
       float *row = table + (size_t)(spans[s].row0 + i) * (size_t)m->n_rot;
       for (int j = 0; j < m->n_rot / 2; j++) {
-        double a = (spans[s].first + i) * m->theta[j];
-        row[2 * j] = (float)(nm__cos(a) * m->rope_m);
-        row[2 * j + 1] = (float)(nm__sin(a) * m->rope_m);
+        double a = (spans[s].first + i) * theta[j];
+        row[2 * j] = (float)(nm__cos(a) * m->rope_m[which]);
+        row[2 * j + 1] = (float)(nm__sin(a) * m->rope_m[which]);
       }
     }
 }

@@ -179,7 +179,10 @@ static void reference_models(void **state) {
       "models/arch/llama",          "models/arch/qwen2",          "models/arch/gpt2",
       "models/gpt-nano-sort",       "reference/llama-yarn",       "reference/quant/llama-f16",
       "reference/quant/llama-bf16", "reference/quant/llama-q8_0", "reference/quant/llama-q4_0",
-      "reference/quant/llama-q5_0", "reference/quant/qwen2-q4_0",
+      "reference/quant/llama-q5_0", "reference/quant/qwen2-q4_0", "models/arch/qwen3",
+      "reference/gemma",            "reference/gemma2",           "reference/gemma3",
+      "reference/olmo2",            "reference/phi3",             "models/arch/gptneox",
+      "models/arch/gptneox-sequential",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
