@@ -234,7 +234,7 @@ int nm__forward(struct nm__forward *f) {
     rope = nm__arena_take(&o->arena, sizeof(float) * one * (size_t)f->m->n_rope);
     if (!rope) return nm__fail(&o->err, NM_EMEMORY, "the arena is too small for rotary angles");
     for (int i = 0; i < f->m->n_rope && o->mode != NM__MEASURE; i++)
-      nm__rope_table(f->m, i, f->spans, f->n_spans, rope + (size_t)i * one);
+      nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
   struct nm__t x = embed(f);
   site(f, NM__S_EMBED, -1, &x);

@@ -59,8 +59,9 @@ struct nm_model {
   struct nm__w embd, pos, out_norm, out_norm_b, output;
   bool tied;
   struct nm__layer *layer;
-  int n_rope;                      /* rotations: 2 where windowed blocks have their own */
-  double *theta;                   /* [n_rope][n_rot / 2] angles per position, scaling applied */
+  int n_rope;                      /* rotations in use: 2 where windowed blocks have their own */
+  int long_after;                  /* longrope: a larger context takes row 1 of theta; 0: none */
+  double *theta;                   /* [2][n_rot / 2] angles per position, scaling applied */
   double rope_m[2];                /* cos and sin are multiplied by this (yarn) */
   char rope_text[160], types[160], name[128], warning[400], hash[33];
   uint64_t n_params, weight_bytes;
@@ -68,9 +69,10 @@ struct nm_model {
 
 /* rope.c: fills theta, rope_m, rope_text from the metadata. */
 int nm__rope_load(nm_model *m, nm_err *err);
-/* table[T][n_rot/2][cos, sin] for the spans' positions, by rotation `which`. */
-void nm__rope_table(const nm_model *m, int which, const struct nm__span *spans, int n_spans,
-                    float *table);
+/* table[T][n_rot/2][cos, sin] for the spans' positions, by rotation `which` (below n_rope) in
+ * a context of n_ctx. */
+void nm__rope_table(const nm_model *m, int which, int n_ctx, const struct nm__span *spans,
+                    int n_spans, float *table);
 /* Names the first tensor that holds a value that is not finite; false if none does. */
 bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 
@@ -155,6 +157,7 @@ struct nm__forward {
   struct nm__kv *kv;
   const struct nm__span *spans;
   int n_spans, T, max_keys;
+  int n_ctx;                       /* of the engine: rotations may follow it, never the text */
   const int32_t *ids;              /* [T] */
   const struct nm__visitor *vis;
   int last_layer;                  /* run blocks 0..last_layer */

@@ -4,7 +4,8 @@
  *   linear  theta / f
  *   yarn    theta/f (1 - mix) + theta mix, mix = 1 - clamp((j - low) / (high - low)); cos
  *           and sin times 1 + 0.1 ln f (Peng et al. 2023)
- *   llama3  theta / rope_freqs[j], a tensor of divisors */
+ *   llama3  theta / rope_freqs[j], a tensor of divisors
+ *   longrope  the same with one of two tensors, by the size of the context */
 #include "model/model.h"
 
 #include <stdio.h>
@@ -44,23 +45,44 @@ static void yarn(nm_model *m, double base, double f, double orig) {
   m->rope_m[0] *= 1 + 0.1 * nm__log(f);
 }
 
-static int divisors(nm_model *m, nm_err *err) {
-  const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, "rope_freqs.weight");
-  if (nm__gguf_tensor(m->g, "rope_factors_long.weight"))
-    return nm__fail(err, NM_EFORMAT, "%s: longrope (tensor rope_factors_long.weight) is not "
-                    "supported yet; running without it would give wrong results", m->path);
+/* Divides the n_rot / 2 angles by a tensor of the file; *found: there is one. */
+static int divide(nm_model *m, const char *name, double *theta, bool *found, nm_err *err) {
+  const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
+  *found = t != NULL;
   if (!t) return NM_OK;
   if (t->type != NM__F32 || t->ne[0] != m->n_rot / 2 || t->ne[1] * t->ne[2] * t->ne[3] != 1)
-    return nm__fail(err, NM_EFORMAT, "%s: rope_freqs.weight must be %d F32 values", m->path,
-                    m->n_rot / 2);
+    return nm__fail(err, NM_EFORMAT, "%s: %s must be %d F32 values", m->path, name, m->n_rot / 2);
   for (int j = 0; j < m->n_rot / 2; j++) {
     float f;
     memcpy(&f, t->data + 4 * j, 4);
-    if (!(f > 0))
-      return nm__fail(err, NM_EFORMAT, "%s: rope_freqs.weight[%d] is not positive", m->path, j);
-    m->theta[j] /= (double)f;
+    if (!(f > 0)) return nm__fail(err, NM_EFORMAT, "%s: %s[%d] is not positive", m->path, name, j);
+    theta[j] /= (double)f;
   }
-  snprintf(m->rope_text + strlen(m->rope_text), 32, ", divided by rope_freqs");
+  return NM_OK;
+}
+
+/* One list of divisors, or longrope's two: which of those holds follows the size of the
+ * context. A list chosen by the text's length would turn its beginning as the text grows. */
+static int divisors(nm_model *m, nm_err *err) {
+  double orig = m->n_ctx, *longer = m->theta + m->n_rot / 2;
+  bool freqs, shorts, longs;
+  memcpy(longer, m->theta, sizeof *longer * (size_t)(m->n_rot / 2));
+  int st = divide(m, "rope_freqs.weight", m->theta, &freqs, err);
+  if (!st) st = divide(m, "rope_factors_short.weight", m->theta, &shorts, err);
+  if (!st) st = divide(m, "rope_factors_long.weight", longer, &longs, err);
+  if (st) return st;
+  if (shorts != longs || (freqs && longs) || (longs && m->arch->local_rope))
+    return nm__fail(err, NM_EFORMAT, "%s: rope_factors_short, rope_factors_long and rope_freqs do "
+                    "not go together here", m->path);
+  size_t at = strlen(m->rope_text);
+  if (freqs)
+    snprintf(m->rope_text + at, sizeof m->rope_text - at, ", divided by rope_freqs");
+  if (!longs) return NM_OK;
+  key(m, "rope.scaling.original_context_length", &orig);
+  m->long_after = orig < 1 << 24 ? (int)orig : 1 << 24;
+  m->rope_m[1] = m->rope_m[0];
+  snprintf(m->rope_text + at, sizeof m->rope_text - at, ", longrope above a context of %d",
+           m->long_after);
   return NM_OK;
 }
 
@@ -140,8 +162,9 @@ int nm__rope_load(nm_model *m, nm_err *err) {
   return st || !m->arch->local_rope ? st : local_rope(m, err);
 }
 
-void nm__rope_table(const nm_model *m, int which, const struct nm__span *spans, int n_spans,
-                    float *table) {
+void nm__rope_table(const nm_model *m, int which, int n_ctx, const struct nm__span *spans,
+                    int n_spans, float *table) {
+  if (m->long_after && n_ctx > m->long_after) which = 1;
   const double *theta = m->theta + which * (m->n_rot / 2);
   for (int s = 0; s < n_spans; s++)
     for (int i = 0; i < spans[s].n; i++) {

@@ -290,6 +290,7 @@ static int forward(struct run *R, int n_spans) {
                           .n_spans = n_spans,
                           .T = R->n_rows,
                           .max_keys = R->plan.max_keys,
+                          .n_ctx = R->e->n_ctx,
                           .ids = R->ids,
                           .vis = &vis,
                           .last_layer = R->plan.last_layer,

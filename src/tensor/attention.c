@@ -2,9 +2,10 @@
  *
  * One path for everything: the scores of a tile of queries lie in scratch, are soft-
  * maxed in two passes, and weigh the values. Each query sees exactly its own keys
- * first..pos (first is 0, or pos - window + 1 in a windowed block), each score is one f32-formula product, each output one chain of fused
- * multiply-adds over ascending absolute key positions. So nothing depends on chunking,
- * batching, tiles or threads, and a key after the query cannot even leak a NaN.
+ * first..pos (first is 0, or pos - window + 1 in a windowed block), each score is one
+ * f32-formula product, each output one chain of fused multiply-adds over ascending
+ * absolute key positions. So nothing depends on chunking, batching, tiles or threads,
+ * and a key after the query cannot even leak a NaN.
  *
  * Scores lie at their absolute key index, so the lane of a key in the sum of the softmax
  * is key mod 16 with a window too: the softmax starts at the last multiple of 16 before

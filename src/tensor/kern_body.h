@@ -396,6 +396,7 @@ static bool usable(void) { return KERN_USABLE; }
 const struct nm__kern KERN_SET = {
     .name = KERN_NAME, .usable = usable, .gemm = gemm, .lanes = (int)(sizeof(part) / 4),
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
-    .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm, .softmax = softmax, .act = act,
-    .act_mul = act_mul, .weighted_sum = weighted_sum, .to_f32 = to_f32,
+    .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
+    .softmax = softmax, .act = act, .act_mul = act_mul, .weighted_sum = weighted_sum,
+    .to_f32 = to_f32,
 };
