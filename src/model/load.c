@@ -115,31 +115,39 @@ static bool flag_at(const struct nm__gguf_kv *kv, int i, bool *out) {
   return true;
 }
 
-/* Which blocks see only the last keys, and how many. The file may say it block by block. */
-static int windows(nm_model *m, nm_err *err) {
-  const struct nm__gguf_kv *kv = find_key(m, "attention.sliding_window");
-  const struct nm__gguf_kv *pattern = find_key(m, "attention.sliding_window_pattern");
-  int64_t w = 0, every = m->arch->global_every;
-  if (kv && (kv->type == NM__GGUF_ARRAY || !nm__gguf_int_at(kv, 0, &w) || w < 0))
-    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of positions", m->path, kv->key);
-  if (w == 0 || !every) return NM_OK;
-  if (w > 1 << 24) w = 1 << 24;    /* longer than any context */
-  bool by_block = pattern && pattern->type == NM__GGUF_ARRAY;
-  if (pattern && !by_block && (!nm__gguf_int_at(pattern, 0, &every) || every < 0))
-    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of blocks", m->path,
-                    pattern->key);
+/* Which blocks have the window: the row says it, or the file by a number or block by block. */
+static int mark_windowed(nm_model *m, bool *windowed, nm_err *err) {
+  const struct nm__gguf_kv *kv = find_key(m, "attention.sliding_window_pattern");
+  int64_t every = m->arch->global_every;
+  bool by_block = kv && kv->type == NM__GGUF_ARRAY;
+  if (kv && !by_block && (!nm__gguf_int_at(kv, 0, &every) || every < 0))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of blocks", m->path, kv->key);
   if (every == 0) every = NM__NEVER;
-  bool windowed = false;
   for (int i = 0; i < m->L; i++) {
-    if (by_block && !flag_at(pattern, i, &windowed))
+    windowed[i] = i % every != every - 1;
+    if (by_block && !flag_at(kv, i, &windowed[i]))
       return nm__fail(err, NM_EFORMAT, "%s: key %s must say for each of %d blocks whether it has a "
-                      "window", m->path, pattern->key, m->L);
-    if (!by_block) windowed = i % every != every - 1;
-    if (!windowed) continue;
-    m->layer[i].window = (int)w;
-    m->layer[i].rope = m->arch->local_rope;
+                      "window", m->path, kv->key, m->L);
   }
   return NM_OK;
+}
+
+static int windows(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *kv = find_key(m, "attention.sliding_window");
+  int64_t w = 0;
+  if (kv && (kv->type == NM__GGUF_ARRAY || !nm__gguf_int_at(kv, 0, &w) || w < 0))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of positions", m->path, kv->key);
+  if (w == 0 || !m->arch->global_every) return NM_OK;
+  if (w > 1 << 24) w = 1 << 24;    /* longer than any context */
+  bool *windowed = nm__alloc((size_t)m->L, sizeof *windowed);
+  if (!windowed) return nm__fail_memory(err, "the windows of the blocks", (size_t)m->L);
+  int st = mark_windowed(m, windowed, err);
+  for (int i = 0; i < m->L && !st; i++) {
+    m->layer[i].window = windowed[i] ? (int)w : 0;
+    m->layer[i].rope = windowed[i] && m->arch->local_rope;
+  }
+  free(windowed);
+  return st;
 }
 
 /* What the row leaves to the file, once the sizes are known. */
