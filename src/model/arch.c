@@ -3,13 +3,31 @@
 
 #include <string.h>
 
+#define RMS_EPS "attention.layer_norm_rms_epsilon"
+#define LN_EPS "attention.layer_norm_epsilon"
+
 static const struct nm__arch table[] = {
-    {.name = "llama", .permuted = true, .gated = true, .act = NM__ACT_SILU,
-     .eps_key = "attention.layer_norm_rms_epsilon"},
+    {.name = "llama", .permuted = true, .gated = true, .global_every = NM__NEVER,
+     .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "qwen2", .gated = true, .qkv_bias = true, .act = NM__ACT_SILU,
-     .eps_key = "attention.layer_norm_rms_epsilon"},
+     .eps_key = RMS_EPS},
+    {.name = "qwen3", .gated = true, .qk_norm = NM__QK_NORM_HEAD, .act = NM__ACT_SILU,
+     .eps_key = RMS_EPS},
+    {.name = "gemma", .gated = true, .embd_scale = true, .act = NM__ACT_GELU_TANH,
+     .eps_key = RMS_EPS},
+    {.name = "gemma2", .gated = true, .embd_scale = true, .post_norm = true, .soft_caps = true,
+     .global_every = 2, .wide_scale_at = 46, .act = NM__ACT_GELU_TANH, .eps_key = RMS_EPS},
+    {.name = "gemma3", .gated = true, .embd_scale = true, .post_norm = true, .soft_caps = true,
+     .qk_norm = NM__QK_NORM_HEAD, .global_every = 6, .local_rope = true, .wide_scale_at = 62,
+     .act = NM__ACT_GELU_TANH, .eps_key = RMS_EPS},
+    {.name = "olmo2", .gated = true, .no_pre_norm = true, .post_norm = true,
+     .qk_norm = NM__QK_NORM_WHOLE, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+    {.name = "phi3", .fused_qkv = true, .gated = true, .fused_gate = true,
+     .global_every = NM__NEVER, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+    {.name = "gptneox", .layernorm = true, .fused_qkv = true, .qkv_bias = true, .all_bias = true,
+     .may_be_parallel = true, .act = NM__ACT_GELU_ERF, .eps_key = LN_EPS},
     {.name = "gpt2", .layernorm = true, .learned_pos = true, .fused_qkv = true, .qkv_bias = true,
-     .all_bias = true, .act = NM__ACT_GELU_TANH, .eps_key = "attention.layer_norm_epsilon"},
+     .all_bias = true, .act = NM__ACT_GELU_TANH, .eps_key = LN_EPS},
 };
 enum { N_ARCH = sizeof table / sizeof *table };
 

@@ -1,12 +1,13 @@
 /* decoder.c - the one forward pass. The block is read off the architecture row;
  * every intermediate passes through site(), where taps read and edits change it.
  *
- *   x ── resid_pre ─┬─ norm ─ q k v ─ rope ─ attention ─ o ─ attn_out ─(+)─ resid_mid ─┐
- *                   └─────────────────────────────────────────────────────┘            │
- *     ┌────────────────────────────────────────────────────────────────────────────────┘
- *     ├─ mlp_norm ─ gate, up ─ act ─ down ─ mlp_out ─(+)─ resid_post ─> next block
- *     └───────────────────────────────────────────────┘
+ *   x ── resid_pre ─┬─ norm ─ q k v ─ [norm] ─ rope ─ attention ─ o ─ [norm] ─ attn_out ─(+)─┐
+ *                   └───────────────────────────────────────────────────────────────────────┤
+ *     ┌─────────────────────────────────── resid_mid ───────────────────────────────────────┘
+ *     ├─ mlp_norm ─ gate, up ─ act ─ down ─ [norm] ─ mlp_out ─(+)─ resid_post ─> next block
+ *     └────────────────────────────────────────────────────────┘
  *
+ * What stands in brackets, and which norms there are at all, the row and the file decide.
  * Arena: the residual stream lives in two buffers that blocks hand back and forth;
  * everything a block makes besides is released when it ends. */
 #include "model/model.h"
@@ -42,15 +43,30 @@ static struct nm__t norm(struct nm__forward *f, struct nm__t x, struct nm__w w, 
                 &(struct nm__op_args){.x = x, .w = w, .bias = b, .eps = f->m->eps});
 }
 
-/* q or k of all heads: product, Hugging Face order, raw site, rotation, site. */
+/* RMSNorm of q or k, over each head or over all of them as one row. */
+static struct nm__t qk_norm(struct nm__forward *f, struct nm__t x, struct nm__w w) {
+  struct nm__t rows = x;
+  if (f->m->arch->qk_norm == NM__QK_NORM_HEAD) {
+    rows.rows = x.rows * x.cols / f->m->hd;
+    rows.cols = f->m->hd;
+  }
+  rows = nm__op(f->ops, NM__OP_RMSNORM,
+                &(struct nm__op_args){.x = rows, .w = w, .eps = f->m->eps});
+  x.d = rows.d;
+  return x;
+}
+
+/* q or k of all heads: product, Hugging Face order, raw site, norm, rotation, site. */
 static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, struct nm__w w,
-                               struct nm__w b, const float *rope, int raw, int cooked) {
+                               struct nm__w b, struct nm__w nw, const float *rope, int raw,
+                               int cooked) {
   const nm_model *m = f->m;
   struct nm__t t = matmul(f, h, w, b);
   struct nm__op_args a = {.x = t, .head_dim = m->hd, .rope = rope, .rope_n = m->n_rot,
                           .rope_pair = m->arch->permuted ? m->hd / 2 : m->n_rot / 2};
   if (m->arch->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
   site(f, raw, il, &t);
+  if (nw.data) a.x = t = qk_norm(f, t, nw);
   if (m->n_rot) t = nm__op(f->ops, NM__OP_ROPE, &a);
   site(f, cooked, il, &t);
   return t;
@@ -58,11 +74,12 @@ static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, st
 
 struct hook { struct nm__forward *f; int layer; bool scores, pattern; };
 
-static void attention_row(void *arg, bool after, int row, int head, float *v, int n) {
+static void attention_row(void *arg, bool after, int row, int head, float *v, int first,
+                          int n) {
   struct hook *h = arg;
   if (after ? !h->pattern : !h->scores) return;
   h->f->vis->visit_row(h->f->vis->arg, after ? NM__S_PATTERN : NM__S_SCORES, h->layer, row, head, v,
-                       n);
+                       first, n);
 }
 
 static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, struct nm__t k,
@@ -84,7 +101,9 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
                            .n_kv = m->K,
                            .head_dim = m->hd,
                            .max_keys = f->max_keys,
-                           .scale = 1.0f / __builtin_sqrtf((float)m->hd),
+                           .scale = m->score_scale,
+                           .cap = m->attn_cap,
+                           .window = m->layer[il].window,
                            .hook = h.scores || h.pattern ? &hook : NULL};
   struct nm__t z = nm__op(f->ops, NM__OP_ATTENTION, &a);
   if (h.scores) site(f, NM__S_SCORES, il, &z);         /* their rows have all been seen: hand on */
@@ -94,23 +113,42 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
 
 /* ---- one block ------------------------------------------------------------ */
 
+/* What a half reads: the stream through its norm, or (olmo2) the stream itself. */
+static struct nm__t half_input(struct nm__forward *f, int il, struct nm__t x, struct nm__w w,
+                               struct nm__w b, int s) {
+  if (!w.data) return x;
+  x = norm(f, x, w, b);
+  site(f, s, il, &x);
+  return x;
+}
+
+/* What a half adds to the stream: its product, through a norm where one follows. */
+static struct nm__t half_output(struct nm__forward *f, int il, struct nm__t o, struct nm__w post,
+                                int raw, int out) {
+  if (post.data) {
+    site(f, raw, il, &o);
+    o = norm(f, o, post, (struct nm__w){0});
+  }
+  site(f, out, il, &o);
+  return o;
+}
+
 static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x,
                                    const float *rope) {
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t h = norm(f, x, l->attn_norm, l->attn_norm_b);
-  site(f, NM__S_ATTN_NORM, il, &h);
-  struct nm__t q = head_input(f, il, h, l->q, l->q_b, rope, NM__S_Q_RAW, NM__S_Q);
-  struct nm__t k = head_input(f, il, h, l->k, l->k_b, rope, NM__S_K_RAW, NM__S_K);
+  struct nm__t h = half_input(f, il, x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
+  if (rope) rope += (size_t)l->rope * (size_t)f->T * (size_t)f->m->n_rot;
+  struct nm__t q = head_input(f, il, h, l->q, l->q_b, l->q_norm, rope, NM__S_Q_RAW, NM__S_Q);
+  struct nm__t k = head_input(f, il, h, l->k, l->k_b, l->k_norm, rope, NM__S_K_RAW, NM__S_K);
   struct nm__t v = matmul(f, h, l->v, l->v_b);
   site(f, NM__S_V, il, &v);
   struct nm__t z = attention(f, il, q, k, v);
   site(f, NM__S_HEAD, il, &z);
   struct nm__t o = matmul(f, z, l->o, l->o_b);
-  site(f, NM__S_ATTN_OUT, il, &o);
-  return add(f, x, o);
+  return half_output(f, il, o, l->attn_post, NM__S_ATTN_RAW, NM__S_ATTN_OUT);
 }
 
-static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t x, struct nm__t h) {
+static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t h) {
   const struct nm__layer *l = &f->m->layer[il];
   struct nm__t gate = {0};
   if (f->m->arch->gated) {
@@ -124,21 +162,22 @@ static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t x, stru
   struct nm__t act = nm__op(f->ops, gate.rows ? NM__OP_ACT_MUL : NM__OP_ACT, &a);
   site(f, NM__S_ACT, il, &act);
   struct nm__t o = matmul(f, act, l->down, l->down_b);
-  site(f, NM__S_MLP_OUT, il, &o);
-  return add(f, x, o);
+  return half_output(f, il, o, l->mlp_post, NM__S_MLP_RAW, NM__S_MLP_OUT);
 }
 
-/* Runs block il on x in place of the residual stream's buffer `keep`. */
+/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read;
+ * the sum (x + attn_out) + mlp_out is the same, and its middle is no site. */
 static void block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
   size_t mark = f->ops->arena.used;
   bool last = il == f->last_layer;
   site(f, NM__S_RESID_PRE, il, x);
-  struct nm__t mid = attention_half(f, il, *x, rope);
-  site(f, NM__S_RESID_MID, il, &mid);
-  struct nm__t h = norm(f, mid, f->m->layer[il].mlp_norm, f->m->layer[il].mlp_norm_b);
-  site(f, NM__S_MLP_NORM, il, &h);
+  const struct nm__layer *l = &f->m->layer[il];
+  struct nm__t mid = add(f, *x, attention_half(f, il, *x, rope));
+  if (!f->m->parallel) site(f, NM__S_RESID_MID, il, &mid);
+  struct nm__t h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b,
+                              NM__S_MLP_NORM);
   if (!(last && f->stop_before_mlp)) {
-    struct nm__t post = mlp_half(f, il, mid, h);
+    struct nm__t post = add(f, mid, mlp_half(f, il, h));
     site(f, NM__S_RESID_POST, il, &post);
     if (ok(f) && f->ops->mode != NM__MEASURE)
       memcpy(x->d, post.d, sizeof(float) * (size_t)(x->rows * x->cols));
@@ -151,6 +190,10 @@ static void block(struct nm__forward *f, int il, struct nm__t *x, const float *r
 static struct nm__t embed(struct nm__forward *f) {
   struct nm__op_args a = {.w = f->m->embd, .ids = f->ids, .n_ids = f->T};
   struct nm__t x = nm__op(f->ops, NM__OP_EMBED, &a);
+  if (f->m->arch->embd_scale) {
+    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)f->m->D)};
+    x = nm__op(f->ops, NM__OP_SCALE, &a);
+  }
   if (!f->m->arch->learned_pos) return x;
   int32_t *pos = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
   if (pos && f->ops->mode != NM__MEASURE)
@@ -173,6 +216,8 @@ static void head(struct nm__forward *f, struct nm__t x) {
     site_rows(f, NM__S_FINAL_NORM, -1, &h, rows);
     if (f->head) {
       struct nm__t z = matmul(f, h, f->m->output, (struct nm__w){0});
+      a = (struct nm__op_args){.x = z, .cap = f->m->final_cap};
+      if (a.cap > 0) z = nm__op(f->ops, NM__OP_SOFT_CAP, &a);
       site_rows(f, NM__S_LOGITS, -1, &z, rows);
     }
     if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
@@ -185,9 +230,11 @@ int nm__forward(struct nm__forward *f) {
   o->arena.used = 0;
   float *rope = NULL;
   if (f->m->n_rot) {
-    rope = nm__arena_take(&o->arena, sizeof(float) * (size_t)f->T * (size_t)f->m->n_rot);
+    size_t one = (size_t)f->T * (size_t)f->m->n_rot;
+    rope = nm__arena_take(&o->arena, sizeof(float) * one * (size_t)f->m->n_rope);
     if (!rope) return nm__fail(&o->err, NM_EMEMORY, "the arena is too small for rotary angles");
-    if (o->mode != NM__MEASURE) nm__rope_table(f->m, f->spans, f->n_spans, rope);
+    for (int i = 0; i < f->m->n_rope && o->mode != NM__MEASURE; i++)
+      nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
   struct nm__t x = embed(f);
   site(f, NM__S_EMBED, -1, &x);

@@ -68,26 +68,101 @@ static int sizes(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
+static const struct nm__gguf_kv *find_key(const nm_model *m, const char *name) {
+  char k[96];
+  snprintf(k, sizeof k, "%s.%s", m->arch->name, name);
+  return nm__gguf_find(m->g, k);
+}
+
 /* A key that changes the result and that this family's row does not carry out. */
 static int refuse_unknown(nm_model *m, nm_err *err) {
-  static const char *const keys[] = {"expert_count",
-                                     "attention.sliding_window",
-                                     "attn_logit_softcapping",
-                                     "final_logit_softcapping",
-                                     "logit_scale",
-                                     "embedding_scale",
-                                     "residual_scale",
-                                     "attention.scale"};
+  const struct { const char *key; bool carried; } keys[] = {
+      {"expert_count", false},
+      {"attention.sliding_window", m->arch->global_every != 0},
+      {"attn_logit_softcapping", m->arch->soft_caps},
+      {"final_logit_softcapping", m->arch->soft_caps},
+      {"logit_scale", false},
+      {"embedding_scale", false},
+      {"residual_scale", false},
+      {"attention.scale", false},
+  };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    char k[96];
     double v = 0;
-    snprintf(k, sizeof k, "%s.%s", m->arch->name, keys[i]);
-    const struct nm__gguf_kv *kv = nm__gguf_find(m->g, k);
-    if (kv && nm__gguf_float_at(kv, 0, &v) && v != 0)
+    const struct nm__gguf_kv *kv = find_key(m, keys[i].key);
+    if (!keys[i].carried && kv && nm__gguf_float_at(kv, 0, &v) && v != 0)
       return nm__fail(err, NM_EFORMAT, "%s: key %s = %g is not supported yet; running without it "
-                      "would give wrong results", m->path, k, v);
+                      "would give wrong results", m->path, kv->key, v);
   }
   return NM_OK;
+}
+
+static int soft_cap(nm_model *m, const char *name, float *out, nm_err *err) {
+  double v = 0;
+  const struct nm__gguf_kv *kv = find_key(m, name);
+  if (!kv) return NM_OK;
+  if (!nm__gguf_float_at(kv, 0, &v) || !(v >= 0 && v < 1e9) || (v > 0 && v < 1e-6))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not a usable cap", m->path, kv->key, v);
+  *out = (float)v;
+  return NM_OK;
+}
+
+/* Entry i of an array of bools or integers. */
+static bool flag_at(const struct nm__gguf_kv *kv, int i, bool *out) {
+  int64_t v = 0;
+  if (kv->elem_type == NM__GGUF_BOOL && (uint64_t)i < kv->n) v = kv->raw[i];
+  else if (!nm__gguf_int_at(kv, (uint64_t)i, &v)) return false;
+  *out = v != 0;
+  return true;
+}
+
+/* Which blocks have the window: the row says it, or the file by a number or block by block. */
+static int mark_windowed(nm_model *m, bool *windowed, nm_err *err) {
+  const struct nm__gguf_kv *kv = find_key(m, "attention.sliding_window_pattern");
+  int64_t every = m->arch->global_every;
+  bool by_block = kv && kv->type == NM__GGUF_ARRAY;
+  if (kv && !by_block && (!nm__gguf_int_at(kv, 0, &every) || every < 0))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of blocks", m->path, kv->key);
+  if (every == 0) every = NM__NEVER;
+  for (int i = 0; i < m->L; i++) {
+    windowed[i] = i % every != every - 1;
+    if (by_block && !flag_at(kv, i, &windowed[i]))
+      return nm__fail(err, NM_EFORMAT, "%s: key %s must say for each of %d blocks whether it has a "
+                      "window", m->path, kv->key, m->L);
+  }
+  return NM_OK;
+}
+
+static int windows(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *kv = find_key(m, "attention.sliding_window");
+  int64_t w = 0;
+  if (kv && (kv->type == NM__GGUF_ARRAY || !nm__gguf_int_at(kv, 0, &w) || w < 0))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be a number of positions", m->path, kv->key);
+  if (w == 0 || !m->arch->global_every) return NM_OK;
+  if (w > 1 << 24) w = 1 << 24;    /* longer than any context */
+  bool *windowed = nm__alloc((size_t)m->L, sizeof *windowed);
+  if (!windowed) return nm__fail_memory(err, "the windows of the blocks", (size_t)m->L);
+  int st = mark_windowed(m, windowed, err);
+  for (int i = 0; i < m->L && !st; i++) {
+    m->layer[i].window = windowed[i] ? (int)w : 0;
+    m->layer[i].rope = windowed[i] && m->arch->local_rope;
+  }
+  free(windowed);
+  return st;
+}
+
+/* What the row leaves to the file, once the sizes are known. */
+static int facts(nm_model *m, nm_err *err) {
+  const struct nm__arch *a = m->arch;
+  int st;
+  const struct nm__gguf_kv *kv = find_key(m, "use_parallel_residual");
+  m->parallel = a->may_be_parallel;
+  if (kv && m->parallel && (st = nm__gguf_bool(m->g, kv->key, &m->parallel, err))) return st;
+  bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
+  m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
+  if (!a->soft_caps) return windows(m, err);
+  if ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err))) return st;
+  if ((st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))) return st;
+  return windows(m, err);
 }
 
 /* ---- tensors --------------------------------------------------------- */
@@ -138,6 +213,16 @@ static int bind_pair(nm_model *m, int il, const char *stem, int64_t rows, int64_
   return bind(m, name, 1, rows > 1 ? rows : cols, must_b, b, err);
 }
 
+/* Rows first..first+n of a fused matrix, and their part of its bias. */
+static void part(struct nm__w w, struct nm__w b, int64_t first, int64_t n, struct nm__w *w_out,
+                 struct nm__w *b_out) {
+  *w_out = nm__w_rows(w, first, n);
+  *b_out = b;
+  if (!b.data) return;
+  b_out->data += (size_t)nm__dtype(b.type)->bytes * (size_t)first;
+  b_out->cols = n;
+}
+
 static int bind_qkv(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   int64_t nq = (int64_t)m->H * m->hd, nk = (int64_t)m->K * m->hd;
   const struct nm__arch *a = m->arch;
@@ -145,14 +230,9 @@ static int bind_qkv(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   if (a->fused_qkv) {
     struct nm__w w, b;
     if ((st = bind_pair(m, il, "attn_qkv", nq + 2 * nk, m->D, a->qkv_bias, &w, &b, err))) return st;
-    l->q = nm__w_rows(w, 0, nq);
-    l->k = nm__w_rows(w, nq, nk);
-    l->v = nm__w_rows(w, nq + nk, nk);
-    if (!b.data) return NM_OK;
-    size_t unit = (size_t)nm__dtype(b.type)->bytes;
-    l->q_b = (struct nm__w){b.data, b.type, 1, nq, 0};
-    l->k_b = (struct nm__w){b.data + unit * (size_t)nq, b.type, 1, nk, 0};
-    l->v_b = (struct nm__w){b.data + unit * (size_t)(nq + nk), b.type, 1, nk, 0};
+    part(w, b, 0, nq, &l->q, &l->q_b);
+    part(w, b, nq, nk, &l->k, &l->k_b);
+    part(w, b, nq + nk, nk, &l->v, &l->v_b);
     return NM_OK;
   }
   if ((st = bind_pair(m, il, "attn_q", nq, m->D, a->qkv_bias, &l->q, &l->q_b, err))) return st;
@@ -160,20 +240,54 @@ static int bind_qkv(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   return bind_pair(m, il, "attn_v", nk, m->D, a->qkv_bias, &l->v, &l->v_b, err);
 }
 
-static int bind_layer(nm_model *m, int il, nm_err *err) {
-  struct nm__layer *l = &m->layer[il];
-  bool all = m->arch->all_bias, ln = m->arch->layernorm;
+/* A norm's weight, without bias. */
+static int bind_norm(nm_model *m, int il, const char *stem, int64_t cols, struct nm__w *w,
+                     nm_err *err) {
+  char name[96];
+  snprintf(name, sizeof name, "blk.%d.%s.weight", il, stem);
+  return bind(m, name, 1, cols, true, w, err);
+}
+
+/* The norms that only some families have. */
+static int bind_extra_norms(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  const struct nm__arch *a = m->arch;
+  bool whole = a->qk_norm == NM__QK_NORM_WHOLE;
+  int64_t nq = whole ? (int64_t)m->H * m->hd : m->hd, nk = whole ? (int64_t)m->K * m->hd : m->hd;
+  int st = NM_OK;
+  if (a->qk_norm) st = bind_norm(m, il, "attn_q_norm", nq, &l->q_norm, err);
+  if (a->qk_norm && !st) st = bind_norm(m, il, "attn_k_norm", nk, &l->k_norm, err);
+  if (a->post_norm && !st) st = bind_norm(m, il, "post_attention_norm", m->D, &l->attn_post, err);
+  if (a->post_norm && !st) st = bind_norm(m, il, "post_ffw_norm", m->D, &l->mlp_post, err);
+  return st;
+}
+
+static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  bool all = m->arch->all_bias;
   int st;
-  if ((st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
-    return st;
-  if ((st = bind_qkv(m, il, l, err))) return st;
-  if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
-    return st;
-  if ((st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
-    return st;
+  if (m->arch->fused_gate) {
+    struct nm__w w, b;
+    if ((st = bind_pair(m, il, "ffn_up", 2 * (int64_t)m->F, m->D, all, &w, &b, err))) return st;
+    part(w, b, 0, m->F, &l->gate, &l->gate_b);
+    part(w, b, m->F, m->F, &l->up, &l->up_b);
+    return NM_OK;
+  }
   if (m->arch->gated &&
       (st = bind_pair(m, il, "ffn_gate", m->F, m->D, all, &l->gate, &l->gate_b, err))) return st;
-  if ((st = bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err))) return st;
+  return bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err);
+}
+
+static int bind_layer(nm_model *m, int il, nm_err *err) {
+  struct nm__layer *l = &m->layer[il];
+  bool all = m->arch->all_bias, ln = m->arch->layernorm, pre = !m->arch->no_pre_norm;
+  int st;
+  if (pre && (st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
+    return st;
+  if ((st = bind_qkv(m, il, l, err)) || (st = bind_extra_norms(m, il, l, err))) return st;
+  if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
+    return st;
+  if (pre && (st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
+    return st;
+  if ((st = bind_gate_up(m, il, l, err))) return st;
   return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
 }
 
@@ -250,7 +364,7 @@ static int load(nm_model *m, nm_err *err) {
   if (!nm__gguf_string(m->g, "general.name", &name, NULL))
     nm__printable(m->name, sizeof m->name, name.s, name.n);
   if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
-  if ((st = nm__rope_load(m, err))) return st;
+  if ((st = facts(m, err)) || (st = nm__rope_load(m, err))) return st;
   if (m->tok && nm__tok_size(m->tok) > m->V)
     return nm__fail(err, NM_EFORMAT,
                     "%s: the tokenizer has %d tokens but the embedding only %d rows", m->path,

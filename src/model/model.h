@@ -9,6 +9,9 @@
 
 /* ---- the architecture table (arch.c) ----------------------------------- */
 
+enum nm__qk_norm { NM__QK_PLAIN, NM__QK_NORM_HEAD, NM__QK_NORM_WHOLE };
+enum { NM__NEVER = 1 << 30 };      /* as global_every: all blocks are windowed */
+
 /* A new architecture is a row. */
 struct nm__arch {
   const char *name;                /* general.architecture */
@@ -18,6 +21,16 @@ struct nm__arch {
   bool fused_qkv;                  /* attn_qkv holds the rows q, k, v */
   bool gated;                      /* mlp: down(act(gate x) * up x); else down(act(up x)) */
   bool qkv_bias, all_bias;         /* biases that must be there; others are read if present */
+  bool fused_gate;                 /* ffn_up holds the rows gate, up */
+  bool no_pre_norm;                /* attention and MLP read the stream itself */
+  bool post_norm;                  /* what they give is normalised before it is added */
+  enum nm__qk_norm qk_norm;        /* RMSNorm of q and k before the rotation */
+  bool embd_scale;                 /* embedding times sqrt(D) */
+  bool soft_caps;                  /* carries out the keys of attention and final soft caps */
+  int global_every;                /* block i has a window unless i % n == n - 1; 0: none has */
+  bool local_rope;                 /* windowed blocks: a base of their own, no scaling */
+  int wide_scale_at;               /* with this many blocks scores are divided by sqrt(D / H) */
+  bool may_be_parallel;            /* x + A(x) + F(x) unless a key says that it is not */
   enum nm__act act;
   const char *eps_key;             /* after "ARCH." */
 };
@@ -30,6 +43,9 @@ void nm__arch_names(struct nm__buf *b);
 struct nm__layer {
   struct nm__w attn_norm, attn_norm_b, q, k, v, q_b, k_b, v_b, o, o_b;
   struct nm__w mlp_norm, mlp_norm_b, gate, gate_b, up, up_b, down, down_b;
+  struct nm__w q_norm, k_norm, attn_post, mlp_post;
+  int window;                      /* keys a query sees, its own included; 0: all */
+  int rope;                        /* which of the model's rotations */
 };
 
 struct nm_model {
@@ -38,20 +54,25 @@ struct nm_model {
   struct nm__tok *tok;             /* NULL: the file has no tokenizer */
   const struct nm__arch *arch;     /* NULL: vocabulary only */
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
-  float eps;
+  float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
+  bool parallel;
   struct nm__w embd, pos, out_norm, out_norm_b, output;
   bool tied;
   struct nm__layer *layer;
-  double *theta;                   /* n_rot / 2 angles per position, scaling applied */
-  double rope_m;                   /* cos and sin are multiplied by this (yarn) */
+  int n_rope;                      /* rotations in use: 2 where windowed blocks have their own */
+  int long_after;                  /* longrope: a larger context takes row 1 of theta; 0: none */
+  double *theta;                   /* [2][n_rot / 2] angles per position, scaling applied */
+  double rope_m[2];                /* cos and sin are multiplied by this (yarn) */
   char rope_text[160], types[400], name[128], warning[400], hash[33];
   uint64_t n_params, weight_bytes;
 };
 
 /* rope.c: fills theta, rope_m, rope_text from the metadata. */
 int nm__rope_load(nm_model *m, nm_err *err);
-/* table[T][n_rot/2][cos, sin] for the spans' positions. */
-void nm__rope_table(const nm_model *m, const struct nm__span *spans, int n_spans, float *table);
+/* table[T][n_rot/2][cos, sin] for the spans' positions, by rotation `which` (below n_rope) in
+ * a context of n_ctx. */
+void nm__rope_table(const nm_model *m, int which, int n_ctx, const struct nm__span *spans,
+                    int n_spans, float *table);
 /* Names the first tensor that holds a value that is not finite; false if none does. */
 bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 
@@ -59,8 +80,9 @@ bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 
 enum nm__site_id {
   NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW, NM__S_Q, NM__S_K,
-  NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_OUT, NM__S_RESID_MID,
-  NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_MLP_OUT, NM__S_RESID_POST,
+  NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW, NM__S_ATTN_OUT,
+  NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_MLP_RAW, NM__S_MLP_OUT,
+  NM__S_RESID_POST,
   NM__S_FINAL_NORM, NM__S_LOGITS, NM__N_SITES
 };
 
@@ -124,7 +146,8 @@ const struct nm__kern *nm__engine_kern(const nm_engine *e);
 struct nm__visitor {
   bool (*wants)(void *arg, int site, int layer);
   void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows);
-  void (*visit_row)(void *arg, int site, int layer, int row, int head, float *v, int n);
+  /* One row of scores or pattern: the keys first..n-1 it sees lie in v[first..n-1]. */
+  void (*visit_row)(void *arg, int site, int layer, int row, int head, float *v, int first, int n);
   void *arg;
 };
 
@@ -134,6 +157,7 @@ struct nm__forward {
   struct nm__kv *kv;
   const struct nm__span *spans;
   int n_spans, T, max_keys;
+  int n_ctx;                       /* of the engine: rotations may follow it, never the text */
   const int32_t *ids;              /* [T] */
   const struct nm__visitor *vis;
   int last_layer;                  /* run blocks 0..last_layer */

@@ -214,7 +214,8 @@ static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t
 }
 
 /* Called from any thread, for one row and head of scores or pattern. */
-static void visit_row(void *arg, int site, int layer, int row, int head, float *v, int n) {
+static void visit_row(void *arg, int site, int layer, int row, int head, float *v, int first_key,
+                      int n) {
   struct run *R = arg;
   struct active *a = &R->act[R->row_act[row]];
   for (int i = 0; i < R->plan.n_edit_sels; i++) {
@@ -223,14 +224,15 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
     int last = pe->sel.index_n ? first + pe->sel.index_n - 1 : R->e->m->H - 1;
     if (!same_place(pe->sel, site, layer) || head < first || head > last) continue;
     if (!a->edit_mask[pe->edit][R->row_pos[row]]) continue;
-    nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v, n);
+    nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v + first_key,
+                   n - first_key);
     if (head == first) __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
   }
   float *rows = R->key_rows[site == NM__S_PATTERN];
   if (!rows || R->key_slot[row] < 0) return;
   float *to = rows + R->key_slot[row] * R->key_width + (int64_t)head * a->len;
-  memcpy(to, v, sizeof(float) * (size_t)n);
-  for (int j = n; j < a->len; j++) to[j] = site == NM__S_SCORES ? -INFINITY : 0.0f;
+  for (int j = 0; j < a->len; j++) to[j] = site == NM__S_SCORES ? -INFINITY : 0.0f;
+  memcpy(to + first_key, v + first_key, sizeof(float) * (size_t)(n - first_key));
 }
 
 /* ---- one forward --------------------------------------------------------------- */
@@ -288,6 +290,7 @@ static int forward(struct run *R, int n_spans) {
                           .n_spans = n_spans,
                           .T = R->n_rows,
                           .max_keys = R->plan.max_keys,
+                          .n_ctx = R->e->n_ctx,
                           .ids = R->ids,
                           .vis = &vis,
                           .last_layer = R->plan.last_layer,

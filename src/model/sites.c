@@ -24,12 +24,14 @@ static const struct site_row table[NM__N_SITES] = {
     [NM__S_SCORES] = {"attn.scores", true, W_KEYS},
     [NM__S_PATTERN] = {"attn.pattern", true, W_KEYS},
     [NM__S_HEAD] = {"attn.head", true, W_Q},
+    [NM__S_ATTN_RAW] = {"attn_raw", true, W_D},
     [NM__S_ATTN_OUT] = {"attn_out", true, W_D},
     [NM__S_RESID_MID] = {"resid_mid", true, W_D},
     [NM__S_MLP_NORM] = {"mlp_norm", true, W_D},
     [NM__S_GATE] = {"mlp.gate", true, W_F},
     [NM__S_UP] = {"mlp.up", true, W_F},
     [NM__S_ACT] = {"mlp.act", true, W_F},
+    [NM__S_MLP_RAW] = {"mlp_raw", true, W_D},
     [NM__S_MLP_OUT] = {"mlp_out", true, W_D},
     [NM__S_RESID_POST] = {"resid_post", true, W_D},
     [NM__S_FINAL_NORM] = {"final_norm", false, W_D},
@@ -70,8 +72,16 @@ static int64_t unit_of(const nm_model *m, int site, int n_keys) {
 bool nm__site_per_key(int site) { return table[site].width == W_KEYS; }
 
 bool nm__site_exists(const nm_model *m, int site, const char **why_not) {
+  const struct nm__arch *a = m->arch;
   *why_not = NULL;
-  if (site == NM__S_GATE && !m->arch->gated) *why_not = "the MLP of this family has no gate";
+  if (site == NM__S_GATE && !a->gated) *why_not = "the MLP of this family has no gate";
+  if ((site == NM__S_ATTN_RAW || site == NM__S_MLP_RAW) && !a->post_norm)
+    *why_not = "no norm follows here: attn_out and mlp_out are the raw outputs";
+  if ((site == NM__S_ATTN_NORM || site == NM__S_MLP_NORM) && a->no_pre_norm)
+    *why_not = "no norm stands before attention and MLP in this family: they read resid_pre and "
+               "resid_mid themselves";
+  if (site == NM__S_RESID_MID && m->parallel)
+    *why_not = "attention and MLP run in parallel on resid_pre, so there is no stream between them";
   return !*why_not;
 }
 

@@ -15,8 +15,10 @@
 
 enum { FIT_ROWS = 320, ASK_ROWS = 96, N_RANDOM = 3 };
 
-/* Where the probed value enters the residual stream; NULL: it does not. */
-static const char *stream_of(const char *site) {
+/* Where the probed value enters the residual stream; NULL: it does not. In a parallel block
+ * the MLP too reads what comes into the block. */
+static const char *stream_of(const nm_model *m, const char *site) {
+  if (!strcmp(site, "mlp_norm") && m->parallel) return "resid_pre";
   if (!strcmp(site, "mlp_norm") || !strcmp(site, "resid_mid")) return "resid_mid";
   if (!strcmp(site, "attn_norm") || !strcmp(site, "resid_pre")) return "resid_pre";
   return strcmp(site, "resid_post") ? NULL : "resid_post";
@@ -195,7 +197,7 @@ static int test_direction(const struct ask *q, const char *dir, uint64_t seed, d
 
 int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth_opts *o,
                      const char *dir, nm_depth_curve *c, nm_err *err) {
-  const char *stream = stream_of(o->site);
+  const char *stream = stream_of(nm__engine_model(e), o->site);
   int layer = c->converge >= 0 ? c->converge : c->peak;
   if (!stream) return NM_OK;
   snprintf(c->causal.site, sizeof c->causal.site, "blk.%d.%s", layer, stream);

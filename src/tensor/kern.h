@@ -14,7 +14,7 @@
 
 #include "tensor/dtype.h"
 
-enum nm__act { NM__ACT_SILU, NM__ACT_GELU_TANH };
+enum nm__act { NM__ACT_SILU, NM__ACT_GELU_TANH, NM__ACT_GELU_ERF };
 
 struct nm__kern {
   const char *name;                /* "portable", "avx2", "avx512" */
@@ -29,6 +29,7 @@ struct nm__kern {
   /* y += s * v */
   void (*axpy)(float *y, float s, const float *v, int64_t n);
   void (*mul)(float *y, float s, const float *v, int64_t n);             /* y = s * v */
+  void (*soft_cap)(float *y, float cap, const float *v, int64_t n);      /* cap tanh(v / cap) */
   float (*dot)(const float *a, const float *b, int64_t n);               /* the f32 formula */
   void (*rmsnorm)(float *y, const float *x, const float *w, int d, float eps);
   void (*layernorm)(float *y, const float *x, const float *w, const float *b, int d, float eps);

@@ -157,6 +157,27 @@ static void add_forward(struct nm__ops *o, const struct nm__op_args *a, struct n
   nm__rows_parallel(o, y->rows, grain_for(y->cols), add_rows, &(struct call){o, a, y, NULL});
 }
 
+static void scale_rows(void *v, int64_t b, int64_t e, int thread) {
+  (void)thread;
+  struct call *c = v;
+  c->o->kern->mul(row(c->y, b), c->a->scale, row(&c->a->x, b), (e - b) * c->y->cols);
+}
+static void scale_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), scale_rows, &(struct call){o, a, y, NULL});
+}
+
+static bool cap_shape(const struct nm__op_args *a, int64_t out[2]) {
+  return same_shape(a, out) && a->cap > 0;
+}
+static void cap_rows(void *v, int64_t b, int64_t e, int thread) {
+  (void)thread;
+  struct call *c = v;
+  c->o->kern->soft_cap(row(c->y, b), c->a->cap, row(&c->a->x, b), (e - b) * c->y->cols);
+}
+static void cap_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), cap_rows, &(struct call){o, a, y, NULL});
+}
+
 static bool norm_shape(const struct nm__op_args *a, int64_t out[2]) {
   same_shape(a, out);
   return a->w.data && a->w.cols == a->x.cols && (!a->bias.data || a->bias.cols == a->x.cols);
@@ -283,6 +304,8 @@ const struct nm__op nm__op_table[NM__N_OPS] = {
     [NM__OP_EMBED] = {"embed", "y[i] = w[ids[i]]", embed_shape, embed_forward, NULL, false},
     [NM__OP_MATMUL] = {"matmul", "y = x w^T + bias", matmul_shape, matmul_forward, NULL, false},
     [NM__OP_ADD] = {"add", "z = x + y", pair_shape, add_forward, NULL, false},
+    [NM__OP_SCALE] = {"scale", "y = s x", same_shape, scale_forward, NULL, false},
+    [NM__OP_SOFT_CAP] = {"soft_cap", "y = c tanh(x / c)", cap_shape, cap_forward, NULL, false},
     [NM__OP_RMSNORM] = {"rmsnorm", "y = x / sqrt(mean x^2 + eps) * w", norm_shape, norm_forward,
                         NULL, false},
     [NM__OP_LAYERNORM] = {"layernorm", "y = (x - mean) / sqrt(var + eps) * w + bias", norm_shape,
@@ -295,8 +318,8 @@ const struct nm__op nm__op_table[NM__N_OPS] = {
                      rope_forward, NULL, false},
     [NM__OP_KV_APPEND] = {"kv_append", "cache[layer][slot] = (x, y)", append_shape, append_forward,
                           NULL, true},
-    [NM__OP_ATTENTION] = {"attention", "y = softmax(scale x k^T, causal) v", nm__attention_shape,
-                          nm__attention_forward, NULL, false},
+    [NM__OP_ATTENTION] = {"attention", "y = softmax(cap(scale x k^T), causal, window) v",
+                          nm__attention_shape, nm__attention_forward, NULL, false},
     [NM__OP_GATHER] = {"gather", "y[i] = x[ids[i]]", gather_shape, gather_forward, NULL, false},
 };
 

@@ -45,15 +45,16 @@ void nm__kv_done(struct nm__kv *kv);
 size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);
 
 enum nm__op_id {
-  NM__OP_EMBED, NM__OP_MATMUL, NM__OP_ADD, NM__OP_RMSNORM, NM__OP_LAYERNORM, NM__OP_ACT,
-  NM__OP_ACT_MUL, NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND, NM__OP_ATTENTION,
-  NM__OP_GATHER, NM__N_OPS
+  NM__OP_EMBED, NM__OP_MATMUL, NM__OP_ADD, NM__OP_SCALE, NM__OP_SOFT_CAP, NM__OP_RMSNORM,
+  NM__OP_LAYERNORM, NM__OP_ACT, NM__OP_ACT_MUL, NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND,
+  NM__OP_ATTENTION, NM__OP_GATHER, NM__N_OPS
 };
 
 /* What looks at (or edits) a row of attention scores or probabilities while it lies in
- * scratch: row of the batch, head, n keys. Called from any thread, once per row and head. */
+ * scratch: row of the batch, head, the keys first..n-1 the row sees as v[first..n-1]. Called
+ * from any thread, once per row and head. */
 struct nm__attn_hook {
-  void (*fn)(void *arg, bool after_softmax, int row, int head, float *v, int n);
+  void (*fn)(void *arg, bool after_softmax, int row, int head, float *v, int first, int n);
   void *arg;
 };
 
@@ -67,7 +68,9 @@ struct nm__op_args {
   int n_head, n_kv, head_dim;
   int rope_pair, rope_n;                       /* distance of a pair; rotated dimensions */
   const float *rope;                           /* [T][rope_n / 2][cos, sin] */
-  float scale;
+  float scale;                                 /* attention: of scores; scale: the factor */
+  float cap;                                   /* soft caps; attention: 0 for none */
+  int window;                                  /* attention: keys seen, own included; 0: all */
   struct nm__kv *kv; int layer;
   const struct nm__span *spans; int n_spans; int max_keys;
   const struct nm__attn_hook *hook;

@@ -243,10 +243,10 @@ if [ -d "$data" ]; then
     [ $want = 3 ] && is "info $n: one line" "$(wc -l < err)" 1
     run 3 "logits $n" "$noema" logits "$f" --ids 1; is "logits $n: one line" "$(wc -l < err)" 1
   done
-  run 0 "info of an unknown family" "$noema" info "$data/models/arch/gemma2/model.gguf"
+  run 0 "info of an unknown family" "$noema" info "$data/reference/falcon/model.gguf"
   prints 'no model here'
-  run 3 "running it" "$noema" logits "$data/models/arch/gemma2/model.gguf" --ids 1
-  says "'gemma2' is not supported"
+  run 3 "running it" "$noema" logits "$data/reference/falcon/model.gguf" --ids 1
+  says "'falcon' is not supported"
 else
   echo "skipped: ../shared is not here"
 fi

@@ -119,6 +119,11 @@ static void other_families(void **state) {
   flip(SHARED "models/arch/llama-rope-yarn/model.gguf", 34, 1500);
   flip(SHARED "reference/llama3-rope/model.gguf", 35, 1500);
   flip(SHARED "models/kmix/model.gguf", 36, 1500);
+  flip(SHARED "models/arch/gemma3/model.gguf", 36, 1000);
+  flip(SHARED "models/arch/gemma2/model.gguf", 37, 500);
+  flip(SHARED "models/arch/olmo2/model.gguf", 38, 500);
+  flip(SHARED "models/arch/phi3/model.gguf", 39, 500);
+  flip(SHARED "models/arch/gptneox/model.gguf", 40, 500);
 }
 
 /* ---- types that cannot be computed on ---------------------------------------- */
@@ -282,8 +287,9 @@ static void not_models(void **state) {
   assert_int_equal(nm_info(scratch, false, false, &text, &err), NM_EFORMAT);
   assert_null(text);
   if (no_shared()) return;
-  static const char *const unknown[] = {"models/arch/gemma2", "models/arch/bert",
-                                        "models/arch/mixtral", "models/arch/phi3"};
+  static const char *const unknown[] = {"reference/falcon", "models/arch/bert",
+                                        "models/arch/mixtral",
+                                        "models/arch/nomic-bert"};
   for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
     char path[160];
     snprintf(path, sizeof path, SHARED "%s/model.gguf", unknown[i]);

@@ -163,6 +163,7 @@ static struct nm__op_args args_of(struct world *s, enum nm__op_id id, bool quant
     a.y = (struct nm__t){s->y, T, D};
   if (id == NM__OP_LAYERNORM)
     a.bias = (struct nm__w){(const uint8_t *)s->w32 + D * 4, NM__F32, 1, D, D * 4};
+  if (id == NM__OP_SOFT_CAP) a.cap = 2;
   if (id == NM__OP_MATMUL) a.bias = (struct nm__w){(const uint8_t *)s->w32, NM__F32, 1, N, N * 4};
   return a;
 }
@@ -277,6 +278,22 @@ static void moves(void **state) {
   nm__arena_done(&o.arena);
 }
 
+static void scales_and_caps(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  struct nm__ops o = context(NM__RUN, 1 << 18);
+  struct nm__t half = run_op(&o, &s, NM__OP_SCALE), cap = run_op(&o, &s, NM__OP_SOFT_CAP);
+  for (int i = 0; i < T * D; i++) {
+    assert_true(half.d[i] == 0.5f * s.x[i]);
+    assert_true(fabs((double)cap.d[i] - 2 * tanh((double)s.x[i] / 2)) < 3e-7);
+  }
+  struct nm__op_args a = args_of(&s, NM__OP_SOFT_CAP, false);
+  a.cap = 0;
+  assert_null(nm__op(&o, NM__OP_SOFT_CAP, &a).d);
+  nm__arena_done(&o.arena);
+}
+
 static void norms_and_products(void **state) {
   (void)state;
   struct world s;
@@ -304,21 +321,26 @@ static void norms_and_products(void **state) {
   nm__arena_done(&o.arena);
 }
 
-static void attention_by_hand(void **state) {
-  (void)state;
+/* window 0: all keys; cap 0: none. */
+static void attention_is(int window, float cap) {
   struct world s;
   world_make(&s);
   struct nm__ops o = context(NM__RUN, 1 << 18);
   run_op(&o, &s, NM__OP_KV_APPEND);
   for (int i = T * D; i < SLOTS * D; i++) s.cache[0][i] = s.cache[1][i] = NAN; /* not to be read */
-  struct nm__t y = run_op(&o, &s, NM__OP_ATTENTION);
+  struct nm__op_args a = args_of(&s, NM__OP_ATTENTION, false);
+  a.window = window;
+  a.cap = cap;
+  struct nm__t y = nm__op(&o, NM__OP_ATTENTION, &a);
+  assert_int_equal(o.err.status, 0);
   for (int t = 0; t < T; t++)
     for (int h = 0; h < H; h++) {
-      double p[T], sum = 0;
-      for (int k = 0; k <= t; k++) {
+      double p[T] = {0}, sum = 0;
+      for (int k = window && t >= window ? t - window + 1 : 0; k <= t; k++) {
         double z = 0;
         for (int i = 0; i < HD; i++)
           z += (double)s.x[t * D + h * HD + i] * (double)s.x[k * D + h * HD + i] * 0.5;
+        if (cap > 0) z = (double)cap * tanh(z / (double)cap);
         sum += p[k] = exp(z);
       }
       for (int i = 0; i < HD; i++) {
@@ -328,6 +350,12 @@ static void attention_by_hand(void **state) {
       }
     }
   nm__arena_done(&o.arena);
+}
+
+static void attention_by_hand(void **state) {
+  (void)state;
+  for (int window = 0; window <= T + 1; window++)
+    for (int cap = 0; cap < 3; cap++) attention_is(window, (float)cap);
 }
 
 int main(void) {
@@ -340,6 +368,7 @@ int main(void) {
       cmocka_unit_test(record_is_refused),
       cmocka_unit_test(shapes_are_checked),
       cmocka_unit_test(moves),
+      cmocka_unit_test(scales_and_caps),
       cmocka_unit_test(norms_and_products),
       cmocka_unit_test(attention_by_hand),
   };

@@ -182,6 +182,10 @@ static void reference_models(void **state) {
       "reference/quant/llama-q5_0", "reference/quant/qwen2-q4_0", "reference/quant/llama-q4_k_m",
       "reference/quant/llama-q2_k", "reference/quant/qwen2-q6_k", "reference/quant/llama-iq4_nl",
       "models/kmix",
+      "models/arch/qwen3",
+      "reference/gemma",            "reference/gemma2",           "reference/gemma3",
+      "reference/olmo2",            "reference/phi3",             "models/arch/gptneox",
+      "models/arch/gptneox-sequential", "models/arch/phi3-longrope",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -230,8 +234,12 @@ static void forward_twice(const nm_model *m, nm_engine *e, int n, int last_layer
 
 static void measure_is_run(void **state) {
   (void)state;
-  for (int i = 0; i < 7; i++) {
-    nm_model *m = open_model(i < 6 ? tiny[i] : PLANTED);
+  static const char *const more[] = {
+      PLANTED, SHARED "reference/gemma2/model.gguf", SHARED "reference/gemma3/model.gguf",
+      SHARED "reference/olmo2/model.gguf", SHARED "reference/phi3/model.gguf",
+      SHARED "models/arch/gptneox/model.gguf"};
+  for (int i = 0; i < (nm__exists(SHARED) ? 12 : 7); i++) {
+    nm_model *m = open_model(i < 6 ? tiny[i] : more[i - 6]);
     nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1 + i % 3});
     forward_twice(m, e, 33, m->L - 1, false, 33, true);
     forward_twice(m, e, 1, m->L - 1, false, 1, true);

@@ -101,10 +101,21 @@ static void do_gelu_mul(const struct nm__kern *k, struct in *v) {
   k->act_mul(v->out, v->a, v->b, v->n, NM__ACT_GELU_TANH);
 }
 
+static void do_gelu_erf(const struct nm__kern *k, struct in *v) {
+  k->act(v->out, v->a, v->n, NM__ACT_GELU_ERF);
+}
+static void do_gelu_erf_mul(const struct nm__kern *k, struct in *v) {
+  k->act_mul(v->out, v->a, v->b, v->n, NM__ACT_GELU_ERF);
+}
+static void do_soft_cap(const struct nm__kern *k, struct in *v) {
+  k->soft_cap(v->out, 0.5f, v->a, v->n);
+}
+
 static const struct { const char *name; kernel_fn fn; } kernels[] = {
     {"add", do_add}, {"mul", do_mul}, {"axpy", do_axpy}, {"dot", do_dot}, {"rmsnorm", do_rms},
     {"layernorm", do_layernorm}, {"softmax", do_softmax}, {"silu", do_silu}, {"gelu", do_gelu},
-    {"silu_mul", do_silu_mul}, {"gelu_mul", do_gelu_mul},
+    {"silu_mul", do_silu_mul}, {"gelu_mul", do_gelu_mul}, {"gelu_erf", do_gelu_erf},
+    {"gelu_erf_mul", do_gelu_erf_mul}, {"soft_cap", do_soft_cap},
 };
 
 static void compare_kernel(const struct nm__kern *k, size_t which, int n, bool special) {
@@ -235,6 +246,28 @@ static void curves(void **state) {
   }
   print_message("silu %.2g, gelu %.2g (relative, floor 1e-3)\n", worst[0], worst[1]);
   assert_true(worst[0] < 3e-7 && worst[1] < 1e-6);
+}
+
+/* The largest error of tanh (relative) and of erf through its gelu (absolute over |x|). */
+static void more_curves(void **state) {
+  (void)state;
+  enum { N = 40001 };
+  static float x[N], y[N], z[N];
+  double cap = 0, erf_worst = 0;
+  for (int i = 0; i < N; i++) x[i] = (float)(i - N / 2) / 2500.0f;
+  nm__kern_find(NULL)->soft_cap(y, 1, x, N);
+  nm__kern_find(NULL)->act(z, x, N, NM__ACT_GELU_ERF);
+  for (int i = 0; i < N; i++) {
+    double a = (double)x[i], t = tanh(a), g = 0.5 * a * erfc(-a / sqrt(2.0));
+    double et = fabs((double)y[i] - t) / (fabs(t) + 1e-30), eg = fabs((double)z[i] - g);
+    if (et > cap) cap = et;
+    if (eg > erf_worst * (fabs(a) + 1e-6)) erf_worst = eg / (fabs(a) + 1e-6);
+  }
+  print_message("tanh %.2g relative, gelu by erf %.2g of |x|\n", cap, erf_worst);
+  assert_true(cap < 3e-7 && erf_worst < 1.5e-7);
+  float edge[4] = {INFINITY, -INFINITY, 0, NAN}, out[4];
+  nm__kern_find(NULL)->soft_cap(out, 3, edge, 4);
+  assert_true(out[0] == 3 && out[1] == -3 && out[2] == 0 && out[3] != out[3]);
 }
 
 static void softmax_against_double(void **state) {
@@ -404,8 +437,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(finds_sets), cmocka_unit_test(sets_agree),
     cmocka_unit_test(products_are_the_formula), cmocka_unit_test(weighted_sum_is_a_chain),
-    cmocka_unit_test(curves), cmocka_unit_test(softmax_against_double),
-    cmocka_unit_test(types_are_listed), cmocka_unit_test(blocks_recorded), cmocka_unit_test(blocks_written),
+    cmocka_unit_test(curves), cmocka_unit_test(more_curves),
+    cmocka_unit_test(softmax_against_double), cmocka_unit_test(types_are_listed),
+    cmocka_unit_test(blocks_recorded), cmocka_unit_test(blocks_written),
     cmocka_unit_test(every_half),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
