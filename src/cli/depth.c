@@ -9,7 +9,7 @@ static const struct cli_opt depth_opts[] = {
     {"--data", CLI_LIST, "[NAME=]FILE",
      "labelled texts: CSV, TSV, JSON, JSONL, BIG-bench, STSA; may be repeated"},
     {"--site", CLI_TEXT, "NAME",
-     "mlp_norm (default, as published), resid_post, resid_mid, attn_out, ..."},
+     "mlp_norm (default, as published; resid_post without it), resid_mid, ..."},
     {"--prompt", CLI_TEXT, "NAME|TEXT",
      "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
     {"--prompt-compat", CLI_TEXT, "cd-bug",

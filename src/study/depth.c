@@ -260,7 +260,8 @@ static int measure(struct study *S, nm_err *err) {
 
 static int check_opts(struct study *S, nm_err *err) {
   nm_depth_opts *o = &S->o;
-  if (!o->site) o->site = "mlp_norm";
+  const char *why;                 /* a family without that norm is read at the block's output */
+  if (!o->site) o->site = nm__site_exists(S->m, NM__S_MLP_NORM, &why) ? "mlp_norm" : "resid_post";
   if (!o->repeats) o->repeats = 10;
   if (o->test_share <= 0) o->test_share = 0.4;
   if (o->C <= 0) o->C = 1;
