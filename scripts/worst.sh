@@ -3,12 +3,12 @@
 n=${1:-10}
 list() {
   awk '
-    FNR == 1 { open = 0 }
-    /^[a-zA-Z_].*\) \{$/ || (/^[a-zA-Z_ ].*\{$/ && /\(/) || (!open && /\) \{$/) {
-      if (!open && !/^(struct|enum|union|typedef|static const)/) { open = 1; start = FNR; name = $0; branches = 0 } }
+    FNR == 1 { open = 0; head = "" }
+    !open && /^[a-zA-Z_].*\(/ { head = $0; start = FNR }
+    !open && /\) \{$/ && head != "" { open = 1; branches = 0 }
     open { t = $0; branches += gsub(/(^|[^a-z_])(if|for|while|case)([^a-z_]|$)|&&|\|\|| \? /, "", t) }
-    open && /^}/ { sub(/\(.*/, "", name); sub(/.*[ *]/, "", name)
-      printf "%d %d %s:%d %s\n", FNR - start + 1, branches, FILENAME, start, name; open = 0 }
+    open && /^}/ { sub(/\(.*/, "", head); sub(/.*[ *]/, "", head)
+      printf "%d %d %s:%d %s\n", FNR - start + 1, branches, FILENAME, start, head; open = 0; head = "" }
   ' src/*/*.c src/tensor/kern_body.h
 }
 if [ "$n" -gt 100 ]; then list | sort -rn; exit; fi

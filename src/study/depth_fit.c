@@ -77,41 +77,56 @@ static int make_splits(struct fit *f, nm_err *err) {
   return st ? nm__fail_at(err, st, "%s", f->s->path) : NM_OK;
 }
 
-/* A few layers at a time, as many as 1 GiB of features holds: between them Ctrl-C is heard. */
-static int fit_layers(struct fit *f, struct nm__pool *pool, const nm_progress *p, nm_err *err) {
-  size_t one = f->s->n * (size_t)f->v[REAL]->D;
-  int most = (int)(((size_t)1 << 28) / (one * 2 + 1)) + 1, st = NM_OK;
-  if (most > 4) most = 4;
-  if (most > f->L) most = f->L;
-  for (int k = 0; k < 2; k++) {
-    f->x[k] = nm__alloc((size_t)most, sizeof *f->x[k]);
-    for (int i = 0; f->x[k] && i < most && (k == 0 || f->v[RANDOM]); i++)
-      if (!(f->x[k][i] = nm__alloc(one, sizeof(float))))
-        st = nm__fail_memory(err, "features", one * 4);
-    if (!f->x[k]) st = nm__fail_memory(err, "features", 0);
-  }
-  int n_tiles = most * f->R * N_KINDS;
-  f->status = nm__alloc((size_t)n_tiles, sizeof *f->status);
-  f->errs = nm__alloc((size_t)n_tiles, sizeof *f->errs);
-  if (!f->status || !f->errs) st = nm__fail_memory(err, "the fits", 0);
-  for (f->first = 0; f->first < f->L && !st; f->first += most) {
-    int now = f->L - f->first < most ? f->L - f->first : most;
-    for (int i = 0; i < now && !st; i++) {
-      st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
-      if (!st && f->v[RANDOM])
-        st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
-    }
-    if (!st) nm__pool_run(pool, now * f->R * N_KINDS, tile, f);
-    for (int t = 0; t < now * f->R * N_KINDS && !st; t++)
-      if ((st = f->status[t]) && err) *err = f->errs[t];
-    if (!st) st = nm__progress(p, "fitting probes", f->first + now, f->L, err);
-  }
+static void layers_free(struct fit *f, int most) {
   for (int k = 0; k < 2; k++) {
     for (int i = 0; f->x[k] && i < most; i++) free(f->x[k][i]);
     free(f->x[k]);
   }
   free(f->status);
   free(f->errs);
+}
+
+/* Room for the features of `most` layers, real and (where there are any) of random weights. */
+static int layers_alloc(struct fit *f, int most, nm_err *err) {
+  size_t one = f->s->n * (size_t)f->v[REAL]->D, tiles = (size_t)(most * f->R) * N_KINDS;
+  f->status = nm__alloc(tiles, sizeof *f->status);
+  f->errs = nm__alloc(tiles, sizeof *f->errs);
+  bool good = f->status && f->errs;
+  for (int k = 0; k < 2; k++) {
+    f->x[k] = nm__alloc((size_t)most, sizeof *f->x[k]);
+    good &= f->x[k] != NULL;
+    for (int i = 0; good && i < most && (k == 0 || f->v[RANDOM]); i++)
+      good = (f->x[k][i] = nm__alloc(one, sizeof(float))) != NULL;
+  }
+  return good ? NM_OK : nm__fail_memory(err, "features", one * 8 * (size_t)most);
+}
+
+/* Reads and fits layers first .. first + n - 1, all of them in parallel. */
+static int fit_some(struct fit *f, struct nm__pool *pool, int n, nm_err *err) {
+  int st = NM_OK, tiles = n * f->R * N_KINDS;
+  for (int i = 0; i < n && !st; i++) {
+    st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
+    if (!st && f->v[RANDOM]) st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
+  }
+  if (!st) nm__pool_run(pool, tiles, tile, f);
+  for (int t = 0; t < tiles && !st; t++)
+    if ((st = f->status[t]) && err) *err = f->errs[t];
+  return st;
+}
+
+/* A few layers at a time, as many as 1 GiB of features holds: between them Ctrl-C is heard. */
+static int fit_layers(struct fit *f, struct nm__pool *pool, const nm_progress *p, nm_err *err) {
+  size_t one = f->s->n * (size_t)f->v[REAL]->D;
+  int most = (int)(((size_t)1 << 28) / (one * 2 + 1)) + 1;
+  if (most > 4) most = 4;
+  if (most > f->L) most = f->L;
+  int st = layers_alloc(f, most, err);
+  for (f->first = 0; f->first < f->L && !st; f->first += most) {
+    int n = f->L - f->first < most ? f->L - f->first : most;
+    st = fit_some(f, pool, n, err);
+    if (!st) st = nm__progress(p, "fitting probes", f->first + n, f->L, err);
+  }
+  layers_free(f, most);
   return st;
 }
 
