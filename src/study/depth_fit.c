@@ -106,7 +106,8 @@ static int fit_some(struct fit *f, struct nm__pool *pool, int n, nm_err *err) {
   int st = NM_OK, tiles = n * f->R * N_KINDS;
   for (int i = 0; i < n && !st; i++) {
     st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
-    if (!st && f->v[RANDOM]) st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
+    if (!st && f->v[RANDOM])
+      st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
   }
   if (!st) nm__pool_run(pool, tiles, tile, f);
   for (int t = 0; t < tiles && !st; t++)
