@@ -35,7 +35,7 @@ struct nm__arch {
   const char *eps_key;             /* after "ARCH." */
 };
 const struct nm__arch *nm__arch_find(const char *name, size_t n);
-/* "llama, qwen2, gpt2" */
+/* "llama, qwen2, ..." */
 void nm__arch_names(struct nm__buf *b);
 
 /* ---- the loaded model (load.c) ------------------------------------------ */
