@@ -55,12 +55,20 @@ static int draw(const struct nm__depth_set *s, uint64_t seed, int D, struct samp
   return st;
 }
 
-static int read_stream(nm_engine *e, const struct nm__depth_set *s, const char *site,
-                       struct sample *a, const nm_progress *p, nm_err *err) {
+struct ask {
+  nm_engine *e;
+  const struct nm__depth_set *s;
+  const struct sample *a;
+  const char *site;
+  const nm_progress *p;
+  nm_edits *user;                  /* the edits the whole study runs under, or NULL */
+};
+
+static int read_stream(const struct ask *q, struct sample *a, nm_err *err) {
   nm_seq *seqs = nm__alloc(a->n, sizeof *seqs);
   if (!seqs) return nm__fail_memory(err, "the sample", 0);
-  for (size_t i = 0; i < a->n; i++) seqs[i] = s->answers[a->rows[i]];
-  nm_tap tap = {site, "last"};
+  for (size_t i = 0; i < a->n; i++) seqs[i] = q->s->answers[a->rows[i]];
+  nm_tap tap = {q->site, "last"};
   nm_request r = {.seqs = seqs,
                   .n_seqs = a->n,
                   .taps = &tap,
@@ -68,8 +76,9 @@ static int read_stream(nm_engine *e, const struct nm__depth_set *s, const char *
                   .share_prefix = true,
                   .row = keep,
                   .arg = a,
-                  .progress = p};
-  int st = nm_run(e, &r, err);
+                  .edits = q->user,
+                  .progress = q->p};
+  int st = nm_run(q->e, &r, err);
   free(seqs);
   return st;
 }
@@ -106,34 +115,37 @@ static void random_direction(float *v, int D, uint64_t seed, int which) {
   for (int i = 0; i < D; i++) v[i] = (float)((double)v[i] / nm__sqrt(norm));
 }
 
-struct ask {
-  nm_engine *e;
-  const struct nm__depth_set *s;
-  const struct sample *a;
-  const char *site;
-  const nm_progress *p;
-};
+/* An edit that adds scale * v at the last position. */
+static int addition(const struct ask *q, const float *v, double scale, nm_edits **out,
+                    nm_err *err) {
+  struct nm__buf b;
+  nm__buf_init(&b, (size_t)1 << 26);
+  nm__buf_printf(
+      &b, "{\"site\": \"%s\", \"at\": \"last\", \"op\": \"add\", \"scale\": %.9g, \"vector\": [",
+      q->site, scale);
+  for (int i = 0; i < q->a->D; i++) nm__buf_printf(&b, "%s%.9g", i ? "," : "", (double)v[i]);
+  nm__buf_puts(&b, "]}");
+  int st = b.failed ? nm__fail_memory(err, "an edit", b.len)
+                    : nm_edits_parse("direction", b.s, b.len, out, err);
+  nm__buf_done(&b);
+  return st;
+}
 
-/* Mean log-odds with scale * v added at the last position. */
+/* Mean log-odds with scale * v added at the last position, after the user's own edits. */
 static int ask(const struct ask *q, const float *v, double scale, double *mean, nm_err *err) {
   size_t n = q->a->n < ASK_ROWS ? q->a->n : ASK_ROWS;
   double z[ASK_ROWS] = {0};
-  nm_edits *edits = NULL;
-  int st = NM_OK;
-  if (v) {
-    struct nm__buf b;
-    nm__buf_init(&b, (size_t)1 << 26);
-    nm__buf_printf(
-        &b, "{\"site\": \"%s\", \"at\": \"last\", \"op\": \"add\", \"scale\": %.9g, \"vector\": [",
-        q->site, scale);
-    for (int i = 0; i < q->a->D; i++) nm__buf_printf(&b, "%s%.9g", i ? "," : "", (double)v[i]);
-    nm__buf_puts(&b, "]}");
-    st = b.failed ? nm__fail_memory(err, "an edit", b.len)
-                  : nm_edits_parse("direction", b.s, b.len, &edits, err);
-    nm__buf_done(&b);
-  }
-  if (!st) st = nm__depth_answers(q->e, q->s, q->a->rows, n, edits, z, q->p, err);
-  nm_edits_free(edits);
+  nm_edits *mine = NULL, all = {0};
+  int st = v ? addition(q, v, scale, &mine, err) : NM_OK, n_user = nm_edits_n(q->user);
+  all.n = n_user + nm_edits_n(mine);
+  all.v = st ? NULL : nm__alloc((size_t)all.n, sizeof *all.v);      /* borrowed, not owned */
+  if (!st && !all.v) st = nm__fail_memory(err, "the edits", 0);
+  if (!st && n_user) memcpy(all.v, q->user->v, (size_t)n_user * sizeof *all.v);
+  if (!st && mine) memcpy(all.v + n_user, mine->v, (size_t)mine->n * sizeof *all.v);
+  if (!st)
+    st = nm__depth_answers(q->e, q->s, q->a->rows, n, all.n ? &all : NULL, z, q->p, err);
+  free(all.v);
+  nm_edits_free(mine);
   *mean = nm__mean(z, n);
   return st;
 }
@@ -202,9 +214,9 @@ int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth
   if (!stream) return NM_OK;
   snprintf(c->causal.site, sizeof c->causal.site, "blk.%d.%s", layer, stream);
   struct sample a = {0};
-  struct ask q = {e, s, &a, c->causal.site, o->progress};
+  struct ask q = {e, s, &a, c->causal.site, o->progress, o->edits};
   int st = draw(s, o->seed, nm__engine_model(e)->D, &a, err);
-  if (!st) st = read_stream(e, s, c->causal.site, &a, o->progress, err);
+  if (!st) st = read_stream(&q, &a, err);
   if (!st) st = test_direction(&q, dir, o->seed, o->C, c, err);
   free(a.rows);
   free(a.x);

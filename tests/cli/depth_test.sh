@@ -77,6 +77,12 @@ mkdir moved && cp runs/s/edit-a.json runs/s/direction-a.npy moved/ && cd moved
 cd ..
 has "edited positions are told" err ': 1 positions edited'
 
+# Under an edit that silences the block that makes A, A is gone, from the probe and from the answer.
+echo '{"site": "blk.2.mlp_out", "op": "zero"}' > zero.json
+"$noema" depth "$planted" --data a.tsv --site resid_post --repeats 2 --edit zero.json -o runs/z > /dev/null 2> err
+is "A without its MLP" "$(field runs/z/depth.json above_all_controls 1)$(field runs/z/depth.json moved 1)" falsefalse
+has "edited positions of the study" err 'zero at blk.2.mlp_out.*positions edited'
+
 # Formats: the same rows as CSV, JSONL, JSON give the same figures.
 awk -F'\t' 'NR == 1 { print "text,label,set"; next } { print "\"" $1 "\"," $2 "," $3 }' a.tsv > a.csv
 awk -F'\t' 'NR > 1 { printf "{\"text\": \"%s\", \"label\": \"%s\", \"set\": \"%s\"}\n", $1, $2, $3 }' a.tsv > a.jsonl
