@@ -176,7 +176,6 @@ void nm_edits_free(nm_edits *e) {
     nm__at_done(&e->v[i].at);
   }
   free(e->v);
-  free(e->name);
   free(e);
 }
 

@@ -125,7 +125,7 @@ struct nm__edit {
   int64_t vec_rows, vec_n;
   uint64_t touched;
 };
-struct nm_edits { struct nm__edit *v; int n; char *name; };
+struct nm_edits { struct nm__edit *v; int n; };
 /* Appends everything of the edits that can change a bit, for cache keys. */
 void nm__edits_key(const nm_edits *e, struct nm__buf *b);
 /* Applies to the selected columns x[n]; row_i: which of the edit's selected sites this is. */

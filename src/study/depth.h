@@ -14,7 +14,7 @@
 #include "model/model.h"
 
 struct nm__depth_prompt { const char *name, *text, *answer; };
-const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const struct nm__table *t,
+const struct nm__depth_prompt *nm__depth_prompt_for(const struct nm__table *t,
                                                     const struct nm__labelled *l);
 
 struct nm__depth_set {
@@ -33,9 +33,9 @@ void nm__depth_set_done(struct nm__depth_set *s);
 char *nm__depth_fill(const char *template, const char *text);
 
 /* The study's view of one capture: a folder of shards. */
-struct nm__depth_vectors { char *dir; int D, n_layers; size_t n; const char *site; bool embed; };
+struct nm__depth_vectors { char *dir; int D, n_layers; size_t n; const char *site; };
 int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer,
-                      nm_edits *edits, const char *cache, const char *what, const nm_progress *p,
+                      nm_edits *edits, const char *cache, const nm_progress *p,
                       struct nm__depth_vectors *v, nm_err *err);
 void nm__depth_vectors_done(struct nm__depth_vectors *v);
 /* Row layer of the study: 0 is the embedding. out: [n, D]. */

@@ -25,14 +25,13 @@ static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *
 }
 
 int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer,
-                      nm_edits *edits, const char *cache, const char *what, const nm_progress *p,
+                      nm_edits *edits, const char *cache, const nm_progress *p,
                       struct nm__depth_vectors *v, nm_err *err) {
   char glob[160];
   const nm_model *m = nm__engine_model(e);
-  (void)what;
   snprintf(glob, sizeof glob, "embed|blk.0-%d.%s", to_layer, site);
   *v = (struct nm__depth_vectors){
-      .D = m->D, .n_layers = to_layer + 2, .n = n, .site = site, .embed = true};
+      .D = m->D, .n_layers = to_layer + 2, .n = n, .site = site};
   v->dir = folder_for(e, seqs, n, glob, edits, cache, err);
   if (!v->dir) return nm__fail_memory(err, "a folder name", 0);
   nm_acts_opts o = {.site = glob,

@@ -35,9 +35,8 @@ static bool column(const struct nm__table *t, const char *name) {
 }
 
 /* By what the file holds, never by its name. */
-const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const struct nm__table *t,
+const struct nm__depth_prompt *nm__depth_prompt_for(const struct nm__table *t,
                                                     const struct nm__labelled *l) {
-  (void)file;
   if (l->n && !strncmp(l->text[0], "A coin is heads up.", 19)) return &prompts[2];
   if (t->form == NM__TABLE_BIGBENCH) return &prompts[3];
   if (t->form == NM__TABLE_STSA) return &prompts[1];
@@ -46,11 +45,10 @@ const struct nm__depth_prompt *nm__depth_prompt_for(const char *file, const stru
   return &prompts[NONE];
 }
 
-static const struct nm__depth_prompt *choose(const nm_depth_opts *o, const char *path,
-                                             const struct nm__table *t,
+static const struct nm__depth_prompt *choose(const nm_depth_opts *o, const struct nm__table *t,
                                              const struct nm__labelled *l) {
   if (o->cd_bug) return &prompts[1]; /* the published commit put this one around everything */
-  if (!o->prompt || !strcmp(o->prompt, "auto")) return nm__depth_prompt_for(path, t, l);
+  if (!o->prompt || !strcmp(o->prompt, "auto")) return nm__depth_prompt_for(t, l);
   for (int i = 0; i < N_PROMPTS; i++)
     if (!strcmp(o->prompt, prompts[i].name)) return &prompts[i];
   return NULL;
@@ -191,7 +189,7 @@ int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_
   st = nm__labelled_from(s->path, &t, &lo, &s->lab, err);
   if (!st) st = nm__hash_file(s->path, s->hash, err);
   if (!st) {
-    const struct nm__depth_prompt *p = choose(o, s->path, &t, &s->lab);
+    const struct nm__depth_prompt *p = choose(o, &t, &s->lab);
     s->prompt_name = p ? p->name : "given";
     s->prompt = nm__strdup(p ? p->text : o->prompt);
     if (!s->prompt) st = nm__fail_memory(err, "a prompt", 0);
