@@ -38,6 +38,10 @@ const char *nm__gguf_type_name(uint32_t type) {
   return type < N_VALUE_TYPES ? value_types[type].name : "unknown";
 }
 
+size_t nm__gguf_type_size(uint32_t type) {
+  return type < N_VALUE_TYPES ? value_types[type].size : 0;
+}
+
 /* ---- the reader ------------------------------------------------------ */
 
 __attribute__((format(printf, 2, 3)))
@@ -165,8 +169,10 @@ static int read_header(struct reader *r, struct nm__gguf *g) {
     return bad(r, "this is not a GGUF file, it starts with '%s'",
                nm__printable(shown, sizeof shown, magic, 4));
   }
-  if ((st = take(r, &g->version, 4, "the version"))) return st;
-  if ((st = check_version(r, g->version))) return st;
+  uint32_t version = 0;
+  if ((st = take(r, &version, 4, "the version"))) return st;
+  if ((st = check_version(r, version))) return st;
+  g->format = version == 2 ? "GGUF v2" : "GGUF v3";
   if ((st = take(r, &n_tensors, 8, "the number of tensors"))) return st;
   if ((st = take(r, &n_kv, 8, "the number of keys"))) return st;
   if ((st = check_count(r, n_kv, KV_MIN, "keys"))) return st;
@@ -303,6 +309,16 @@ static int read_shape(struct reader *r, struct nm__gguf_tensor *t) {
   return NM_OK;
 }
 
+bool nm__gguf_tensor_bytes(uint32_t type, int n_dims, const int64_t *ne, uint64_t *out) {
+  const struct nm__dtype_info *info = nm__dtype(type);
+  if (!info || !info->name || info->removed || ne[0] < 0 || ne[0] % info->block) return false;
+  int64_t bytes;
+  bool over = __builtin_mul_overflow(ne[0] / info->block, (int64_t)info->bytes, &bytes);
+  for (int i = 1; i < n_dims; i++) over |= ne[i] < 0 || __builtin_mul_overflow(bytes, ne[i], &bytes);
+  *out = (uint64_t)bytes;
+  return !over;
+}
+
 static int count_bytes(const struct reader *r, struct nm__gguf_tensor *t) {
   const struct nm__dtype_info *info = nm__dtype(t->type);
   if (info && info->removed)
@@ -311,11 +327,8 @@ static int count_bytes(const struct reader *r, struct nm__gguf_tensor *t) {
   if (t->ne[0] % info->block)
     return bad(r, "a row of %lld is not a multiple of the block of %s, which is %d",
                (long long)t->ne[0], info->name, info->block);
-  int64_t bytes;
-  bool over = __builtin_mul_overflow(t->ne[0] / info->block, (int64_t)info->bytes, &bytes);
-  for (int i = 1; i < 4; i++) over |= __builtin_mul_overflow(bytes, t->ne[i], &bytes);
-  if (over) return bad(r, "the size in bytes overflows 63 bits");
-  t->bytes = (uint64_t)bytes;
+  if (!nm__gguf_tensor_bytes(t->type, 4, t->ne, &t->bytes))
+    return bad(r, "the size in bytes overflows 63 bits");
   return NM_OK;
 }
 
@@ -419,11 +432,13 @@ int nm__gguf_parse(const char *name, const void *bytes, size_t n, struct nm__ggu
                    nm_err *err) {
   *out = NULL;
   struct nm__gguf *g = nm__alloc(1, sizeof *g);
-  if (!g || !(g->path = nm__strdup(name))) {
+  if (!g || !(g->path = nm__strdup(name)) || !(g->maps = nm__alloc(1, sizeof *g->maps))) {
     nm__gguf_close(g);
     return nm__fail_memory(err, "a GGUF file", sizeof *g);
   }
-  g->map = (struct nm__map){bytes, n};
+  g->maps[0] = (struct nm__map){bytes, n};
+  g->n_maps = 1;
+  g->borrowed = true;
   struct reader r = {.name = name, .data = bytes, .size = n, .err = err};
   int st = parse(&r, g);
   if (st) nm__gguf_close(g);
@@ -438,7 +453,7 @@ int nm__gguf_open(const char *path, struct nm__gguf **out, nm_err *err) {
   if (st) return st;
   st = nm__gguf_parse(path, map.data, map.size, out, err);
   if (st) nm__map_close(&map);
-  else (*out)->mapped = true;
+  else (*out)->borrowed = false;
   return st;
 }
 
@@ -454,8 +469,32 @@ void nm__gguf_close(struct nm__gguf *g) {
   free(g->tensors);
   free(g->slots);
   free(g->path);
-  if (g->mapped) nm__map_close(&g->map);
+  for (size_t i = g->borrowed; i < g->n_maps; i++) nm__map_close(&g->maps[i]);
+  for (size_t i = 0; i < g->n_own; i++) free(g->own[i]);
+  free(g->maps);
+  free(g->own);
   free(g);
+}
+
+uint64_t nm__gguf_bytes(const struct nm__gguf *g) {
+  uint64_t n = 0;
+  for (size_t i = 0; i < g->n_maps; i++) n += g->maps[i].size;
+  return n;
+}
+
+void nm__gguf_drop(const struct nm__gguf *g) {
+  for (size_t i = 0; i < g->n_maps; i++) nm__map_drop(&g->maps[i], 0, g->maps[i].size);
+}
+
+void nm__gguf_hash(const struct nm__gguf *g, char hex[33]) {
+  struct nm__buf all;
+  nm__buf_init(&all, 64 * (size_t)COUNT_MAX);
+  for (size_t i = 0; i < g->n_maps; i++) {
+    nm__hash_map(&g->maps[i], hex);
+    nm__buf_put(&all, hex, 32);
+  }
+  if (g->n_maps != 1) nm__hash_hex(all.s, all.len, hex);
+  nm__buf_done(&all);
 }
 
 /* ---- looking things up ----------------------------------------------- */
@@ -470,6 +509,22 @@ const struct nm__gguf_kv *nm__gguf_find(const struct nm__gguf *g, const char *ke
 const struct nm__gguf_tensor *nm__gguf_tensor(const struct nm__gguf *g, const char *name) {
   size_t k = slots_find(g->slots, g->n_slots, g->tensors, sizeof *g->tensors, name);
   return g->slots[k] ? &g->tensors[g->slots[k] - 1] : NULL;
+}
+
+bool nm__gguf_index(struct nm__gguf *g, size_t n) {
+  size_t n_slots;
+  uint32_t *slots = slots_new(n, &n_slots);
+  if (!slots) return false;
+  free(g->slots);
+  g->slots = slots;
+  g->n_slots = n_slots;
+  for (size_t i = 0; i < g->n_tensors; i++)
+    slots_add(slots, n_slots, g->tensors, sizeof *g->tensors, i);
+  return true;
+}
+
+bool nm__gguf_index_last(struct nm__gguf *g) {
+  return slots_add(g->slots, g->n_slots, g->tensors, sizeof *g->tensors, g->n_tensors - 1);
 }
 
 static uint32_t number_type(const struct nm__gguf_kv *kv) {
@@ -511,6 +566,12 @@ bool nm__gguf_float_at(const struct nm__gguf_kv *kv, uint64_t i, double *out) {
       *out = (double)whole;
       return true;
   }
+}
+
+struct nm__str nm__gguf_text(const struct nm__gguf_kv *kv) {
+  uint64_t n;
+  memcpy(&n, kv->raw, sizeof n);
+  return (struct nm__str){(const char *)kv->raw + sizeof n, (size_t)n};
 }
 
 /* ---- typed readers --------------------------------------------------- */
@@ -566,8 +627,6 @@ int nm__gguf_string(const struct nm__gguf *g, const char *key, struct nm__str *o
   int st = find_scalar(g, key, &kv, err);
   if (st) return st;
   if (kv->type != NM__GGUF_STRING) return wrong_type(g, kv, "a string", err);
-  uint64_t n;
-  memcpy(&n, kv->raw, sizeof n);
-  *out = (struct nm__str){(const char *)kv->raw + sizeof n, (size_t)n};
+  *out = nm__gguf_text(kv);
   return NM_OK;
 }

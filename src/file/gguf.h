@@ -1,4 +1,4 @@
-/* gguf.h - the GGUF container (v2 and v3): reading from a map, and writing.
+/* gguf.h - the GGUF container (v2 and v3): reading from a map, making one in memory, writing.
  *
  * Reading never copies tensor data: `data` points into the mapped file. Every
  * count, length, offset and product is checked against the file's size before
@@ -43,13 +43,17 @@ struct nm__gguf_tensor {
 
 struct nm__gguf {
   char *path;
-  struct nm__map map;
-  uint32_t version;
+  const char *format;              /* "GGUF v3", "safetensors" */
+  struct nm__map *maps;            /* the files behind it; [0] is the one that was parsed */
+  size_t n_maps;
   uint64_t alignment, data_start;
-  size_t n_kv, n_tensors;
+  size_t n_kv, n_tensors, cap_kv, cap_tensors;
   struct nm__gguf_kv *kv;
   struct nm__gguf_tensor *tensors;
-  bool mapped;                     /* the map is ours to close (nm__gguf_open) */
+  bool borrowed;                   /* maps[0] is the caller's (nm__gguf_parse) */
+  void **own;                      /* memory that goes with it */
+  size_t n_own;
+  uint64_t made_bytes;             /* offsets given out so far, of one made in memory */
   uint32_t *slots;                 /* hash table of tensor names: index + 1, 0 is free */
   size_t n_slots;                  /* a power of two */
 };
@@ -59,6 +63,9 @@ int nm__gguf_open(const char *path, struct nm__gguf **out, nm_err *err);
 int nm__gguf_parse(const char *name, const void *bytes, size_t n, struct nm__gguf **out,
                    nm_err *err);
 void nm__gguf_close(struct nm__gguf *g);
+uint64_t nm__gguf_bytes(const struct nm__gguf *g);       /* of all files behind it */
+void nm__gguf_drop(const struct nm__gguf *g);            /* pages go back to the system */
+void nm__gguf_hash(const struct nm__gguf *g, char hex[33]);  /* one file: that of its bytes */
 
 const struct nm__gguf_kv *nm__gguf_find(const struct nm__gguf *g, const char *key);  /* or NULL */
 const struct nm__gguf_tensor *nm__gguf_tensor(const struct nm__gguf *g, const char *name);
@@ -74,6 +81,35 @@ int nm__gguf_string(const struct nm__gguf *g, const char *key, struct nm__str *o
 bool nm__gguf_int_at(const struct nm__gguf_kv *kv, uint64_t i, int64_t *out);
 bool nm__gguf_float_at(const struct nm__gguf_kv *kv, uint64_t i, double *out);
 const char *nm__gguf_type_name(uint32_t type);
+size_t nm__gguf_type_size(uint32_t type);                /* 0 for strings and arrays */
+struct nm__str nm__gguf_text(const struct nm__gguf_kv *kv);  /* of a key of type string */
+/* False when the type is not known, a row is not whole blocks or the size overflows. */
+bool nm__gguf_tensor_bytes(uint32_t type, int n_dims, const int64_t *ne, uint64_t *out);
+
+/* ---- made in memory (gguf_made.c) -------------------------------------- */
+
+/* Files of another form (a Hugging Face directory, pieces of a split file) are shown as one GGUF,
+ * so that what reads a model knows one form only. Everything given is copied but the data of
+ * tensors, which lies in a map that was handed over or in memory from nm__gguf_own. A key or a
+ * name given twice, or a row that is not whole blocks, is NM_EFORMAT. `format` is a literal. */
+int nm__gguf_new(const char *path, const char *format, struct nm__gguf **out, nm_err *err);
+int nm__gguf_take_map(struct nm__gguf *g, struct nm__map *m, nm_err *err);   /* *m is emptied */
+void *nm__gguf_own(struct nm__gguf *g, size_t n, size_t size, nm_err *err);  /* zeroed; or NULL */
+int nm__gguf_add_u32(struct nm__gguf *g, const char *key, uint32_t v, nm_err *err);
+int nm__gguf_add_f32(struct nm__gguf *g, const char *key, float v, nm_err *err);
+int nm__gguf_add_bool(struct nm__gguf *g, const char *key, bool v, nm_err *err);
+int nm__gguf_add_string(struct nm__gguf *g, const char *key, const char *s, size_t n, nm_err *err);
+int nm__gguf_add_strings(struct nm__gguf *g, const char *key, const struct nm__str *v, size_t n,
+                         nm_err *err);
+int nm__gguf_add_i32s(struct nm__gguf *g, const char *key, const int32_t *v, size_t n, nm_err *err);
+int nm__gguf_add_f32s(struct nm__gguf *g, const char *key, const float *v, size_t n, nm_err *err);
+/* Makes room for n names and enters those there are; enters the last one. For gguf_made.c. */
+bool nm__gguf_index(struct nm__gguf *g, size_t n);
+bool nm__gguf_index_last(struct nm__gguf *g);
+int nm__gguf_add_kv(struct nm__gguf *g, const struct nm__gguf_kv *kv, nm_err *err);   /* a copy */
+/* ne: fastest first. `data` must hold the bytes that type and sizes ask for. */
+int nm__gguf_add_tensor(struct nm__gguf *g, const char *name, uint32_t type, int n_dims,
+                        const int64_t *ne, const uint8_t *data, nm_err *err);
 
 /* ---- writing --------------------------------------------------------- */
 
@@ -95,6 +131,7 @@ void nm__gguf_put_strings(struct nm__gguf_writer *w, const char *key, const char
                           size_t n);
 void nm__gguf_put_f32s(struct nm__gguf_writer *w, const char *key, const float *v, size_t n);
 void nm__gguf_put_i32s(struct nm__gguf_writer *w, const char *key, const int32_t *v, size_t n);
+void nm__gguf_put_kv(struct nm__gguf_writer *w, const struct nm__gguf_kv *kv);
 void nm__gguf_announce(struct nm__gguf_writer *w, const char *name, uint32_t type, int n_dims,
                        const int64_t *ne);
 int nm__gguf_begin(struct nm__gguf_writer *w, const char *path, nm_err *err);

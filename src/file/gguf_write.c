@@ -72,10 +72,14 @@ static bool names_add(struct nm__gguf_writer *w, struct names *s, const char *na
   return true;
 }
 
-static void put_string(struct nm__buf *b, const char *s) {
-  uint64_t n = strlen(s);
+static void put_bytes(struct nm__buf *b, struct nm__str s) {
+  uint64_t n = s.n;
   nm__buf_put(b, &n, sizeof n);
-  nm__buf_put(b, s, (size_t)n);
+  nm__buf_put(b, s.s, s.n);
+}
+
+static void put_string(struct nm__buf *b, const char *s) {
+  put_bytes(b, (struct nm__str){s, strlen(s)});
 }
 
 static void put_u32(struct nm__buf *b, uint32_t v) { nm__buf_put(b, &v, sizeof v); }
@@ -136,29 +140,29 @@ void nm__gguf_put_i32s(struct nm__gguf_writer *w, const char *key, const int32_t
   if (put_array(w, key, NM__GGUF_I32, n)) nm__buf_put(&w->meta, v, n * sizeof *v);
 }
 
+void nm__gguf_put_kv(struct nm__gguf_writer *w, const struct nm__gguf_kv *kv) {
+  size_t size = nm__gguf_type_size(kv->type == NM__GGUF_ARRAY ? kv->elem_type : kv->type);
+  if (kv->type != NM__GGUF_ARRAY && kv->type != NM__GGUF_STRING) {
+    put_scalar(w, kv->key, kv->type, kv->raw, size);
+  } else if (kv->type == NM__GGUF_STRING) {
+    if (put_key(w, kv->key, kv->type)) put_bytes(&w->meta, nm__gguf_text(kv));
+  } else if (put_array(w, kv->key, kv->elem_type, kv->n)) {
+    for (uint64_t i = 0; kv->strings && i < kv->n; i++) put_bytes(&w->meta, kv->strings[i]);
+    if (!kv->strings) nm__buf_put(&w->meta, kv->raw, kv->n * size);
+  }
+}
+
 /* ---- tensor infos ---------------------------------------------------- */
 
 /* Bytes of a tensor, or a sticky sentence. */
 static bool tensor_bytes(struct nm__gguf_writer *w, const char *name, uint32_t type, int n_dims,
                          const int64_t *ne, uint64_t *out) {
-  const struct nm__dtype_info *info = nm__dtype(type);
-  bool bad = !info || !info->name || info->removed || n_dims < 1 || n_dims > 4;
-  for (int i = 0; !bad && i < n_dims; i++) bad = ne[i] < 0;
-  if (bad || ne[0] % info->block || !*name || strlen(name) > TENSOR_NAME_MAX) {
-    nm__fail(&w->sticky, NM_EFAIL, "tensor '%s' (type %u, %d dimensions) cannot be stored: a name "
-             "of 1 to 63 bytes, a known type, 1 to 4 sizes and rows of whole blocks are needed",
-             name, type, n_dims);
-    return false;
-  }
-  int64_t bytes = info->bytes;
-  bool over = __builtin_mul_overflow(bytes, ne[0] / info->block, &bytes);
-  for (int i = 1; i < n_dims; i++) over |= __builtin_mul_overflow(bytes, ne[i], &bytes);
-  if (over || bytes > INT64_MAX / 2) {
-    nm__fail(&w->sticky, NM_EFAIL, "tensor '%s' is too large to be stored", name);
-    return false;
-  }
-  *out = (uint64_t)bytes;
-  return true;
+  bool good = n_dims >= 1 && n_dims <= 4 && *name && strlen(name) <= TENSOR_NAME_MAX;
+  if (good && nm__gguf_tensor_bytes(type, n_dims, ne, out) && *out <= INT64_MAX / 2) return true;
+  nm__fail(&w->sticky, NM_EFAIL, "tensor '%s' (type %u, %d dimensions) cannot be stored: a name "
+           "of 1 to 63 bytes, a known type, 1 to 4 sizes that do not overflow and rows of whole "
+           "blocks are needed", name, type, n_dims);
+  return false;
 }
 
 void nm__gguf_announce(struct nm__gguf_writer *w, const char *name, uint32_t type, int n_dims,

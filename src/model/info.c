@@ -36,8 +36,8 @@ static json_t *container_json(const struct nm__gguf *g) {
                                              nm__dtype(t->type)->name, "shape", ne, "bytes",
                                              (json_int_t)t->bytes));
   }
-  return json_pack("{s:s, s:i, s:I, s:o, s:o}", "file", nm__path_base(g->path), "version",
-                   (int)g->version, "bytes", (json_int_t)g->map.size, "metadata", keys, "tensors",
+  return json_pack("{s:s, s:s, s:I, s:o, s:o}", "file", nm__path_base(g->path), "format",
+                   g->format, "bytes", (json_int_t)nm__gguf_bytes(g), "metadata", keys, "tensors",
                    tensors);
 }
 
@@ -68,8 +68,8 @@ static const char *human(uint64_t bytes, char out[32]) {
 
 static void container_text(struct nm__buf *b, const struct nm__gguf *g) {
   char h[32];
-  nm__buf_printf(b, "%s: GGUF v%u, %s, %zu metadata keys, %zu tensors\n", g->path, g->version,
-                 human(g->map.size, h), g->n_kv, g->n_tensors);
+  nm__buf_printf(b, "%s: %s, %s, %zu metadata keys, %zu tensors\n", g->path, g->format,
+                 human(nm__gguf_bytes(g), h), g->n_kv, g->n_tensors);
 }
 
 static void model_text(struct nm__buf *b, const nm_model *m) {

@@ -414,7 +414,7 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
   *o = (nm_model_info){.path = m->path, .name = m->name, .arch = m->arch ? m->arch->name : "",
                        .L = m->L, .D = m->D, .H = m->H, .K = m->K, .head_dim = m->hd, .F = m->F,
                        .V = m->V, .n_ctx = m->n_ctx, .n_params = m->n_params,
-                       .weight_bytes = m->weight_bytes, .file_bytes = m->g->map.size,
+                       .weight_bytes = m->weight_bytes, .file_bytes = nm__gguf_bytes(m->g),
                        .tied = m->tied, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
                        .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning};
   snprintf(o->types, sizeof o->types, "%s", m->types);
@@ -423,7 +423,7 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
 
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err) {
   (void)err;
-  if (!m->hash[0]) nm__hash_map(&m->g->map, m->hash);
+  if (!m->hash[0]) nm__gguf_hash(m->g, m->hash);
   memcpy(hex, m->hash, 33);
   return NM_OK;
 }

@@ -173,11 +173,11 @@ static int one_set(struct study *S, int i, nm_err *err) {
   if (!st)
     st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache,
                            S->o.progress, &real, err);
-  nm__map_drop(&S->m->g->map, 0, S->m->g->map.size);   /* one model's weights in memory at a time */
+  nm__gguf_drop(S->m->g);   /* one model's weights in memory at a time */
   if (!st)
     st = nm__depth_capture(S->random_e, s->seqs, s->n, S->o.site, S->to_layer, NULL, S->cache,
                            S->o.progress, &random, err);
-  nm__map_drop(&S->random_m->g->map, 0, S->random_m->g->map.size);
+  nm__gguf_drop(S->random_m->g);
   if (!st) st = nm__depth_fit(nm__engine_pool(S->e), s, &real, &random, &S->o, c, err);
   if (!st) st = own_answer(S, s, c, err);
   if (!st) st = nm__depth_causal(S->e, s, &S->o, S->dir, c, err);

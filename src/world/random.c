@@ -76,7 +76,7 @@ static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o
   struct by_offset *order = nm__alloc(g->n_tensors, sizeof *order);
   float *x = nm__alloc(ROW_BYTES_MAX, sizeof *x);
   uint8_t *row = nm__alloc(ROW_BYTES_MAX, 4);
-  int st = order && x && row ? nm__out_write(o, g->map.data, g->data_start, err)
+  int st = order && x && row ? nm__out_write(o, g->maps[0].data, g->data_start, err)
                              : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
   for (size_t i = 0; i < g->n_tensors && !st; i++)
     order[i] = (struct by_offset){g->tensors[i].offset, i};

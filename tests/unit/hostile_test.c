@@ -80,14 +80,14 @@ static void flip(const char *path, uint64_t seed, int n) {
   int f = open(scratch, O_RDWR), n_ran = 0;
   assert_true(f >= 0);
   for (int i = 0; i < n; i++) {
-    uint64_t r = nm__rand_at(seed, 0, (uint64_t)i), at = r % (i % 2 ? g->data_start : g->map.size);
+    uint64_t r = nm__rand_at(seed, 0, (uint64_t)i), at = r % (i % 2 ? g->data_start : g->maps[0].size);
     uint8_t new = (uint8_t)(r >> 40);
     nm_err err = {0};
     assert_int_equal(pwrite(f, &new, 1, (off_t)at), 1);
     int st = attempt(scratch, &err);
     assert_sensible(st, &err);
     n_ran += !st;
-    assert_int_equal(pwrite(f, g->map.data + at, 1, (off_t)at), 1);
+    assert_int_equal(pwrite(f, g->maps[0].data + at, 1, (off_t)at), 1);
   }
   close(f);
   nm__gguf_close(g);
@@ -136,9 +136,9 @@ static void retype(const char *tensor, uint32_t type) {
   copy_of(PLANTED);
   assert_int_equal(nm__gguf_open(PLANTED, &g, NULL), 0);
   size_t at = 0, n = strlen(tensor);
-  while (at + n < g->data_start && memcmp(g->map.data + at, tensor, n)) at++;
+  while (at + n < g->data_start && memcmp(g->maps[0].data + at, tensor, n)) at++;
   assert_true(at + n < g->data_start);
-  memcpy(&dims, g->map.data + at + n, 4);
+  memcpy(&dims, g->maps[0].data + at + n, 4);
   int f = open(scratch, O_RDWR);
   assert_int_equal(pwrite(f, &type, 4, (off_t)(at + n + 4 + 8 * dims)), 4);
   close(f);
@@ -173,7 +173,7 @@ static void poison(const char *path, const char *tensor, size_t i, float value) 
   size_t size = t->type == NM__F32 ? 4 : 2;
   uint16_t half = nm__f32_to_half(value);
   int f = open(scratch, O_RDWR);
-  off_t at = (off_t)((size_t)(t->data - g->map.data) + size * i);
+  off_t at = (off_t)((size_t)(t->data - g->maps[0].data) + size * i);
   assert_int_equal(pwrite(f, size == 4 ? (const void *)&value : (const void *)&half, size, at),
                    size);
   close(f);
@@ -240,7 +240,7 @@ static void bad_rotations(void **state) {
     const struct nm__gguf_kv *kv = nm__gguf_find(g, cases[i].key);
     assert_true(kv && kv->type == NM__GGUF_F32);
     int f = open(scratch, O_RDWR);
-    assert_int_equal(pwrite(f, &cases[i].v, 4, kv->raw - g->map.data), 4);
+    assert_int_equal(pwrite(f, &cases[i].v, 4, kv->raw - g->maps[0].data), 4);
     close(f);
     nm__gguf_close(g);
     int st = attempt(scratch, &err);
