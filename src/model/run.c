@@ -367,7 +367,8 @@ static int run_group(struct run *R, const struct nm__group *g) {
 static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, nm_err *err) {
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
-  struct nm__kv kv = {e->m->L, p->max_slots, (int64_t)e->m->K * e->m->hd, NULL, NULL};
+  struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
+                      .width = (int64_t)e->m->K * e->m->hd};
   struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
                           .max_keys = p->max_keys, .last_layer = p->last_layer,
                           .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,

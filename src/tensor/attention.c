@@ -10,14 +10,14 @@
  * Scores lie at their absolute key index, so the lane of a key in the sum of the softmax
  * is key mod 16 with a window too: the softmax starts at the last multiple of 16 before
  * `first`, where the few keys that are not seen are minus infinity and add zero. */
-#include "tensor/ops.h"
+#include "tensor/ops_in.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { QUERIES = 16 };
 
-bool nm__attention_shape(const struct nm__op_args *a, int64_t out[2]) {
+static bool attention_shape(const struct nm__op_args *a, int64_t out[2]) {
   out[0] = a->x.rows;
   out[1] = (int64_t)a->n_head * a->head_dim;
   return a->kv && a->x.cols == out[1] && a->n_kv > 0 && a->n_head % a->n_kv == 0 &&
@@ -99,13 +99,11 @@ static void tile(void *v, int t, int thread) {
   }
 }
 
-void nm__attention_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
+static void attention_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
   size_t mark = o->arena.used;
-  size_t bytes = sizeof(float) * (size_t)nm__pool_size(o->pool) * QUERIES * (size_t)a->max_keys;
-  float *scratch = nm__arena_take(&o->arena, bytes);
-  if (!scratch) {
-    nm__fail(&o->err, NM_EMEMORY, "the arena is too small for attention scores");
-  } else if (o->mode != NM__MEASURE) {
+  size_t n = (size_t)nm__pool_size(o->pool) * QUERIES * (size_t)a->max_keys;
+  float *scratch = nm__scratch(o, n, "attention scores");
+  if (scratch && o->mode != NM__MEASURE) {
     struct job j = {o, a, y, scratch, a->max_keys, 0};
     for (int i = 0; i < a->n_spans; i++)
       j.tiles_per_head += (a->spans[i].n + QUERIES - 1) / QUERIES;
@@ -113,3 +111,119 @@ void nm__attention_forward(struct nm__ops *o, const struct nm__op_args *a, struc
   }
   o->arena.used = mark;
 }
+
+/* ---- the way back --------------------------------------------------------- */
+
+/* One task is one kv head of one span: it alone touches that head's rows of dk and dv. Spans
+ * that share keys take their turn in one task. Of a tile of queries the scores are computed
+ * again; no matrix of all queries by all keys ever exists:
+ *   dv[j] += p[i][j] dz[i]      dp[i][j] = dz[i] . v[j]     ds = p (dp - sum p dp)
+ *   dq[i] += s ds[i][j] k[j]    dk[j] += s ds[i][j] q[i]    (through the soft cap if any)   */
+struct back {
+  struct nm__ops *o;
+  const struct nm__op_args *a;
+  const struct nm__back *b;
+  float *scratch;                  /* four tiles a thread */
+  bool shared;
+};
+
+/* p[nq][keys] transposed, so that a key's weights over the queries are one run. */
+static void turn(float *out, const float *p, int nq, int first, int n, size_t ld) {
+  for (int j = first; j < n; j++)
+    for (int i = 0; i < nq; i++) out[j * QUERIES + i] = p[(size_t)i * ld + (size_t)j];
+}
+
+/* rows[j] += sum over the tile's queries of w[j][i] v[i], for the keys of one or two runs. */
+static void to_keys(const struct back *j, struct runs to, const float *w, int first,
+                    const float *v, size_t ldv, int nq) {
+  size_t width = (size_t)j->a->kv->width;
+  for (int r = 0, at = first; r < 2; at += to.n[r++])
+    for (int k = 0; k < to.n[r]; k++)
+      j->o->kern->weighted_sum((float *)(uintptr_t)to.p[r] + (size_t)k * width,
+                               w + (at + k) * QUERIES, v, ldv, nq, j->a->head_dim);
+}
+
+/* Scores and probabilities of a query as in the forward; then dp, in place, becomes ds. */
+static void back_query(const struct back *j, int pos, float *s, float *p, float *dp) {
+  const struct nm__op_args *a = j->a;
+  const struct nm__kern *k = j->o->kern;
+  int n = pos + 1, first = first_key(a, pos), from = first & ~15, m = n - first;
+  k->mul(s + first, a->scale, s + first, m);
+  if (a->cap > 0) k->soft_cap(s + first, a->cap, s + first, m);
+  for (int i = from; i < first; i++) s[i] = -INFINITY;
+  memcpy(p + from, s + from, sizeof(float) * (size_t)(n - from));
+  k->softmax(p + from, n - from);
+  k->softmax_back(dp + first, p + first, m);
+  if (a->cap > 0)
+    for (int i = first; i < n; i++) {
+      float t = s[i] / a->cap;
+      dp[i] *= 1.0f - t * t;
+    }
+  k->mul(dp + first, a->scale, dp + first, m);
+}
+
+static void back_tile(const struct back *j, const struct nm__span *sp, int q0, int head,
+                      float *scratch) {
+  const struct nm__op_args *a = j->a;
+  int nq = sp->n - q0 < QUERIES ? sp->n - q0 : QUERIES, hd = a->head_dim, pos = sp->first + q0;
+  int kv_head = head / (a->n_head / a->n_kv), first = first_key(a, pos), end = pos + nq;
+  size_t ld = (size_t)a->max_keys, tile = QUERIES * ld, width = (size_t)a->kv->width;
+  float *s = scratch, *p = s + tile, *dp = p + tile, *turned = dp + tile;
+  int64_t at = (int64_t)(sp->row0 + q0) * a->x.cols + (int64_t)head * hd;
+  const float *q = a->x.d + at, *dz = j->b->d_out + at;
+  struct runs k = runs_of(a, sp, a->kv->k, kv_head, first, end);
+  struct runs v = runs_of(a, sp, a->kv->v, kv_head, first, end);
+  for (int r = 0, key = first; r < 2; key += k.n[r++]) {
+    j->o->kern->gemm(s + key, ld, q, (size_t)a->x.cols, nq, k.p[r], width, k.n[r], hd);
+    j->o->kern->gemm(dp + key, ld, dz, (size_t)a->x.cols, nq, v.p[r], width, v.n[r], hd);
+  }
+  for (int i = 0; i < nq; i++) {
+    size_t row = (size_t)i * ld;
+    back_query(j, pos + i, s + row, p + row, dp + row);
+    int seen = first_key(a, pos + i), n = pos + i + 1;
+    for (int key = first; key < end; key++)
+      if (key < seen || key >= n) p[row + (size_t)key] = dp[row + (size_t)key] = 0;
+    float *dq = j->b->dx ? j->b->dx + at + (int64_t)i * a->x.cols : NULL;
+    for (int r = 0, key = first; dq && r < 2; key += k.n[r++])
+      j->o->kern->weighted_sum(dq, dp + row + key, k.p[r], width, k.n[r], hd);
+  }
+  turn(turned, p, nq, first, end, ld);
+  to_keys(j, runs_of(a, sp, a->kv->dv, kv_head, first, end), turned, first, dz,
+          (size_t)a->x.cols, nq);
+  turn(turned, dp, nq, first, end, ld);
+  to_keys(j, runs_of(a, sp, a->kv->dk, kv_head, first, end), turned, first, q, (size_t)a->x.cols,
+          nq);
+}
+
+static void back_span(const struct back *j, int s, int kv_head, float *scratch) {
+  int group = j->a->n_head / j->a->n_kv;
+  const struct nm__span *sp = &j->a->spans[s];
+  for (int h = kv_head * group; h < (kv_head + 1) * group; h++)
+    for (int q0 = 0; q0 < sp->n; q0 += QUERIES) back_tile(j, sp, q0, h, scratch);
+}
+
+static void back_task(void *v, int t, int thread) {
+  const struct back *j = v;
+  float *scratch = j->scratch + (size_t)thread * 4 * QUERIES * (size_t)j->a->max_keys;
+  int n = j->a->n_spans;
+  if (!j->shared) back_span(j, t % n, t / n, scratch);
+  else for (int s = 0; s < n; s++) back_span(j, s, t, scratch);
+}
+
+static void attention_backward(struct nm__ops *o, const struct nm__op_args *a,
+                               const struct nm__back *b) {
+  size_t mark = o->arena.used;
+  size_t n = (size_t)nm__pool_size(o->pool) * 4 * QUERIES * (size_t)a->max_keys;
+  struct back j = {o, a, b, nm__scratch(o, n, "attention scores"), false};
+  for (int i = 0; i < a->n_spans; i++) j.shared |= a->spans[i].n_prefix > 0;
+  if (a->hook)
+    nm__fail(&o->err, NM_EFAIL, "op attention: no gradient flows through scores that are edited");
+  if (!o->err.status && o->mode != NM__MEASURE)
+    nm__pool_run(o->pool, j.shared ? a->n_kv : a->n_kv * a->n_spans, back_task, &j);
+  o->arena.used = mark;
+}
+
+const struct nm__op nm__op_attention = {
+    .name = "attention", .formula = "y = softmax(cap(scale x k^T), causal, window) v",
+    .shape = attention_shape, .forward = attention_forward, .backward = attention_backward,
+    .scratch = true};

@@ -40,6 +40,20 @@ struct nm__kern {
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
   /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32 */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
+
+  /* Backwards (kern_grad.h): all but the last add to their outputs. */
+  void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);
+  void (*act_mul_back)(float *dg, float *du, const float *g, const float *u, const float *dz,
+                       int64_t n, enum nm__act kind);
+  void (*soft_cap_back)(float *dx, float cap, const float *z, const float *dz, int64_t n);
+  void (*mul_add)(float *dx, const float *a, const float *b, int64_t n);
+  void (*rmsnorm_back)(float *dx, const float *x, const float *w, const float *dy, int d,
+                       float eps);
+  void (*layernorm_back)(float *dx, const float *x, const float *w, const float *dy, int d,
+                         float eps);
+  void (*norm_weight_back)(float *dw, const float *x, const float *dy, int d, float eps,
+                           bool center);
+  void (*softmax_back)(float *dp, const float *p, int n);
 };
 
 /* Best one this machine can run; NULL name: the best. NULL when the name is not

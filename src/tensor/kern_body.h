@@ -113,7 +113,7 @@ static float fma_peak(int64_t n) {
 
 /* Runs `body` for every 16 elements; in the last, short piece LOAD and STORE are
  * masked. The tail takes the same polynomial as the rest. */
-#define ROWS(n, body)                                                                              \
+#define ROWS(n, ...)                                                                               \
   do {                                                                                             \
     int64_t i_ = 0;                                                                                \
     for (; i_ + 16 <= (n); i_ += 16) {                                                             \
@@ -121,13 +121,13 @@ static float fma_peak(int64_t n) {
       const int64_t i = i_;                                                                        \
       const int left = 16;                                                                         \
       (void)left;                                                                                  \
-      body                                                                                         \
+      __VA_ARGS__                                                                                  \
     }                                                                                              \
     if (i_ < (n)) {                                                                                \
       enum { FULL = 0 };                                                                           \
       const int64_t i = i_;                                                                        \
       const int left = (int)((n)-i_);                                                              \
-      body                                                                                         \
+      __VA_ARGS__                                                                                  \
     }                                                                                              \
   } while (0)
 #define LOAD(p) (FULL ? v_load((p) + i) : v_load_n((p) + i, left))
@@ -391,6 +391,8 @@ static void to_f32(float *o, const void *row, int64_t n, uint32_t type) {
   }
 }
 
+#include "tensor/kern_grad.h"
+
 static bool usable(void) { return KERN_USABLE; }
 
 const struct nm__kern KERN_SET = {
@@ -398,5 +400,8 @@ const struct nm__kern KERN_SET = {
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .act = act, .act_mul = act_mul, .weighted_sum = weighted_sum,
-    .to_f32 = to_f32,
+    .to_f32 = to_f32, .act_back = act_back, .act_mul_back = act_mul_back,
+    .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
+    .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
+    .softmax_back = softmax_back,
 };

@@ -1,11 +1,12 @@
 /* ops.h - the operations a forward pass is made of, run eagerly.
  *
- * One row of the table per op: name, formula, shape rule, forward and (once there is a
- * tape) backward, side by side in one place. The context has three modes:
+ * One row of the table per op: name, formula, shape rule, forward and backward, side by
+ * side in one place. The context has three modes:
  *   run      compute now, outputs from the arena
- *   record   the same, and remember the op for the backward (needs the tape: refused
- *            until ops have backwards)
- *   measure  shapes and arena only; nothing is read or computed
+ *   record   the same, and remember the op on the tape (tape.h) for the backward; nothing
+ *            is written in place
+ *   measure  shapes and arena only; nothing is read or computed (with a tape also those of
+ *            the backward)
  * so memory figures come from the forward itself.
  *
  * Activations are matrices [rows, cols], row-major f32. T rows are positions of a
@@ -18,7 +19,8 @@
 
 enum nm__mode { NM__RUN, NM__RECORD, NM__MEASURE };
 
-struct nm__t { float *d; int64_t rows, cols; };
+/* node: the op on the tape that made it, counted from 1; 0: a constant, without a gradient. */
+struct nm__t { float *d; int64_t rows, cols; int node; };
 
 /* A stored matrix [rows = outputs, cols = inputs] or vector (rows 1), as it lies in the file. */
 struct nm__w {
@@ -38,9 +40,15 @@ struct nm__span {
   int prefix_slot, n_prefix, slot;
 };
 
-/* K and V of every layer: [n_slots, width] each. Appending is an op of its own. */
-struct nm__kv { int n_layer; int64_t n_slots, width; float *k, *v; };
+/* K and V of every layer: [n_slots, width] each. Appending is an op of its own. dk and dv hold
+ * the gradient that attention leaves for the rows that were appended; NULL where none is wanted. */
+struct nm__kv {
+  int n_layer;
+  int64_t n_slots, width;
+  float *k, *v, *dk, *dv;
+};
 int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, nm_err *err);
+int nm__kv_init_grad(struct nm__kv *kv, nm_err *err);    /* dk and dv, zero */
 void nm__kv_done(struct nm__kv *kv);
 size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);
 
@@ -76,12 +84,23 @@ struct nm__op_args {
   const struct nm__attn_hook *hook;
 };
 
+struct nm__tape;
 struct nm__ops {
   enum nm__mode mode;
+  struct nm__tape *tape;                       /* in record mode; when measuring: or NULL */
   const struct nm__kern *kern;
   struct nm__pool *pool;
   struct nm__arena arena;
   nm_err err;                                  /* status != 0: something failed, ops do nothing */
+};
+
+/* What a backward is given: the result with its values and gradient, and where the gradients
+ * of the inputs go. Those are added to; NULL where none is wanted. */
+struct nm__back {
+  struct nm__t out;
+  const float *d_out;
+  float *dx, *dy;                              /* as a->x and a->y */
+  float *dw, *dbias;                           /* as a->w and a->bias, which are F32 then */
 };
 
 struct nm__op {
@@ -89,10 +108,13 @@ struct nm__op {
   /* Output rows and cols from the arguments; false: they do not fit together. */
   bool (*shape)(const struct nm__op_args *a, int64_t out[2]);
   void (*forward)(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y);
-  void (*backward)(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *dy);
-  bool in_place;                               /* writes into x (run mode) and returns it */
+  /* Reads values of its inputs and of its result: both stay until the tape is done. */
+  void (*backward)(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
+  bool in_place;                               /* returns x itself */
+  bool scratch;                                /* takes memory of its own while it runs */
+  bool always;                                 /* acts beside its result: goes back in any case */
 };
-extern const struct nm__op nm__op_table[NM__N_OPS];
+extern const struct nm__op *const nm__op_table[NM__N_OPS];
 
 /* Runs one op. After a failure (o->err.status) the result has d == NULL and the right shape. */
 struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_args *a);
@@ -100,9 +122,5 @@ struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_ar
 /* Splits rows of work over the pool: fn(arg, begin, end, thread). */
 void nm__rows_parallel(struct nm__ops *o, int64_t n, int64_t grain,
                        void (*fn)(void *arg, int64_t begin, int64_t end, int thread), void *arg);
-
-/* attention.c */
-bool nm__attention_shape(const struct nm__op_args *a, int64_t out[2]);
-void nm__attention_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y);
 
 #endif
