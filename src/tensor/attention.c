@@ -226,4 +226,4 @@ static void attention_backward(struct nm__ops *o, const struct nm__op_args *a,
 const struct nm__op nm__op_attention = {
     .name = "attention", .formula = "y = softmax(cap(scale x k^T), causal, window) v",
     .shape = attention_shape, .forward = attention_forward, .backward = attention_backward,
-    .scratch = true};
+    .scratch = true, .back_scratch = true};

@@ -34,6 +34,8 @@ struct nm__kern {
   void (*rmsnorm)(float *y, const float *x, const float *w, int d, float eps);
   void (*layernorm)(float *y, const float *x, const float *w, const float *b, int d, float eps);
   void (*softmax)(float *s, int n);                                      /* in place */
+  /* p = softmax(s), and the largest s and the sum of exp(s - largest) */
+  void (*softmax_parts)(float *p, const float *s, int n, float *top, float *sum);
   void (*act)(float *y, const float *x, int64_t n, enum nm__act kind);
   void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
   /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */

@@ -202,7 +202,7 @@ static inline v16 v_exp(v16 x) {
   return v_zero_below(x, -87.0f, v_mul(p, v_pow2(k)));
 }
 
-static void softmax(float *s, int n) {
+static void softmax_parts(float *p, const float *s, int n, float *top_out, float *sum_out) {
   float top = s[0];
   v16 vtop = v_set(top), sum = v_set(0.0f);
   for (int i = 0; i + 16 <= n; i += 16) vtop = v_max(v_load(s + i), vtop);
@@ -217,10 +217,17 @@ static void softmax(float *s, int n) {
       e = v_load_n(t, left);
     }
     sum = v_add(sum, e);
-    STORE(s, e);
+    STORE(p, e);
   });
-  v16 inv = v_set(1.0f / v_sum(sum));
-  ROWS(n, STORE(s, v_mul(LOAD(s), inv)););
+  *top_out = top;
+  *sum_out = v_sum(sum);
+  v16 inv = v_set(1.0f / *sum_out);
+  ROWS(n, STORE(p, v_mul(LOAD(p), inv)););
+}
+
+static void softmax(float *s, int n) {
+  float top, sum;
+  softmax_parts(s, s, n, &top, &sum);
 }
 
 static inline v16 v_silu(v16 x) {
@@ -399,7 +406,8 @@ const struct nm__kern KERN_SET = {
     .name = KERN_NAME, .usable = usable, .gemm = gemm, .lanes = (int)(sizeof(part) / 4),
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
-    .softmax = softmax, .act = act, .act_mul = act_mul, .weighted_sum = weighted_sum,
+    .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
+    .weighted_sum = weighted_sum,
     .to_f32 = to_f32, .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,

@@ -102,6 +102,19 @@ const struct nm__op *const nm__op_table[NM__N_OPS] = {
     [NM__OP_KV_APPEND] = &nm__op_kv_append,
     [NM__OP_ATTENTION] = &nm__op_attention,
     [NM__OP_GATHER] = &nm__op_gather,
+    [NM__OP_MUL] = &nm__op_mul,
+    [NM__OP_SCATTER] = &nm__op_scatter,
+    [NM__OP_ADD_VEC] = &nm__op_add_vec,
+    [NM__OP_TOP_K] = &nm__op_top_k,
+    [NM__OP_GUMBEL] = &nm__op_gumbel,
+    [NM__OP_CROSS_ENTROPY] = &nm__op_cross_entropy,
+    [NM__OP_KL] = &nm__op_kl,
+    [NM__OP_BCE] = &nm__op_bce,
+    [NM__OP_MSE] = &nm__op_mse,
+    [NM__OP_HUBER] = &nm__op_huber,
+    [NM__OP_COSINE] = &nm__op_cosine,
+    [NM__OP_INFO_NCE] = &nm__op_info_nce,
+    [NM__OP_WSUM] = &nm__op_wsum,
 };
 
 struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_args *a) {

@@ -55,7 +55,9 @@ size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);
 enum nm__op_id {
   NM__OP_EMBED, NM__OP_MATMUL, NM__OP_ADD, NM__OP_SCALE, NM__OP_SOFT_CAP, NM__OP_RMSNORM,
   NM__OP_LAYERNORM, NM__OP_ACT, NM__OP_ACT_MUL, NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND,
-  NM__OP_ATTENTION, NM__OP_GATHER, NM__N_OPS
+  NM__OP_ATTENTION, NM__OP_GATHER, NM__OP_MUL, NM__OP_SCATTER, NM__OP_ADD_VEC, NM__OP_TOP_K,
+  NM__OP_GUMBEL, NM__OP_CROSS_ENTROPY, NM__OP_KL, NM__OP_BCE, NM__OP_MSE, NM__OP_HUBER,
+  NM__OP_COSINE, NM__OP_INFO_NCE, NM__OP_WSUM, NM__N_OPS
 };
 
 /* What looks at (or edits) a row of attention scores or probabilities while it lies in
@@ -70,13 +72,16 @@ struct nm__attn_hook {
 struct nm__op_args {
   struct nm__t x, y;
   struct nm__w w, bias;
-  const int32_t *ids; int64_t n_ids;           /* embed: tokens; gather: rows */
+  const int32_t *ids; int64_t n_ids;           /* embed: tokens; gather: rows; targets */
+  int64_t rows;                                /* scatter: of the result; top_k: k */
+  const float *weight;                         /* wsum: of each row; NULL: 1 */
+  uint64_t seed;                               /* gumbel: of this step and op */
   float eps;
   enum nm__act act;
   int n_head, n_kv, head_dim;
   int rope_pair, rope_n;                       /* distance of a pair; rotated dimensions */
   const float *rope;                           /* [T][rope_n / 2][cos, sin] */
-  float scale;                                 /* attention: of scores; scale: the factor */
+  float scale;                                 /* attention, info_nce: of scores; the factor */
   float cap;                                   /* soft caps; attention: 0 for none */
   int window;                                  /* attention: keys seen, own included; 0: all */
   struct nm__kv *kv; int layer;
@@ -111,7 +116,7 @@ struct nm__op {
   /* Reads values of its inputs and of its result: both stay until the tape is done. */
   void (*backward)(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
   bool in_place;                               /* returns x itself */
-  bool scratch;                                /* takes memory of its own while it runs */
+  bool scratch, back_scratch;                  /* takes memory of its own while it runs */
   bool always;                                 /* acts beside its result: goes back in any case */
 };
 extern const struct nm__op *const nm__op_table[NM__N_OPS];

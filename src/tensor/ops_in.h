@@ -35,6 +35,8 @@ float *nm__scratch(struct nm__ops *o, size_t floats, const char *what);
 
 extern const struct nm__op nm__op_embed, nm__op_matmul, nm__op_gather, nm__op_add, nm__op_scale,
     nm__op_soft_cap, nm__op_rmsnorm, nm__op_layernorm, nm__op_act, nm__op_act_mul,
-    nm__op_unpermute, nm__op_rope, nm__op_kv_append, nm__op_attention;
+    nm__op_unpermute, nm__op_rope, nm__op_kv_append, nm__op_attention, nm__op_mul,
+    nm__op_scatter, nm__op_add_vec, nm__op_top_k, nm__op_gumbel, nm__op_cross_entropy, nm__op_kl,
+    nm__op_bce, nm__op_mse, nm__op_huber, nm__op_cosine, nm__op_info_nce, nm__op_wsum;
 
 #endif

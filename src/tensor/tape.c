@@ -184,7 +184,7 @@ static void back_op(struct nm__ops *o, const struct nm__node *n) {
   b.dy = grad_of(o, a.y);
   b.dw = param_grad(o->tape, &a.w);
   b.dbias = param_grad(o->tape, &a.bias);
-  if (!o->err.status && (o->mode != NM__MEASURE || op->scratch)) op->backward(o, &a, &b);
+  if (!o->err.status && (o->mode != NM__MEASURE || op->back_scratch)) op->backward(o, &a, &b);
 }
 
 /* From the last node to `first`. Nodes may move in memory, so they are found by number. */

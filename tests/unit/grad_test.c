@@ -26,6 +26,8 @@ struct gcase {
   int n_head, n_kv, hd, pair, n_rot, window, first;
   double scale, cap;
   bool y, w, bias;                 /* which inputs there are besides x */
+  bool vec, loss, weight;          /* y is one row; one number a row; of each row */
+  int out_rows, k;
 };
 
 static const struct gcase cases[] = {
@@ -65,6 +67,22 @@ static const struct gcase cases[] = {
      .n_head = 2, .n_kv = 2, .scale = 0.4, .window = 4, .first = 2},
     {.what = "attention, capped", .id = NM__OP_ATTENTION, .rows = 18, .cols = 12, .hd = 6,
      .n_head = 2, .n_kv = 1, .scale = 0.9, .cap = 1.2},
+    {.what = "mul", .id = NM__OP_MUL, .rows = 4, .cols = 21, .y = true},
+    {.what = "scatter", .id = NM__OP_SCATTER, .rows = 7, .cols = 19, .n_ids = 7, .out_rows = 5},
+    {.what = "add_vec", .id = NM__OP_ADD_VEC, .rows = 7, .cols = 19, .n_ids = 4, .scale = 0.7,
+     .vec = true},
+    {.what = "top_k", .id = NM__OP_TOP_K, .rows = 5, .cols = 9, .out_rows = 5, .k = 3},
+    {.what = "gumbel", .id = NM__OP_GUMBEL, .rows = 5, .cols = 9, .scale = 0.8},
+    {.what = "cross_entropy", .id = NM__OP_CROSS_ENTROPY, .rows = 6, .cols = 37, .loss = true,
+     .n_ids = 6},
+    {.what = "kl", .id = NM__OP_KL, .rows = 6, .cols = 37, .y = true, .loss = true},
+    {.what = "bce", .id = NM__OP_BCE, .rows = 6, .cols = 11, .y = true, .loss = true},
+    {.what = "mse", .id = NM__OP_MSE, .rows = 6, .cols = 11, .y = true, .loss = true},
+    {.what = "huber", .id = NM__OP_HUBER, .rows = 6, .cols = 11, .y = true, .loss = true, .cap = 0.9},
+    {.what = "cosine", .id = NM__OP_COSINE, .rows = 6, .cols = 23, .y = true, .loss = true},
+    {.what = "info_nce", .id = NM__OP_INFO_NCE, .rows = 6, .cols = 23, .y = true, .loss = true,
+     .scale = 0.6},
+    {.what = "wsum", .id = NM__OP_WSUM, .rows = 9, .cols = 1, .out_rows = 1, .weight = true},
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
@@ -83,7 +101,7 @@ static void make_case(const struct gcase *c, struct made *m) {
   memset(m, 0, sizeof *m);
   int keys = c->first + c->rows;
   m->n[X] = (int64_t)c->rows * c->cols;
-  m->n[Y] = c->y ? m->n[X] : 0;
+  m->n[Y] = c->y ? m->n[X] : c->vec ? c->cols : 0;
   m->n[W] = !c->w ? 0 : c->n_w ? c->n_w * c->cols : c->out_cols ? c->out_cols * c->cols : c->cols;
   m->n[B] = !c->bias ? 0 : c->out_cols ? c->out_cols : c->cols;
   if (c->id == NM__OP_ATTENTION) m->n[K] = m->n[V] = (int64_t)keys * c->n_kv * c->hd;
@@ -92,19 +110,21 @@ static void make_case(const struct gcase *c, struct made *m) {
     /* Floats: what both compute with is the same number. */
     for (int64_t i = 0; i < m->n[k]; i++) m->in[k][i] = (double)(float)(1.5 * draw((uint64_t)k, i));
   }
-  for (int i = 0; i < c->n_ids; i++) m->ids[i] = (i * 7 + 2) % (c->n_w ? c->n_w : c->rows);
+  for (int i = 0; i < c->n_ids; i++) m->ids[i] = (i * 7 + 2) % (c->n_w ? c->n_w : c->out_rows ? c->out_rows : c->rows);
   for (int i = 0; i < c->rows * c->n_rot; i++)
     m->rope[i] = (double)(float)(i % 2 ? sin(0.3 * (i / 2)) : cos(0.3 * (i / 2)));
-  int64_t out_rows = c->n_ids ? c->n_ids : c->rows, out_cols = c->out_cols ? c->out_cols : c->cols;
+  if (c->id == NM__OP_CROSS_ENTROPY) m->ids[2] = -1;
+  int64_t out_rows = c->out_rows ? c->out_rows : c->n_ids && !c->vec ? c->n_ids : c->rows;
+  int64_t out_cols = c->loss ? 1 : c->out_cols ? c->out_cols : c->cols;
   m->n_z = c->id == NM__OP_KV_APPEND ? 0 : out_rows * out_cols;
-  for (int64_t i = 0; i < out_rows * out_cols; i++) m->dz[i] = (double)(float)draw(99, i);
+  for (int64_t i = 0; i < MAX; i++) m->dz[i] = (double)(float)draw(99, i);
   m->a = (struct plain){
       .rows = c->rows, .cols = c->cols, .out_rows = out_rows, .out_cols = out_cols,
-      .x = m->in[X], .y = c->y ? m->in[Y] : NULL, .w = m->in[W], .bias = c->bias ? m->in[B] : NULL,
-      .ids = m->ids, .eps = 1e-5, .scale = c->scale, .cap = c->cap, .act = c->act,
+      .x = m->in[X], .y = m->n[Y] ? m->in[Y] : NULL, .w = m->in[W], .bias = c->bias ? m->in[B] : NULL,
+      .ids = m->ids, .n_ids = c->n_ids, .weight = m->dz + 40, .k_rows = c->k, .seed = 5, .eps = 1e-5, .scale = c->scale, .cap = c->cap, .act = c->act,
       .n_head = c->n_head, .n_kv = c->n_kv, .head_dim = c->hd, .rope_pair = c->pair,
       .rope_n = c->n_rot, .window = c->window, .rope = m->rope, .k = m->in[K], .v = m->in[V],
-      .first = c->first, .dx = m->n[X] ? m->grad[X] : NULL, .dy = c->y ? m->grad[Y] : NULL,
+      .first = c->first, .dx = m->n[X] ? m->grad[X] : NULL, .dy = m->n[Y] ? m->grad[Y] : NULL,
       .dw = c->w ? m->grad[W] : NULL, .dbias = c->bias ? m->grad[B] : NULL, .dk = m->grad[K],
       .dv = m->grad[V]};
 }
@@ -125,7 +145,8 @@ static void differences(void **state) {
   for (int k = 0; k < N_CASES; k++) {
     const struct gcase *c = &cases[k];
     seen[c->id] = true;
-    if (c->id == NM__OP_KV_APPEND) continue;           /* moves memory: see below */
+    if (c->id == NM__OP_KV_APPEND || c->id == NM__OP_TOP_K || c->id == NM__OP_GUMBEL)
+      continue;                                        /* not smooth, or no result: see below */
     make_case(c, &m);
     plain_backward(c->id, &m.a, m.dz);
     double worst = 0;
@@ -174,8 +195,9 @@ static struct nm__op_args fast_args(const struct gcase *c, struct made *m, struc
       .eps = 1e-5f, .act = c->act, .n_head = c->n_head, .n_kv = c->n_kv, .head_dim = c->hd,
       .rope_pair = c->pair, .rope_n = c->n_rot, .rope = f->rope, .scale = (float)c->scale,
       .cap = (float)c->cap, .window = c->window, .spans = &f->span, .n_spans = 1,
-      .max_keys = keys, .kv = c->n_kv ? &f->kv : NULL};
-  if (c->y) a.y = (struct nm__t){.d = f->in[Y], .rows = c->rows, .cols = c->cols};
+      .max_keys = keys, .kv = c->n_kv ? &f->kv : NULL,
+      .rows = c->k ? c->k : c->out_rows, .weight = f->dz + 40, .seed = 5};
+  if (m->n[Y]) a.y = (struct nm__t){.d = f->in[Y], .rows = c->vec ? 1 : c->rows, .cols = c->cols};
   if (c->w)
     a.w = (struct nm__w){(const uint8_t *)f->in[W], NM__F32, w_rows, c->cols,
                          sizeof(float) * (size_t)c->cols};
@@ -193,7 +215,7 @@ static void run_fast(const struct gcase *c, struct made *m, struct fast *f, cons
   assert_int_equal(nm__arena_init(&o.arena, 1 << 22, NULL), 0);
   struct nm__t y = nm__op(&o, c->id, &a);
   struct nm__back b = {.out = y, .d_out = f->dz, .dx = c->rows ? f->grad[X] : NULL,
-                       .dy = c->y ? f->grad[Y] : NULL, .dw = c->w ? f->grad[W] : NULL,
+                       .dy = m->n[Y] ? f->grad[Y] : NULL, .dw = c->w ? f->grad[W] : NULL,
                        .dbias = c->bias ? f->grad[B] : NULL};
   if (c->id == NM__OP_KV_APPEND) {                     /* what attention would have left */
     to_float(f->grad[K], m->dz, f->kv.n_slots * f->kv.width);
@@ -225,6 +247,49 @@ static void compare(const struct gcase *c, const struct made *m, const struct fa
   print_message("\n");
 }
 
+static void top_k_by_hand(const struct gcase *c, const struct made *m, const struct fast *f) {
+  for (int i = 0; i < c->rows; i++) {
+    int kept = 0;
+    for (int j = 0; j < c->cols; j++) {
+      int64_t at = i * c->cols + j;
+      int larger = 0;
+      for (int k = 0; k < c->cols; k++) larger += m->in[X][i * c->cols + k] > m->in[X][at];
+      kept += larger < c->k;
+      assert_true(f->z[at] == (larger < c->k ? f->in[X][at] : 0));
+      assert_true(f->grad[X][at] == (larger < c->k ? f->dz[at] : 0));
+    }
+    assert_int_equal(kept, c->k);
+  }
+}
+
+/* One-hot rows; the gradient is that of a softmax: it sums to zero over a row, and among many
+ * draws of equal logits every column comes up. */
+static void gumbel_by_hand(const struct gcase *c, const struct made *m, const struct fast *f) {
+  for (int i = 0; i < c->rows; i++) {
+    double ones = 0, sum = 0, size = 0;
+    for (int j = 0; j < c->cols; j++) {
+      int64_t at = i * c->cols + j;
+      assert_true(f->z[at] == 0 || f->z[at] == 1);
+      ones += (double)f->z[at];
+      sum += (double)f->grad[X][at];
+      size += fabs((double)f->grad[X][at]);
+    }
+    assert_true(ones == 1 && fabs(sum) < 1e-6 && size > 1e-3);
+  }
+  struct nm__ops o = {.mode = NM__RUN, .kern = nm__kern_find(NULL)};
+  static float x[900 * 9];
+  int n[9] = {0};
+  assert_int_equal(nm__arena_init(&o.arena, 1 << 20, NULL), 0);
+  for (uint64_t s = 0; s < 2; s++) {
+    struct nm__op_args a = {.x = {.d = x, .rows = 900, .cols = 9}, .scale = 1, .seed = s};
+    struct nm__t y = nm__op(&o, NM__OP_GUMBEL, &a);
+    for (int k = 0; k < 900 * 9; k++) n[k % 9] += y.d[k] > 0;
+  }
+  for (int j = 0; j < 9; j++) assert_true(n[j] > 140 && n[j] < 260);       /* 200 expected */
+  nm__arena_done(&o.arena);
+  (void)m;
+}
+
 static void fast_is_plain(void **state) {
   (void)state;
   static struct made m;
@@ -240,6 +305,10 @@ static void fast_is_plain(void **state) {
         assert_true(f.grad[K][at + i] == 0 && f.grad[V][at + i] == 0);
       }
       for (int64_t i = 0; i < at; i++) assert_true(f.grad[K][i] == (float)m.dz[i]);
+    } else if (c->id == NM__OP_TOP_K) {
+      top_k_by_hand(c, &m, &f);
+    } else if (c->id == NM__OP_GUMBEL) {
+      gumbel_by_hand(c, &m, &f);
     } else {
       loss_of(c, &m);
       plain_backward(c->id, &m.a, m.dz);

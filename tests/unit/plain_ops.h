@@ -12,6 +12,10 @@ struct plain {
   int64_t out_rows, out_cols;
   const double *x, *y, *w, *bias;
   const int32_t *ids;
+  int64_t n_ids;
+  const double *weight;
+  uint64_t seed;
+  int64_t k_rows;                  /* top_k: k */
   double eps, scale, cap;
   enum nm__act act;
   int n_head, n_kv, head_dim, rope_pair, rope_n, window;
@@ -143,9 +147,59 @@ static bool plain_element(enum nm__op_id id, const struct plain *a, double x, do
     case NM__OP_SOFT_CAP: *z = a->cap * nm__tanh(x / a->cap); return true;
     case NM__OP_ACT: *z = plain_act(x, a->act); return true;
     case NM__OP_ACT_MUL: *z = plain_act(x, a->act) * y; return true;
+    case NM__OP_MUL: *z = x * y; return true;
     default: return false;
   }
 }
+
+/* ---- losses: one number a row ------------------------------------------- */
+
+static double plain_log_sum(const double *x, int64_t n) {
+  double top = x[0], sum = 0;
+  for (int64_t k = 1; k < n; k++) top = x[k] > top ? x[k] : top;
+  for (int64_t k = 0; k < n; k++) sum += nm__exp(x[k] - top);
+  return top + nm__log(sum);
+}
+
+static double plain_dot(const double *x, const double *y, int64_t n) {
+  double s = 0;
+  for (int64_t k = 0; k < n; k++) s += x[k] * y[k];
+  return s;
+}
+
+static double plain_loss(enum nm__op_id id, const struct plain *a, int64_t i) {
+  int64_t n = a->cols;
+  const double *x = a->x + i * n, *y = a->y ? a->y + i * n : NULL;
+  double s = 0, lx, ly, row[64];
+  switch (id) {
+    case NM__OP_CROSS_ENTROPY: return a->ids[i] < 0 ? 0 : plain_log_sum(x, n) - x[a->ids[i]];
+    case NM__OP_KL:
+      lx = plain_log_sum(x, n), ly = plain_log_sum(y, n);
+      for (int64_t k = 0; k < n; k++) s += nm__exp(y[k] - ly) * (y[k] - ly - x[k] + lx);
+      return s;
+    case NM__OP_BCE:
+      for (int64_t k = 0; k < n; k++) s += nm__log1p(nm__exp(x[k])) - x[k] * y[k];
+      return s / (double)n;
+    case NM__OP_MSE:
+      for (int64_t k = 0; k < n; k++) s += (x[k] - y[k]) * (x[k] - y[k]);
+      return s / (double)n;
+    case NM__OP_HUBER:
+      for (int64_t k = 0; k < n; k++) {
+        double e = x[k] > y[k] ? x[k] - y[k] : y[k] - x[k];
+        s += e <= a->cap ? e * e / 2 : a->cap * (e - a->cap / 2);
+      }
+      return s / (double)n;
+    case NM__OP_COSINE:
+      return plain_dot(x, y, n) /
+             nm__sqrt((plain_dot(x, x, n) + a->eps) * (plain_dot(y, y, n) + a->eps));
+    case NM__OP_INFO_NCE:
+      for (int64_t j = 0; j < a->rows; j++) row[j] = a->scale * plain_dot(x, a->y + j * n, n);
+      return plain_log_sum(row, a->rows) - row[i];
+    default: return 0;
+  }
+}
+
+/* ---- the forward of any op ----------------------------------------------- */
 
 static bool plain_forward(enum nm__op_id id, const struct plain *a, double *z) {
   int half = a->head_dim / 2;
@@ -176,7 +230,24 @@ static bool plain_forward(enum nm__op_id id, const struct plain *a, double *z) {
       return true;
     case NM__OP_ROPE: plain_rope(a, a->x, z, 1, false); return true;
     case NM__OP_ATTENTION: plain_attention(a, z); return true;
-    default: return false;
+    case NM__OP_SCATTER:
+      for (int64_t k = 0; k < a->out_rows * a->cols; k++) z[k] = 0;
+      for (int64_t k = 0; k < a->rows * a->cols; k++)
+        z[a->ids[k / a->cols] * a->cols + k % a->cols] += a->x[k];
+      return true;
+    case NM__OP_ADD_VEC:
+      for (int64_t k = 0; k < a->rows * a->cols; k++) z[k] = a->x[k];
+      for (int64_t i = 0; i < a->n_ids; i++)
+        for (int64_t c = 0; c < a->cols; c++) z[a->ids[i] * a->cols + c] += a->scale * a->y[c];
+      return true;
+    case NM__OP_WSUM:
+      z[0] = plain_dot(a->x, a->weight, a->rows);
+      return true;
+    case NM__OP_TOP_K:
+    case NM__OP_GUMBEL: return false;              /* not smooth: looked at by hand */
+    default:
+      for (int64_t i = 0; i < a->rows; i++) z[i] = plain_loss(id, a, i);
+      return true;
   }
 }
 
@@ -245,6 +316,56 @@ static void plain_matmul_back(const struct plain *a, const double *dz) {
     }
 }
 
+static void plain_loss_back(enum nm__op_id id, const struct plain *a, int64_t i, double g) {
+  int64_t n = a->cols;
+  const double *x = a->x + i * n, *y = a->y ? a->y + i * n : NULL;
+  double *dx = a->dx + i * n, *dy = a->dy ? a->dy + i * n : NULL, row[64];
+  double lx = plain_log_sum(x, n), ly = y ? plain_log_sum(y, n) : 0, kl, xy, xx, yy, r;
+  switch (id) {
+    case NM__OP_CROSS_ENTROPY:
+      if (a->ids[i] < 0) return;
+      for (int64_t k = 0; k < n; k++) dx[k] += g * (nm__exp(x[k] - lx) - (k == a->ids[i]));
+      return;
+    case NM__OP_KL:
+      kl = plain_loss(id, a, i);
+      for (int64_t k = 0; k < n; k++) {
+        dx[k] += g * (nm__exp(x[k] - lx) - nm__exp(y[k] - ly));
+        dy[k] += g * nm__exp(y[k] - ly) * (y[k] - ly - x[k] + lx - kl);
+      }
+      return;
+    case NM__OP_BCE:
+    case NM__OP_MSE:
+    case NM__OP_HUBER:
+      for (int64_t k = 0; k < n; k++) {
+        double e = x[k] - y[k], h = e > a->cap ? a->cap : e < -a->cap ? -a->cap : e;
+        double d = id == NM__OP_BCE ? 1 / (1 + nm__exp(-x[k])) - y[k] : id == NM__OP_MSE ? 2 * e : h;
+        dx[k] += g / (double)n * d;
+        dy[k] += g / (double)n * (id == NM__OP_BCE ? -x[k] : -d);
+      }
+      return;
+    case NM__OP_COSINE:
+      xy = plain_dot(x, y, n), xx = plain_dot(x, x, n) + a->eps, yy = plain_dot(y, y, n) + a->eps;
+      r = g / nm__sqrt(xx * yy);
+      for (int64_t k = 0; k < n; k++) {
+        dx[k] += r * (y[k] - xy / xx * x[k]);
+        dy[k] += r * (x[k] - xy / yy * y[k]);
+      }
+      return;
+    case NM__OP_INFO_NCE:
+      for (int64_t j = 0; j < a->rows; j++) row[j] = a->scale * plain_dot(x, a->y + j * n, n);
+      r = plain_log_sum(row, a->rows);
+      for (int64_t j = 0; j < a->rows; j++) {
+        double p = g * a->scale * (nm__exp(row[j] - r) - (j == i));
+        for (int64_t k = 0; k < n; k++) {
+          dx[k] += p * a->y[j * n + k];
+          a->dy[j * n + k] += p * x[k];
+        }
+      }
+      return;
+    default: return;
+  }
+}
+
 static void plain_element_back(enum nm__op_id id, const struct plain *a, int64_t k, double g) {
   double x = a->x[k], y = a->y ? a->y[k] : 0, dx = g, dy = g, t;
   switch (id) {
@@ -258,6 +379,7 @@ static void plain_element_back(enum nm__op_id id, const struct plain *a, int64_t
       dx = g * y * plain_act_d(x, a->act);
       dy = g * plain_act(x, a->act);
       break;
+    case NM__OP_MUL: dx = g * y, dy = g * x; break;
     default: break;
   }
   if (a->dx) a->dx[k] += dx;
@@ -291,7 +413,21 @@ static void plain_backward(enum nm__op_id id, const struct plain *a, const doubl
       return;
     case NM__OP_ROPE: plain_rope(a, dz, a->dx, -1, true); return;
     case NM__OP_ATTENTION: plain_attention_back(a, dz); return;
-    default: return;
+    case NM__OP_SCATTER:
+      for (int64_t k = 0; k < a->rows * a->cols; k++)
+        a->dx[k] += dz[a->ids[k / a->cols] * a->cols + k % a->cols];
+      return;
+    case NM__OP_ADD_VEC:
+      for (int64_t k = 0; k < a->rows * a->cols; k++) a->dx[k] += dz[k];
+      for (int64_t i = 0; i < a->n_ids; i++)
+        for (int64_t c = 0; c < a->cols; c++) a->dy[c] += a->scale * dz[a->ids[i] * a->cols + c];
+      return;
+    case NM__OP_WSUM:
+      for (int64_t i = 0; i < a->rows; i++) a->dx[i] += dz[0] * a->weight[i];
+      return;
+    default:
+      for (int64_t i = 0; i < a->rows; i++) plain_loss_back(id, a, i, dz[i]);
+      return;
   }
 }
 
