@@ -56,6 +56,8 @@ struct nm__kern {
   void (*norm_weight_back)(float *dw, const float *x, const float *dy, int d, float eps,
                            bool center);
   void (*softmax_back)(float *dp, const float *p, int n);
+  /* k: beta1, beta2, eps, what is kept of p, lr / (1 - beta1^t), 1 / (1 - beta2^t). */
+  void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const float k[6]);
 };
 
 /* Best one this machine can run; NULL name: the best. NULL when the name is not

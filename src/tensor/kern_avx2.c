@@ -33,6 +33,7 @@ BOTH(v_add, _mm256_add_ps)
 BOTH(v_sub, _mm256_sub_ps)
 BOTH(v_mul, _mm256_mul_ps)
 BOTH(v_div, _mm256_div_ps)
+static inline v16 v_sqrt(v16 x) { return (v16){_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
 BOTH(v_max, _mm256_max_ps)
 BOTH(v_min, _mm256_min_ps)
 static inline __m256 zero_below8(__m256 x, float limit, __m256 r) {

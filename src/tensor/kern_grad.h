@@ -131,3 +131,18 @@ static void softmax_back(float *dp, const float *p, int n) {
   v16 c = v_set(dot(p, dp, n));
   ROWS(n, STORE(dp, v_mul(LOAD(p), v_sub(LOAD(dp), c))););
 }
+
+/* m, v: running means of g and g^2; p = keep p - rate m / (sqrt(v unbias) + eps). */
+static void adamw(float *p, float *m, float *v, const float *g, int64_t n, const float k[6]) {
+  v16 b1 = v_set(k[0]), c1 = v_set(1.0f - k[0]), b2 = v_set(k[1]), c2 = v_set(1.0f - k[1]);
+  v16 eps = v_set(k[2]), keep = v_set(k[3]), rate = v_set(-k[4]), unbias = v_set(k[5]);
+  ROWS(n, {
+    v16 gi = LOAD(g);
+    v16 mi = v_fma(b1, LOAD(m), v_mul(c1, gi));
+    v16 vi = v_fma(b2, LOAD(v), v_mul(c2, v_mul(gi, gi)));
+    v16 step = v_div(mi, v_add(v_sqrt(v_mul(vi, unbias)), eps));
+    STORE(m, mi);
+    STORE(v, vi);
+    STORE(p, v_fma(rate, step, v_mul(keep, LOAD(p))));
+  });
+}

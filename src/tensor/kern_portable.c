@@ -23,6 +23,7 @@ static inline v16 v_add(v16 a, v16 b) { EACH a.f[i] += b.f[i]; return a; }
 static inline v16 v_sub(v16 a, v16 b) { EACH a.f[i] -= b.f[i]; return a; }
 static inline v16 v_mul(v16 a, v16 b) { EACH a.f[i] *= b.f[i]; return a; }
 static inline v16 v_div(v16 a, v16 b) { EACH a.f[i] /= b.f[i]; return a; }
+static inline v16 v_sqrt(v16 a) { EACH a.f[i] = __builtin_sqrtf(a.f[i]); return a; }
 static inline v16 v_max(v16 a, v16 b) { EACH a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i]; return a; }
 static inline v16 v_min(v16 a, v16 b) { EACH a.f[i] = a.f[i] < b.f[i] ? a.f[i] : b.f[i]; return a; }
 /* x < limit ? 0 : r, and NaN stays NaN */

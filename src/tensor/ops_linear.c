@@ -242,4 +242,5 @@ const struct nm__op nm__op_gather = {.name = "gather", .formula = "y[i] = x[ids[
                                      .backward = gather_backward};
 const struct nm__op nm__op_matmul = {.name = "matmul", .formula = "y = x w^T + bias",
                                      .shape = matmul_shape, .forward = matmul_forward,
-                                     .backward = matmul_backward, .scratch = true, .back_scratch = true};
+                                     .backward = matmul_backward, .scratch = true,
+                                     .back_scratch = true};

@@ -300,11 +300,13 @@ const struct nm__op nm__op_soft_cap = {.name = "soft_cap", .formula = "y = c tan
 const struct nm__op nm__op_rmsnorm = {.name = "rmsnorm",
                                       .formula = "y = x / sqrt(mean x^2 + eps) * w",
                                       .shape = norm_shape, .forward = norm_forward,
-                                      .backward = norm_backward, .scratch = true, .back_scratch = true};
+                                      .backward = norm_backward, .scratch = true,
+                                      .back_scratch = true};
 const struct nm__op nm__op_layernorm = {.name = "layernorm",
                                         .formula = "y = (x - mean) / sqrt(var + eps) * w + bias",
                                         .shape = norm_shape, .forward = norm_forward,
-                                        .backward = norm_backward, .scratch = true, .back_scratch = true};
+                                        .backward = norm_backward, .scratch = true,
+                                      .back_scratch = true};
 const struct nm__op nm__op_act = {.name = "act", .formula = "y = act(x)", .shape = nm__same_shape,
                                   .forward = act_forward, .backward = act_backward};
 const struct nm__op nm__op_act_mul = {.name = "act_mul", .formula = "z = act(x) * y",
