@@ -5,7 +5,7 @@ endif
 BUILD   ?= build
 OPT     ?= -O2
 WARN    := -Wall -Wextra $(WERROR)
-PKGS    := jansson libpcre2-8 libutf8proc sqlite3 libxxhash
+PKGS    := jansson libpcre2-8 libutf8proc sqlite3 libxxhash yaml-0.1
 CFLAGS  := -std=gnu17 $(OPT) -g $(WARN) -ffp-contract=off -fno-math-errno -fPIC -pthread \
            -MMD -MP -Iinclude -Isrc $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -pthread
