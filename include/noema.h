@@ -83,6 +83,9 @@ typedef struct nm_model_info {
   uint64_t n_params, weight_bytes, file_bytes;
   char types[400];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
   char rope[160];                  /* "half, base 1000000" or "none" */
+  int window, n_windowed;          /* keys a position sees in n_windowed of the blocks; 0: all */
+  int n_experts, n_experts_used;   /* mixture of experts; 0: none */
+  int expert_F, shared_F;          /* widths of an expert and of a shared one; 0: none */
   bool tied;                       /* output matrix = token embedding */
   const char *tokenizer, *pre;     /* family and pre-tokenizer; "" when the file has none */
   const char *warning;             /* "" or one sentence worth telling */

@@ -8,11 +8,15 @@
 
 static const struct nm__arch table[] = {
     {.name = "llama", .permuted = true, .gated = true, .global_every = NM__NEVER,
-     .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+     .experts = NM__EXPERTS_MAYBE, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "qwen2", .gated = true, .qkv_bias = true, .act = NM__ACT_SILU,
      .eps_key = RMS_EPS},
     {.name = "qwen3", .gated = true, .qk_norm = NM__QK_NORM_HEAD, .act = NM__ACT_SILU,
      .eps_key = RMS_EPS},
+    {.name = "qwen2moe", .gated = true, .qkv_bias = true, .experts = NM__EXPERTS_ALWAYS,
+     .keep_top_k = true, .shared_expert = true, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+    {.name = "qwen3moe", .gated = true, .qk_norm = NM__QK_NORM_HEAD,
+     .experts = NM__EXPERTS_ALWAYS, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "gemma", .gated = true, .embd_scale = true, .act = NM__ACT_GELU_TANH,
      .eps_key = RMS_EPS},
     {.name = "gemma2", .gated = true, .embd_scale = true, .post_norm = true, .soft_caps = true,

@@ -1,6 +1,6 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
-#include "model/model.h"
+#include "model/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,7 @@ static const struct nm__gguf_kv *find_key(const nm_model *m, const char *name) {
 /* A key that changes the result and that this family's row does not carry out. */
 static int refuse_unknown(nm_model *m, nm_err *err) {
   const struct { const char *key; bool carried; } keys[] = {
-      {"expert_count", false},
+      {"expert_count", m->arch->experts != NM__EXPERTS_NONE},
       {"attention.sliding_window", m->arch->global_every != 0},
       {"attn_logit_softcapping", m->arch->soft_caps},
       {"final_logit_softcapping", m->arch->soft_caps},
@@ -179,27 +179,33 @@ static int fail_type(const nm_model *m, const char *name, const struct nm__dtype
   return st;
 }
 
-static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
-                struct nm__w *out, nm_err *err) {
+int nm__bind(nm_model *m, const char *name, int64_t n, int64_t rows, int64_t cols, bool must,
+             struct nm__w *out, nm_err *err) {
   *out = (struct nm__w){0};
   const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
   if (!t && !must) return NM_OK;
   if (!t) return nm__fail(err, NM_EFORMAT, "%s: tensor %s is missing", m->path, name);
   if (rows < 0) rows = t->ne[1];
-  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
+  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != n || t->ne[3] != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
-                    "[%lld, %lld]",
+                    "[%lld, %lld, %lld]",
                     m->path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
-                    (long long)t->ne[3], (long long)cols, (long long)rows);
+                    (long long)t->ne[3], (long long)cols, (long long)rows, (long long)n);
   const struct nm__dtype_info *d = nm__dtype(t->type);
   if (!d->to_f32) return fail_type(m, name, d, err);
   if (rows == 1 && d->block != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is stored as %s, which cannot be computed on for a vector",
                     m->path, name, d->name);
-  *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
+  size_t row = (size_t)(cols / d->block) * (size_t)d->bytes;
+  *out = (struct nm__w){t->data, t->type, n * rows, cols, row};
   return NM_OK;
+}
+
+static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
+                struct nm__w *out, nm_err *err) {
+  return nm__bind(m, name, 1, rows, cols, must, out, err);
 }
 
 /* blk.N.STEM.weight and, where the file has one, .bias */
@@ -287,6 +293,7 @@ static int bind_layer(nm_model *m, int il, nm_err *err) {
     return st;
   if (pre && (st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
     return st;
+  if (m->moe.n) return nm__experts_bind(m, il, l, err);
   if ((st = bind_gate_up(m, il, l, err))) return st;
   return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
 }
@@ -363,7 +370,8 @@ static int load(nm_model *m, nm_err *err) {
   struct nm__str name;
   if (!nm__gguf_string(m->g, "general.name", &name, NULL))
     nm__printable(m->name, sizeof m->name, name.s, name.n);
-  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
+  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err))) return st;
+  if ((st = nm__experts_load(m, err)) || (st = bind_all(m, err))) return st;
   if ((st = facts(m, err)) || (st = nm__rope_load(m, err))) return st;
   if (m->tok && nm__tok_size(m->tok) > m->V)
     return nm__fail(err, NM_EFORMAT,
@@ -404,6 +412,7 @@ void nm_model_close(nm_model *m) {
   if (!m) return;
   nm__tok_free(m->tok);
   nm__gguf_close(m->g);
+  for (int i = 0; m->layer && i < m->L; i++) free(m->layer[i].expert[0]);
   free(m->layer);
   free(m->theta);
   free(m->path);
@@ -416,7 +425,13 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
                        .V = m->V, .n_ctx = m->n_ctx, .n_params = m->n_params,
                        .weight_bytes = m->weight_bytes, .file_bytes = nm__gguf_bytes(m->g),
                        .tied = m->tied, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
-                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning};
+                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning,
+                       .n_experts = m->moe.n, .n_experts_used = m->moe.used,
+                       .expert_F = m->moe.F, .shared_F = m->moe.shared_F};
+  for (int i = 0; m->layer && i < m->L; i++) {
+    o->n_windowed += m->layer[i].window > 0;
+    if (m->layer[i].window) o->window = m->layer[i].window;
+  }
   snprintf(o->types, sizeof o->types, "%s", m->types);
   snprintf(o->rope, sizeof o->rope, "%s", m->rope_text);
 }

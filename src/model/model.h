@@ -4,12 +4,13 @@
 #define NM_MODEL_H
 
 #include "file/gguf.h"
-#include "tensor/ops.h"
+#include "tensor/moe.h"
 #include "text/tokenizer.h"
 
 /* ---- the architecture table (arch.c) ----------------------------------- */
 
 enum nm__qk_norm { NM__QK_PLAIN, NM__QK_NORM_HEAD, NM__QK_NORM_WHOLE };
+enum nm__experts { NM__EXPERTS_NONE, NM__EXPERTS_MAYBE, NM__EXPERTS_ALWAYS };
 enum { NM__NEVER = 1 << 30 };      /* as global_every: all blocks are windowed */
 
 /* A new architecture is a row. */
@@ -31,6 +32,9 @@ struct nm__arch {
   bool local_rope;                 /* windowed blocks: a base of their own, no scaling */
   int wide_scale_at;               /* with this many blocks scores are divided by sqrt(D / H) */
   bool may_be_parallel;            /* x + A(x) + F(x) unless a key says that it is not */
+  enum nm__experts experts;
+  bool keep_top_k;                 /* weights of the chosen experts are not made to sum to 1 */
+  bool shared_expert;              /* one expert more that all go through, gated by a sigmoid */
   enum nm__act act;
   const char *eps_key;             /* after "ARCH." */
 };
@@ -44,9 +48,14 @@ struct nm__layer {
   struct nm__w attn_norm, attn_norm_b, q, k, v, q_b, k_b, v_b, o, o_b;
   struct nm__w mlp_norm, mlp_norm_b, gate, gate_b, up, up_b, down, down_b;
   struct nm__w q_norm, k_norm, attn_post, mlp_post;
+  struct nm__w router, *expert[3]; /* gate, up, down: [moe.n] each; they lie in one block */
+  struct nm__w shared[3], shared_gate;
   int window;                      /* keys a query sees, its own included; 0: all */
   int rope;                        /* which of the model's rotations */
 };
+
+/* A mixture of experts in every block; n 0: there is none. */
+struct nm__moe { int n, used, F, shared_F; bool renormalise; };
 
 struct nm_model {
   char *path;
@@ -56,6 +65,7 @@ struct nm_model {
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
   float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
   bool parallel;
+  struct nm__moe moe;
   struct nm__w embd, pos, out_norm, out_norm_b, output;
   bool tied;
   struct nm__layer *layer;
@@ -81,8 +91,10 @@ bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 enum nm__site_id {
   NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW, NM__S_Q, NM__S_K,
   NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW, NM__S_ATTN_OUT,
-  NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_MLP_RAW, NM__S_MLP_OUT,
-  NM__S_RESID_POST,
+  NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_ROUTER,
+  NM__S_MOE_WEIGHTS, NM__S_MOE_GATE, NM__S_MOE_UP, NM__S_MOE_ACT, NM__S_SHARED_WEIGHT,
+  NM__S_SHARED_GATE, NM__S_SHARED_UP, NM__S_SHARED_ACT, NM__S_SHARED_OUT, NM__S_MLP_RAW,
+  NM__S_MLP_OUT, NM__S_RESID_POST,
   NM__S_FINAL_NORM, NM__S_LOGITS, NM__N_SITES
 };
 
@@ -142,10 +154,12 @@ const struct nm__kern *nm__engine_kern(const nm_engine *e);
 /* ---- the forward (decoder.c) ------------------------------------------------------ */
 
 /* What a forward does at a site: called with the tensor and, when rows were gathered, the map
- * from its rows to rows of the batch (NULL: identity). */
+ * from its rows to rows of the batch (NULL: identity). With a route the tensor holds a row for
+ * every pair of position and expert, and the site's row of a position is as wide as all experts. */
 struct nm__visitor {
   bool (*wants)(void *arg, int site, int layer);
-  void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows);
+  void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows,
+                const struct nm__route *route);
   /* One row of scores or pattern: the keys first..n-1 it sees lie in v[first..n-1]. */
   void (*visit_row)(void *arg, int site, int layer, int row, int head, float *v, int first, int n);
   void *arg;

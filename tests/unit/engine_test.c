@@ -121,6 +121,8 @@ static void reference(void **state) {
       "gemma3",
       "olmo2",
       "phi3",
+      "mixtral",
+      "qwen2moe",
       "quant/llama-f16",
       "quant/llama-bf16",
       "quant/llama-q8_0",
@@ -210,7 +212,7 @@ static void arch(void **state) {
   static const char *const names[] = {
       "llama", "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn",
       "qwen2", "gpt2", "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "phi3", "phi3-longrope",
-      "gptneox", "gptneox-sequential"};
+      "gptneox", "gptneox-sequential", "mixtral"};
   if (no_shared()) skip();
   static int32_t ids[2][64];
   nm_seq s[2] = {{ids[0], 0}, {ids[1], 0}};
