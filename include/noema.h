@@ -114,7 +114,7 @@ int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it). */
+ * options but n_ctx (rope scalings may follow it) and gelu. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -122,6 +122,7 @@ typedef struct nm_engine_opts {
   int chunk;                       /* most positions of a sequence at once; 0: 512 */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
   const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);

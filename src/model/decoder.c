@@ -133,10 +133,9 @@ static struct nm__t half_output(struct nm__forward *f, int il, struct nm__t o, s
   return o;
 }
 
-static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x,
+static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t h,
                                    const float *rope) {
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t h = half_input(f, il, x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
   if (rope) rope += (size_t)l->rope * (size_t)f->T * (size_t)f->m->n_rot;
   struct nm__t q = head_input(f, il, h, l->q, l->q_b, l->q_norm, rope, NM__S_Q_RAW, NM__S_Q);
   struct nm__t k = head_input(f, il, h, l->k, l->k_b, l->k_norm, rope, NM__S_K_RAW, NM__S_K);
@@ -151,7 +150,7 @@ static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x
 /* act(gate x) * up x; act(up x) where there is no gate. Sites s, s + 1, s + 2. */
 static struct nm__t activation(struct nm__forward *f, int il, struct nm__t gate, struct nm__t up,
                                int s, const struct nm__route *route) {
-  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = f->m->arch->act};
+  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = nm__act_of(f->m, f->gelu)};
   if (gate.rows) site_rows(f, s, il, &gate, NULL, route);
   site_rows(f, s + 1, il, &up, NULL, route);
   if (gate.rows) a.y = up;
@@ -214,17 +213,19 @@ static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t h) {
   return half_output(f, il, o, f->m->layer[il].mlp_post, NM__S_MLP_RAW, NM__S_MLP_OUT);
 }
 
-/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read;
- * the sum (x + attn_out) + mlp_out is the same, and its middle is no site. */
+/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read, through
+ * a norm of its own or (falcon) through the same; the sum (x + attn_out) + mlp_out is the same as
+ * elsewhere, and its middle is no site. */
 static void block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
   size_t mark = f->ops->arena.used;
   bool last = il == f->last_layer;
   site(f, NM__S_RESID_PRE, il, x);
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t mid = add(f, *x, attention_half(f, il, *x, rope));
+  struct nm__t h = half_input(f, il, *x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
+  struct nm__t mid = add(f, *x, attention_half(f, il, h, rope));
   if (!f->m->parallel) site(f, NM__S_RESID_MID, il, &mid);
-  struct nm__t h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b,
-                              NM__S_MLP_NORM);
+  if (!f->m->one_norm)
+    h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b, NM__S_MLP_NORM);
   if (!(last && f->stop_before_mlp)) {
     struct nm__t post = add(f, mid, mlp_half(f, il, h));
     site(f, NM__S_RESID_POST, il, &post);

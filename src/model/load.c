@@ -282,16 +282,31 @@ static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   return bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err);
 }
 
+/* What attention and the MLP read through. Where one norm may feed both, a second one says that
+ * the first is the MLP's; all blocks must agree. */
+static int bind_pre_norms(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  bool ln = m->arch->layernorm;
+  const char *attn = "attn_norm", *mlp = "ffn_norm";
+  char name[96];
+  snprintf(name, sizeof name, "blk.%d.attn_norm_2.weight", il);
+  bool second = m->arch->one_norm && nm__gguf_tensor(m->g, name);
+  if (second) attn = "attn_norm_2", mlp = "attn_norm";
+  if (m->arch->one_norm && il == 0) m->one_norm = !second;
+  if (m->arch->one_norm && m->one_norm == second)
+    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is %s, unlike in block 0", m->path, name,
+                    second ? "there" : "missing");
+  int st = bind_pair(m, il, attn, 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err);
+  if (st || m->one_norm) return st;
+  return bind_pair(m, il, mlp, 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err);
+}
+
 static int bind_layer(nm_model *m, int il, nm_err *err) {
   struct nm__layer *l = &m->layer[il];
-  bool all = m->arch->all_bias, ln = m->arch->layernorm, pre = !m->arch->no_pre_norm;
+  bool all = m->arch->all_bias, pre = !m->arch->no_pre_norm;
   int st;
-  if (pre && (st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
-    return st;
+  if (pre && (st = bind_pre_norms(m, il, l, err))) return st;
   if ((st = bind_qkv(m, il, l, err)) || (st = bind_extra_norms(m, il, l, err))) return st;
   if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
-    return st;
-  if (pre && (st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
     return st;
   if (m->moe.n) return nm__experts_bind(m, il, l, err);
   if ((st = bind_gate_up(m, il, l, err))) return st;

@@ -97,14 +97,16 @@ int nm__experts_bind(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   int st = nm__bind(m, name, 1, m->moe.n, m->D, true, &l->router, err);
   if (st) return st;               /* so many rows are there: the table is no larger than they */
   l->expert[0] = nm__alloc(3 * n, sizeof *l->expert[0]);
-  if (!l->expert[0]) return nm__fail_memory(err, "the table of experts", 3 * n * sizeof(struct nm__w));
+  if (!l->expert[0])
+    return nm__fail_memory(err, "the table of experts", 3 * n * sizeof *l->expert[0]);
   for (int i = 0; i < 3 && !st; i++) {
     bool down = i == 2;
     int64_t F = m->moe.F, sF = m->moe.shared_F, D = m->D;
     l->expert[i] = l->expert[0] + (size_t)i * n;
     st = bind_matrices(m, il, stem[i], down ? D : F, down ? F : D, l->expert[i], err);
-    if (!st && sF) st = bind_shared(m, il, stem[i], down ? D : sF, down ? sF : D, &l->shared[i], err);
+    if (st || !sF) continue;
+    st = bind_shared(m, il, stem[i], down ? D : sF, down ? sF : D, &l->shared[i], err);
   }
-  if (!st && m->moe.shared_F) st = bind_shared(m, il, "ffn_gate_inp", 1, m->D, &l->shared_gate, err);
-  return st;
+  if (st || !m->moe.shared_F) return st;
+  return bind_shared(m, il, "ffn_gate_inp", 1, m->D, &l->shared_gate, err);
 }

@@ -32,6 +32,8 @@ struct nm__arch {
   bool local_rope;                 /* windowed blocks: a base of their own, no scaling */
   int wide_scale_at;               /* with this many blocks scores are divided by sqrt(D / H) */
   bool may_be_parallel;            /* x + A(x) + F(x) unless a key says that it is not */
+  bool one_norm;                   /* attn_norm feeds attention and MLP; with a second norm,
+                                      attn_norm_2, that one feeds attention */
   enum nm__experts experts;
   bool keep_top_k;                 /* weights of the chosen experts are not made to sum to 1 */
   bool shared_expert;              /* one expert more that all go through, gated by a sigmoid */
@@ -65,6 +67,7 @@ struct nm_model {
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
   float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
   bool parallel;
+  bool one_norm;                   /* one norm feeds attention and MLP: blocks have no mlp_norm */
   struct nm__moe moe;
   struct nm__w embd, pos, out_norm, out_norm_b, output;
   bool tied;
@@ -148,10 +151,15 @@ void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *
 
 const nm_model *nm__engine_model(const nm_engine *e);
 int nm__engine_ctx(const nm_engine *e);
+const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
 /* ---- the forward (decoder.c) ------------------------------------------------------ */
+
+enum nm__gelu { NM__GELU_OWN, NM__GELU_TANH, NM__GELU_ERF };
+/* The activation function of the MLP: the family's, its GELU in the form the user chose. */
+enum nm__act nm__act_of(const nm_model *m, enum nm__gelu gelu);
 
 /* What a forward does at a site: called with the tensor and, when rows were gathered, the map
  * from its rows to rows of the batch (NULL: identity). With a route the tensor holds a row for
@@ -174,6 +182,7 @@ struct nm__forward {
   int n_ctx;                       /* of the engine: rotations may follow it, never the text */
   const int32_t *ids;              /* [T] */
   const struct nm__visitor *vis;
+  enum nm__gelu gelu;
   int last_layer;                  /* run blocks 0..last_layer */
   bool stop_before_mlp;            /* in last_layer nothing after mlp_norm is wanted */
   const int32_t *head_rows;        /* rows that go through the final norm (and the head) */

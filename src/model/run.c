@@ -18,7 +18,18 @@ struct nm_engine {
   const struct nm__kern *kern;
   struct nm__pool *pool;
   int n_ctx, chunk, batch;
+  enum nm__gelu gelu;
 };
+
+static const char *const gelu_name[] = {
+    [NM__GELU_OWN] = "", [NM__GELU_TANH] = "tanh", [NM__GELU_ERF] = "erf"};
+
+static bool gelu_by_name(const char *name, enum nm__gelu *out) {
+  *out = NM__GELU_OWN;
+  for (int i = NM__GELU_TANH; name && i <= NM__GELU_ERF; i++)
+    if (!strcmp(name, gelu_name[i])) *out = (enum nm__gelu)i;
+  return !name || *out != NM__GELU_OWN;
+}
 
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err) {
   nm_engine_opts zero = {0};
@@ -26,6 +37,9 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   if (!o) o = &zero;
   if (!m->arch)
     return nm__fail(err, NM_EFORMAT, "%s: holds only a vocabulary, no model to run", m->path);
+  enum nm__gelu gelu;
+  if (!gelu_by_name(o->gelu, &gelu))
+    return nm__fail(err, NM_EUSAGE, "gelu '%.40s' is not known (known: tanh, erf)", o->gelu);
   const struct nm__kern *k = nm__kern_find(o->kernels);
   if (!k)
     return nm__fail(err, NM_EUSAGE,
@@ -40,7 +54,8 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   nm_engine *e = nm__alloc(1, sizeof *e);
   if (!e) return nm__fail_memory(err, "an engine", sizeof *e);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch};
+  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch,
+                   gelu};
   int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
   if (st) {
     free(e);
@@ -61,6 +76,7 @@ int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
@@ -328,6 +344,7 @@ static int forward(struct run *R, int n_spans) {
                           .n_ctx = R->e->n_ctx,
                           .ids = R->ids,
                           .vis = &vis,
+                          .gelu = R->e->gelu,
                           .last_layer = R->plan.last_layer,
                           .stop_before_mlp = R->plan.stop_before_mlp,
                           .head_rows = R->head_rows,

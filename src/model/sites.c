@@ -107,6 +107,8 @@ bool nm__site_exists(const nm_model *m, int site, const char **why_not) {
   if ((site == NM__S_ATTN_NORM || site == NM__S_MLP_NORM) && a->no_pre_norm)
     *why_not = "no norm stands before attention and MLP in this family: they read resid_pre and "
                "resid_mid themselves";
+  if (site == NM__S_MLP_NORM && m->one_norm)
+    *why_not = "one norm feeds attention and MLP in this model: attn_norm is the input of both";
   if (site == NM__S_RESID_MID && m->parallel)
     *why_not = "attention and MLP run in parallel on resid_pre, so there is no stream between them";
   return !*why_not;
