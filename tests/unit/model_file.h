@@ -78,7 +78,7 @@ static inline void experts_of(struct file *f, const struct shape *s, int il) {
       struct tensor *t = new_tensor(f, s->apart ? 1 : s->E, rows, cols, 0, 1.5 / sqrt(cols));
       if (s->apart) NAME(t, "blk.%d.%s.%d.weight", il, stem[i], e);
       else NAME(t, "blk.%d.%s_exps.weight", il, stem[i]);
-      store_as(t, s->type);
+      if (!s->apart || e % 2) store_as(t, s->type);    /* apart, they may differ in type */
     }
     snprintf(name, sizeof name, "%s_shexp", stem[i]);
     if (s->shared_F)
@@ -193,7 +193,7 @@ static const struct shape shapes[] = {
     {.title = "mixtral in Q8_0", .arch = "llama", .D = 64, .H = 4, .K = 2, .hd = 16, .F = 96,
      .neighbours = true, .E = 6, .used = 2, .expert_F = 96, .renormalise = true,
      .type = NM__Q8_0},
-    {.title = "mixtral in F16, apart", .arch = "llama", .D = 64, .H = 4, .K = 2, .hd = 16,
+    {.title = "mixtral, part in F16", .arch = "llama", .D = 64, .H = 4, .K = 2, .hd = 16,
      .F = 33, .neighbours = true, .E = 3, .used = 1, .expert_F = 33, .renormalise = true,
      .apart = true, .type = NM__F16},
     {.title = "qwen2moe", .arch = "qwen2moe", .D = 60, .H = 6, .K = 3, .hd = 10, .F = 111,
