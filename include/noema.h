@@ -91,6 +91,9 @@ typedef struct nm_model_info {
   uint64_t n_params, weight_bytes, file_bytes;
   char types[400];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
   char rope[160];                  /* "half, base 1000000" or "none" */
+  int window, n_windowed;          /* keys a position sees in n_windowed of the blocks; 0: all */
+  int n_experts, n_experts_used;   /* mixture of experts; 0: none */
+  int expert_F, shared_F;          /* widths of an expert and of a shared one; 0: none */
   bool tied;                       /* output matrix = token embedding */
   const char *tokenizer, *pre;     /* family and pre-tokenizer; "" when the file has none */
   const char *warning;             /* "" or one sentence worth telling */
@@ -121,7 +124,7 @@ int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it). */
+ * options but n_ctx (rope scalings may follow it) and gelu. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -130,6 +133,7 @@ typedef struct nm_engine_opts {
                                       effect where positions see those after them */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
   const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);

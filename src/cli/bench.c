@@ -85,7 +85,8 @@ static int measure(struct cli *c, struct cli_input *in) {
   getrusage(RUSAGE_SELF, &u);
   double n = (double)whole.n, gb = (double)i.weight_bytes / one / 1e9;
   double flop =
-      2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied || i.encoder ? 1 : 2)) + 2.0 * n * i.D * i.L;
+      2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied || i.encoder ? 1 : 2)) +
+      2.0 * n * i.D * i.L;
   cli_progress_end();
   printf(cli_flag(c, "json")
              ? "{\"tokens\": %.0f, \"prefill_s\": %.4f, \"prefill_per_s\": %.1f, \"gflops\": %.1f, "

@@ -46,14 +46,20 @@ static void add_model_json(json_t *o, const nm_model *m) {
   nm_model_describe(m, &i);
   json_object_set_new(o, "model",
                       json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:s, "
-                                "s:s, s:b, s:s, s:s, s:s, s:b, s:s}",
+                                "s:s, s:b, s:s, s:s, s:s}",
                                 "name", i.name, "arch", i.arch, "layers", i.L, "width", i.D,
                                 "heads", i.H, "kv_heads", i.K, "head_dim", i.head_dim, "mlp", i.F,
                                 "vocab", i.V, "context", i.n_ctx, "parameters",
                                 (json_int_t)i.n_params, "weight_bytes", (json_int_t)i.weight_bytes,
                                 "types", i.types, "rope", i.rope, "tied", i.tied, "tokenizer",
-                                i.tokenizer, "pre", i.pre, "warning", i.warning, "encoder",
-                                i.encoder, "pooling", nm_pooling_name(i.pooling)));
+                                i.tokenizer, "pre", i.pre, "warning", i.warning));
+  json_t *more = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}", "window", i.window,
+                           "windowed_layers", i.n_windowed, "experts", i.n_experts, "experts_used",
+                           i.n_experts_used, "expert_mlp", i.expert_F, "shared_expert_mlp",
+                           i.shared_F, "encoder", i.encoder, "pooling",
+                           nm_pooling_name(i.pooling));
+  if (more) json_object_update(json_object_get(o, "model"), more);
+  json_decref(more);
 }
 
 /* ---- text ------------------------------------------------------------------ */
@@ -90,7 +96,16 @@ static void model_text(struct nm__buf *b, const nm_model *m) {
                    m->causal ? "causal" : "all positions see each other",
                    nm_pooling_name(i.pooling));
   nm__buf_printf(b, "  stored as      %s\n", i.types);
+  if (i.n_experts) {
+    nm__buf_printf(b, "  experts        %d in every layer, %d of them used, F %d", i.n_experts,
+                   i.n_experts_used, i.expert_F);
+    if (i.shared_F) nm__buf_printf(b, "; and a shared one, F %d", i.shared_F);
+    nm__buf_puts(b, "\n");
+  }
   nm__buf_printf(b, "  positions      context %d, rotary %s\n", i.n_ctx, i.rope);
+  if (i.window)
+    nm__buf_printf(b, "  window         %d positions in %d of %d layers\n", i.window, i.n_windowed,
+                   i.L);
   nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none",
                  *i.pre ? ", pre " : "", i.pre);
   nm__buf_printf(b, "  memory         weights %s (mapped, shared), KV cache %s at %d positions\n",

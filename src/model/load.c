@@ -1,6 +1,6 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
-#include "model/model.h"
+#include "model/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +77,7 @@ static const struct nm__gguf_kv *find_key(const nm_model *m, const char *name) {
 /* A key that changes the result and that this family's row does not carry out. */
 static int refuse_unknown(nm_model *m, nm_err *err) {
   const struct { const char *key; bool carried; } keys[] = {
-      {"expert_count", false},
+      {"expert_count", m->arch->experts != NM__EXPERTS_NONE},
       {"attention.sliding_window", m->arch->global_every != 0},
       {"attn_logit_softcapping", m->arch->soft_caps},
       {"final_logit_softcapping", m->arch->soft_caps},
@@ -200,27 +200,33 @@ static int fail_type(const nm_model *m, const char *name, const struct nm__dtype
   return st;
 }
 
-static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
-                struct nm__w *out, nm_err *err) {
+int nm__bind(nm_model *m, const char *name, int64_t n, int64_t rows, int64_t cols, bool must,
+             struct nm__w *out, nm_err *err) {
   *out = (struct nm__w){0};
   const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
   if (!t && !must) return NM_OK;
   if (!t) return nm__fail(err, NM_EFORMAT, "%s: tensor %s is missing", m->path, name);
   if (rows < 0) rows = t->ne[1];
-  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
+  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != n || t->ne[3] != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
-                    "[%lld, %lld]",
+                    "[%lld, %lld, %lld]",
                     m->path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
-                    (long long)t->ne[3], (long long)cols, (long long)rows);
+                    (long long)t->ne[3], (long long)cols, (long long)rows, (long long)n);
   const struct nm__dtype_info *d = nm__dtype(t->type);
   if (!d->to_f32) return fail_type(m, name, d, err);
   if (rows == 1 && d->block != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is stored as %s, which cannot be computed on for a vector",
                     m->path, name, d->name);
-  *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
+  size_t row = (size_t)(cols / d->block) * (size_t)d->bytes;
+  *out = (struct nm__w){t->data, t->type, n * rows, cols, row};
   return NM_OK;
+}
+
+static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
+                struct nm__w *out, nm_err *err) {
+  return nm__bind(m, name, 1, rows, cols, must, out, err);
 }
 
 /* blk.N.STEM.weight and, where the file has one, .bias */
@@ -302,17 +308,33 @@ static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   return bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err);
 }
 
+/* What attention and the MLP read through. Where one norm may feed both, a second one says that
+ * the first is the MLP's; all blocks must agree. */
+static int bind_pre_norms(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  bool ln = m->arch->layernorm;
+  const char *attn = "attn_norm", *mlp = "ffn_norm";
+  char name[96];
+  snprintf(name, sizeof name, "blk.%d.attn_norm_2.weight", il);
+  bool second = m->arch->one_norm && nm__gguf_tensor(m->g, name);
+  if (second) attn = "attn_norm_2", mlp = "attn_norm";
+  if (m->arch->one_norm && il == 0) m->one_norm = !second;
+  if (m->arch->one_norm && m->one_norm == second)
+    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is %s, unlike in block 0", m->path, name,
+                    second ? "there" : "missing");
+  int st = bind_pair(m, il, attn, 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err);
+  if (st || m->one_norm) return st;
+  return bind_pair(m, il, mlp, 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err);
+}
+
 static int bind_layer(nm_model *m, int il, nm_err *err) {
   struct nm__layer *l = &m->layer[il];
-  bool all = m->arch->all_bias, ln = m->arch->layernorm, pre = !m->arch->no_pre_norm;
+  bool all = m->arch->all_bias, pre = !m->arch->no_pre_norm;
   int st;
-  if (pre && (st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
-    return st;
+  if (pre && (st = bind_pre_norms(m, il, l, err))) return st;
   if ((st = bind_qkv(m, il, l, err)) || (st = bind_extra_norms(m, il, l, err))) return st;
   if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
     return st;
-  if (pre && (st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
-    return st;
+  if (m->moe.n) return nm__experts_bind(m, il, l, err);
   if ((st = bind_gate_up(m, il, l, err))) return st;
   return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
 }
@@ -409,7 +431,8 @@ static int load(nm_model *m, nm_err *err) {
   struct nm__str name;
   if (!nm__gguf_string(m->g, "general.name", &name, NULL))
     nm__printable(m->name, sizeof m->name, name.s, name.n);
-  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
+  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err))) return st;
+  if ((st = nm__experts_load(m, err)) || (st = bind_all(m, err))) return st;
   if ((st = facts(m, err)) || (st = nm__rope_load(m, err))) return st;
   if (m->tok && nm__tok_size(m->tok) > m->V)
     return nm__fail(err, NM_EFORMAT,
@@ -450,6 +473,7 @@ void nm_model_close(nm_model *m) {
   if (!m) return;
   nm__tok_free(m->tok);
   nm__gguf_close(m->g);
+  for (int i = 0; m->layer && i < m->L; i++) free(m->layer[i].expert[0]);
   free(m->layer);
   free(m->theta);
   free(m->path);
@@ -463,7 +487,13 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
                        .weight_bytes = m->weight_bytes, .file_bytes = nm__gguf_bytes(m->g),
                        .tied = m->tied, .encoder = m->arch && m->arch->encoder,
                        .pooling = m->pooling, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
-                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning};
+                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning,
+                       .n_experts = m->moe.n, .n_experts_used = m->moe.used,
+                       .expert_F = m->moe.F, .shared_F = m->moe.shared_F};
+  for (int i = 0; m->layer && i < m->L; i++) {
+    o->n_windowed += m->layer[i].window > 0;
+    if (m->layer[i].window) o->window = m->layer[i].window;
+  }
   snprintf(o->types, sizeof o->types, "%s", m->types);
   snprintf(o->rope, sizeof o->rope, "%s", m->rope_text);
 }

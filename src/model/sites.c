@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum width { W_D, W_Q, W_KV, W_F, W_V, W_KEYS };
+enum width { W_D, W_Q, W_KV, W_F, W_V, W_KEYS, W_ONE, W_EXPERTS, W_EXPERTS_F, W_SHARED_F };
 
 struct site_row { const char *name; bool per_layer; enum width width; };
 
@@ -33,6 +33,16 @@ static const struct site_row table[NM__N_SITES] = {
     [NM__S_GATE] = {"mlp.gate", true, W_F},
     [NM__S_UP] = {"mlp.up", true, W_F},
     [NM__S_ACT] = {"mlp.act", true, W_F},
+    [NM__S_ROUTER] = {"moe.router", true, W_EXPERTS},
+    [NM__S_MOE_WEIGHTS] = {"moe.weights", true, W_EXPERTS},
+    [NM__S_MOE_GATE] = {"moe.gate", true, W_EXPERTS_F},
+    [NM__S_MOE_UP] = {"moe.up", true, W_EXPERTS_F},
+    [NM__S_MOE_ACT] = {"moe.act", true, W_EXPERTS_F},
+    [NM__S_SHARED_WEIGHT] = {"moe.shared.weight", true, W_ONE},
+    [NM__S_SHARED_GATE] = {"moe.shared.gate", true, W_SHARED_F},
+    [NM__S_SHARED_UP] = {"moe.shared.up", true, W_SHARED_F},
+    [NM__S_SHARED_ACT] = {"moe.shared.act", true, W_SHARED_F},
+    [NM__S_SHARED_OUT] = {"moe.shared.out", true, W_D},
     [NM__S_MLP_RAW] = {"mlp_raw", true, W_D},
     [NM__S_MLP_OUT] = {"mlp_out", true, W_D},
     [NM__S_RESID_POST_RAW] = {"resid_post_raw", true, W_D},
@@ -66,25 +76,42 @@ static int64_t width_of(const nm_model *m, int site, int n_keys) {
     case W_KV: return (int64_t)m->K * m->hd;
     case W_F: return m->F;
     case W_V: return m->V;
+    case W_ONE: return 1;
+    case W_EXPERTS: return m->moe.n;
+    case W_EXPERTS_F: return (int64_t)m->moe.n * m->moe.F;
+    case W_SHARED_F: return m->moe.shared_F;
     default: return (int64_t)m->H * n_keys;
   }
 }
 
-/* Floats that one index stands for: a head's, or one element. */
+/* Floats that one index stands for: a head's, an expert's, or one element. */
 static int64_t unit_of(const nm_model *m, int site, int n_keys) {
   switch (table[site].width) {
     case W_Q: case W_KV: return m->hd;
     case W_KEYS: return n_keys;
+    case W_EXPERTS_F: return m->moe.F;
     default: return 1;
   }
 }
 
 bool nm__site_per_key(int site) { return table[site].width == W_KEYS; }
 
+/* Why this site of the MLP's inside is not there; NULL: it is. */
+static const char *no_mlp_site(const nm_model *m, int site) {
+  if (site < NM__S_GATE || site > NM__S_SHARED_OUT) return NULL;
+  if (site > NM__S_ACT && !m->moe.n)
+    return "this model has no experts: the inside of its MLP is mlp.gate, mlp.up and mlp.act";
+  if (site <= NM__S_ACT && m->moe.n)
+    return "the MLP of this model is a mixture of experts: its inside is moe.gate, moe.up and "
+           "moe.act, with an expert as the index";
+  if (site >= NM__S_SHARED_WEIGHT && !m->moe.shared_F) return "this family has no shared expert";
+  if (site == NM__S_GATE && !m->arch->gated) return "the MLP of this family has no gate";
+  return NULL;
+}
+
 bool nm__site_exists(const nm_model *m, int site, const char **why_not) {
   const struct nm__arch *a = m->arch;
-  *why_not = NULL;
-  if (site == NM__S_GATE && !a->gated) *why_not = "the MLP of this family has no gate";
+  *why_not = no_mlp_site(m, site);
   if ((site == NM__S_ATTN_RAW || site == NM__S_MLP_RAW) && !a->post_norm)
     *why_not = "no norm follows here: attn_out and mlp_out are the raw outputs";
   if ((site == NM__S_ATTN_NORM || site == NM__S_MLP_NORM) && a->no_pre_norm)
@@ -98,6 +125,8 @@ bool nm__site_exists(const nm_model *m, int site, const char **why_not) {
     *why_not = "an encoder has no final norm: the last block's resid_post is its output";
   if (site == NM__S_LOGITS && !m->output.data)
     *why_not = "an encoder has no vocabulary head, so it has no logits";
+  if (site == NM__S_MLP_NORM && m->one_norm)
+    *why_not = "one norm feeds attention and MLP in this model: attn_norm is the input of both";
   if (site == NM__S_RESID_MID && m->parallel)
     *why_not = "attention and MLP run in parallel on resid_pre, so there is no stream between them";
   return !*why_not;

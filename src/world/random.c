@@ -31,7 +31,8 @@ static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t see
                         uint64_t row, float *x, uint8_t *out) {
   const struct nm__dtype_info *d = nm__dtype(type);
   bool table = strstr(name, "_embd.") != NULL;
-  if (ends(name, "norm.weight")) for (int64_t i = 0; i < n; i++) x[i] = 1;
+  if (ends(name, "norm.weight") || ends(name, "norm_2.weight"))
+    for (int64_t i = 0; i < n; i++) x[i] = 1;
   else if (ends(name, ".bias")) memset(x, 0, sizeof *x * (size_t)n);
   else random_row(x, n, table ? 1.0 : 1.0 / nm__sqrt((double)n), seed, tensor, row);
   d->from_f32(out, x, n);
