@@ -29,7 +29,8 @@ static int attempt(const char *path, nm_err *err) {
   int st = nm_model_open(path, &m, err);
   if (st) return assert_null(m), st;
   nm_seq s = {ids, 3};
-  nm_tap taps[] = {{"logits|*.resid_post", "last"}, {"*.attn.pattern", "last"}};
+  nm_tap taps[] = {{m->output.data ? "logits|*.resid_post" : "*.resid_post", "last"},
+                   {"*.attn.pattern", "last"}};
   nm_request r = {
       .seqs = &s, .n_seqs = 1, .taps = taps, .n_taps = 2, .row = ignore_row, .arg = &sum};
   st = nm_engine_new(m, &(nm_engine_opts){.threads = 1}, &e, err);
@@ -110,6 +111,22 @@ static void quantised_damage(void **state) {
   cut_short(path);
   flip(path, 32, 2000);
   unlink(path);
+}
+
+/* Encoders: half of the changes lie in keys and tensor names, which say what is normalised,
+ * pooled and added where. */
+static void encoder_damage(void **state) {
+  (void)state;
+  char path[80];
+  nm_err err = {0};
+  snprintf(path, sizeof path, "%s.e", scratch);
+  if (nm_write_random("tiny-bert", "F16", 6, path, NULL, &err)) fail_msg("%s", err.text);
+  cut_short(path);
+  flip(path, 51, 3000);
+  unlink(path);
+  if (!nm__exists(SHARED)) return;
+  flip(SHARED "models/arch/bert/model.gguf", 52, 500);
+  flip(SHARED "models/arch/nomic-bert/model.gguf", 53, 1000);
 }
 
 static void other_families(void **state) {
@@ -307,6 +324,7 @@ int main(void) {
       cmocka_unit_test(not_models),     cmocka_unit_test(bad_weights),
       cmocka_unit_test(bad_rotations),  cmocka_unit_test(overflow_by_edit),
       cmocka_unit_test(planted_damage), cmocka_unit_test(quantised_damage),
+      cmocka_unit_test(encoder_damage),
       cmocka_unit_test(other_families), cmocka_unit_test(refused_types),
   };
   int failed = cmocka_run_group_tests(tests, NULL, NULL);
