@@ -66,6 +66,7 @@ void nm__tok_free(struct nm__tok *t) {
   nm__specials_done(&t->special);
   nm__specials_done(&t->choice);
   nm__pretok_free(t->pretok);
+  nm__charsmap_free(t->charsmap);
   nm__buf_done(&t->pool);
   free(t->dict.slot);
   free(t->pairs.slot);
