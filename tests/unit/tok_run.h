@@ -234,4 +234,67 @@ static inline void random_bytes(const struct nm__tok *t, uint64_t seed) {
   }
 }
 
+/* ---- damage ------------------------------------------------------------ */
+
+/* Opens and uses what may be anything; it must not crash, and ids must be in range. */
+static inline void use(const struct nm__gguf *g, const char *text) {
+  struct nm__tok *t;
+  nm_err err = {0};
+  if (nm__tok_open(g, &t, NULL, &err)) {
+    assert_true(err.text[0] != 0);
+    return;
+  }
+  for (int special = 0; special < 2; special++) {
+    struct nm__ids v = {0};
+    struct nm__buf b;
+    nm__buf_init(&b, 1 << 26);
+    if (!nm__tok_encode(t, text, strlen(text), special ? SPECIAL : PLAIN, &v, &err))
+      assert_int_equal(nm__tok_decode(t, v.id, v.n, special, &b, &err), NM_OK);
+    nm__buf_done(&b);
+    nm__ids_done(&v);
+  }
+  nm__tok_free(t);
+}
+
+/* One to four bytes changed, taken out or put in, or the end cut off; a fresh copy. */
+static inline char *damaged(struct nm__rng *r, const char *s, size_t n, size_t *n_out) {
+  char *d = nm__alloc(n + 8, 1);
+  assert_non_null(d);
+  memcpy(d, s, n);
+  for (uint64_t k = 1 + nm__rng_below(r, 4); k > 0 && n > 0; k--) {
+    size_t at = (size_t)nm__rng_below(r, n);
+    switch (nm__rng_below(r, 8)) {
+      case 0: memmove(d + at, d + at + 1, --n - at); break;
+      case 1: memmove(d + at + 1, d + at, n++ - at); break;
+      case 2: if (nm__rng_below(r, 8) == 0) n = at; break;
+      case 3: d[at] = (char)(d[at] ^ 1 << nm__rng_below(r, 8)); break;
+      case 4: d[at] = (char)0xFF; break;
+      default: d[at] = (char)nm__rng_below(r, 256);
+    }
+  }
+  *n_out = n;
+  return d;
+}
+
+/* 10,000 of them; the file is released. */
+static inline void mutate_vocabulary(struct file *f, const char *text) {
+  struct nm__rng r = {.seed = 7};
+  int opened = 0;
+  memcpy(f->b.s + 16, &f->n_kv, 8);
+  for (int i = 0; i < 10000; i++) {
+    size_t n;
+    char *d = damaged(&r, f->b.s, f->b.len, &n);
+    struct nm__gguf *g;
+    nm_err err = {0};
+    if (!nm__gguf_parse("damaged", d, n, &g, &err)) {
+      use(g, text);
+      nm__gguf_close(g);
+      opened++;
+    }
+    free(d);
+  }
+  assert_true(opened > 500);       /* or the damage would be too coarse to test anything */
+  nm__buf_done(&f->b);
+}
+
 #endif
