@@ -168,7 +168,8 @@ static int read_model(const char *name, const void *p, size_t n, struct pieces *
   }
   if (!good || more < 0)
     return nm__fail(err, NM_EFORMAT, "%s: is no SentencePiece model: a message breaks off, or a "
-                    "piece is empty, before byte %zu of %zu", name, (size_t)(r.p - (const uint8_t *)p), n);
+                    "piece is empty, before byte %zu of %zu", name,
+                    (size_t)(r.p - (const uint8_t *)p), n);
   return NM_OK;
 }
 
@@ -182,8 +183,9 @@ static int refuse(const char *name, const struct pieces *v, const struct spec *o
                     "1 (unigram) and 2 (BPE)", name, (long long)o->model,
                     o->model == WORD ? " (word)" : o->model == CHAR ? " (char)" : "");
   if (!o->escape || o->suffix)
-    return nm__fail(err, NM_EFORMAT, "%s: is a SentencePiece model that %s, which noema does not do",
-                    name, o->suffix ? "puts the space mark behind words" : "has no space mark");
+    return nm__fail(err, NM_EFORMAT, "%s: is a SentencePiece model that %s, which noema does "
+                    "not do", name,
+                    o->suffix ? "puts the space mark behind words" : "has no space mark");
   return NM_OK;
 }
 

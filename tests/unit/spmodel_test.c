@@ -376,7 +376,7 @@ static void test_sentencepiece(void **state) {
     shell("spm_encode --model=%s --output_format=id < %s > %s 2> /dev/null", model, texts, ids);
     struct nm__tok *t = open_published(model);
     compare_lines(t, strstr(trained[i].options, "byte_fallback"), texts, ids, &n_lines, &n_ties);
-    print_message("%s: %d lines as spm_encode, %d of them with tied pieces in another order\n",
+    print_message("conformance: %s: %d lines as spm_encode, %d of them with tied pieces in another order\n",
                   trained[i].name, n_lines, n_ties);
     assert_true(n_lines > 300 && n_ties * 100 <= n_lines);
     nm__tok_free(t);
