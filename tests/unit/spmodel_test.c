@@ -112,6 +112,7 @@ static void test_settings(void **state) {
   t = model_tok((struct setting[]){{3, 2}, {41, -1}, {42, 1}, {99, 7}, {0, 0}},
                 (struct setting[]){{3, 0}, {4, 0}, {5, 1}, {0, 0}});
   assert_string_equal(nm__tok_family(t), "llama");
+  assert_int_equal(nm__tok_bos(t), -1);            /* said to be none; 1 is EOS here */
   assert_int_equal(nm__tok_eos(t), 1);
   expect(t, " ab", PLAIN, "6 5");                  /* SP a is merged before a b */
   expect(t, "b  A", PLAIN, "5 3 6");
@@ -378,7 +379,7 @@ static void test_sentencepiece(void **state) {
     compare_lines(t, strstr(trained[i].options, "byte_fallback"), texts, ids, &n_lines, &n_ties);
     print_message("conformance: %s: %d lines as spm_encode, %d of them with tied pieces in another order\n",
                   trained[i].name, n_lines, n_ties);
-    assert_true(n_lines > 300 && n_ties * 100 <= n_lines);
+    assert_true(n_lines > 300 && n_ties * 50 <= n_lines);
     nm__tok_free(t);
   }
   shell("rm -r %s", dir);
