@@ -127,7 +127,7 @@ static const char *const texts[] = {
   "$100 <tag> ^_^ ~`|| a|b", "http://a.b/c?d=e&f#g", "snake_case CamelCaseHTTPServer iPhone",
   "ǅungla Ǆ ʰaʰ ªº", "'", "''s's", " 's 'S 'ſ 'K", "\n", " ", "", "...!?…", "(a) [b] {c} \"d\"",
   "0", "000 0000 00000", " 1 22 333 4444", "\r\r\n\n\r", "a/b//c/\n//", "x\n \n y\n\n",
-  "fullwidth ＡＢｃ１２３！", "“quotes” ‘single’ — dash", "Ω≈ç√∫˜µ≤≥÷", "\xE2\x80\x83" "em\xE2\x80\x89thin", "\t x",
+  "fullwidth ＡＢｃ１２３！", "“quotes” ‘single’ — dash", "Ω≈ç√∫˜µ≤≥÷", "\xE2\x80\x83mid\xE2\x80\x89thin", "\t x",
 };
 
 static int to_characters(const char *s, uint32_t *c, size_t *at) {

@@ -144,7 +144,7 @@ static void test_refusals(void **state) {
   nm__buf_init(&b, 100);
   put_piece(&b, "", 0, 1);
   refuse_model(&b, "empty");
-  static const char *const bad[] = {"\x0A\x7F" "a", "\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", "\x0B",
+  static const char *const bad[] = {"\x0A\x7Fz", "\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", "\x0B",
                                     "\x02\x01", "\x80", "\x0D\x01", "\x09\x01", "\x0A\x02\x0A\x01"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     nm__buf_init(&b, 100);
