@@ -9,12 +9,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 static void use(const struct nm__tok *t) {
-  static const char text[] = "A caf\xC3\xA9  e\xCC\x81\t<u> \xEF\xAC\x81\xFF </s><0x41> \xE2\x96\x81";
+  static const char text[] = "A caf\xC3\xA9  e\xCC\x81\t<u> \xEF\xAC\x81\xFF </s><0x41> "
+                             "\xE2\x96\x81";
   struct nm__ids v = {0};
   struct nm__buf b;
   nm_err err = {0};
   nm__buf_init(&b, 1 << 24);
-  if (!nm__tok_encode(t, text, strlen(text), (struct nm__tok_opts){.parse_special = true}, &v, &err) &&
+  struct nm__tok_opts o = {.parse_special = true};
+  if (!nm__tok_encode(t, text, strlen(text), o, &v, &err) &&
       nm__tok_decode(t, v.id, v.n, true, &b, &err))
     abort();
   nm__buf_done(&b);

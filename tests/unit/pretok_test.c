@@ -120,14 +120,16 @@ enum { N_RULES = sizeof rule / sizeof *rule, MAX_CHARS = 200 };
 
 static const char *const texts[] = {
   "Hello, World! It's 2024.", "I'll we've THEY'RE don'T he'd 'tis 'S'M", "  two  spaces   end  ",
-  "tab\t\tnew\n\n  line\r\n\r\n x \n", "1234567 12,345.67 ٣٤٥ ½Ⅷ 1a2b", "naïve café Größe ÅNGSTRÖM",
-  "e\xCC\x81te\xCC\x81 a\xCC\x88\xCC\x88 \xCC\x81", "Привет, мир! ЁЖ’s", "日本語のテキスト、カタカナ。",
-  "한국어 텍스트 가각", "吾輩は猫である。名前はまだ無い。", "مرحبا بالعالم، كيف؟", "नमस्ते दुनिया। १२३",
-  "ไทยภาษา", "👩‍👩‍👧‍👦 🙂🙂!! ©®™", "a\xC2\xA0" "b\xE3\x80\x80" "c\xE1\xA0\x8E" "d", "x=y+z; if (a<b) { c->d(); }",
+  "tab\t\tnew\n\n  line\r\n\r\n x \n", "1234567 12,345.67 ٣٤٥ ½Ⅷ 1a2b",
+  "naïve café Größe ÅNGSTRÖM", "e\xCC\x81te\xCC\x81 a\xCC\x88\xCC\x88 \xCC\x81",
+  "Привет, мир! ЁЖ’s", "日本語のテキスト、カタカナ。", "한국어 텍스트 가각", "吾輩は猫である。名前はまだ無い。", "مرحبا بالعالم، كيف؟",
+  "नमस्ते दुनिया। १२३", "ไทยภาษา", "👩‍👩‍👧‍👦 🙂🙂!! ©®™",
+  "a\xC2\xA0" "b\xE3\x80\x80" "c\xE1\xA0\x8E" "d", "x=y+z; if (a<b) { c->d(); }",
   "$100 <tag> ^_^ ~`|| a|b", "http://a.b/c?d=e&f#g", "snake_case CamelCaseHTTPServer iPhone",
   "ǅungla Ǆ ʰaʰ ªº", "'", "''s's", " 's 'S 'ſ 'K", "\n", " ", "", "...!?…", "(a) [b] {c} \"d\"",
   "0", "000 0000 00000", " 1 22 333 4444", "\r\r\n\n\r", "a/b//c/\n//", "x\n \n y\n\n",
-  "fullwidth ＡＢｃ１２３！", "“quotes” ‘single’ — dash", "Ω≈ç√∫˜µ≤≥÷", "\xE2\x80\x83mid\xE2\x80\x89thin", "\t x",
+  "fullwidth ＡＢｃ１２３！", "“quotes” ‘single’ — dash", "Ω≈ç√∫˜µ≤≥÷",
+  "\xE2\x80\x83mid\xE2\x80\x89thin", "\t x",
 };
 
 static int to_characters(const char *s, uint32_t *c, size_t *at) {
@@ -170,10 +172,11 @@ static void compare(const struct nm__pretok *p, const char *name, int r, const c
 
 static void random_text(struct nm__rng *r, char out[256]) {
   static const char *const part[] = {
-    "a", "B", "the", "It", "'", "'s", "'LL", "'re", " ", "  ", "\n", "\r\n", "\t", "1", "23", "4567", "½", "٣",
-    ".", ",", "!", "?", "(", ")", "$", "+", "=", "|", "`", "_", "-", "/", "\"", "é", "e\xCC\x81", "\xCC\x88", "Ж", "ы",
-    "ǅ", "ʰ", "ª", "日本", "語", "の", "カ", "가", "ﷺ", "न", "म", "।", "،", "…", "。", "🙂", "‍", "\xC2\xA0",
-    "\xE3\x80\x80", "ſ", "K", "ſſ", "Ａ", "１", "！", "“", "—", "™", "∑", "\xE1\xA0\x8E", "Ⅷ", "µ",
+    "a", "B", "the", "It", "'", "'s", "'LL", "'re", " ", "  ", "\n", "\r\n", "\t", "1", "23",
+    "4567", "½", "٣", ".", ",", "!", "?", "(", ")", "$", "+", "=", "|", "`", "_", "-", "/", "\"",
+    "é", "e\xCC\x81", "\xCC\x88", "Ж", "ы", "ǅ", "ʰ", "ª", "日本", "語", "の", "カ", "가", "ﷺ", "न",
+    "म", "।", "،", "…", "。", "🙂", "‍", "\xC2\xA0", "\xE3\x80\x80", "ſ", "K", "ſſ", "Ａ", "１", "！",
+    "“", "—", "™", "∑", "\xE1\xA0\x8E", "Ⅷ", "µ",
   };
   int n = (int)nm__rng_below(r, 14);
   size_t len = 0;

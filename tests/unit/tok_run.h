@@ -151,7 +151,8 @@ static inline bool same_ids_again(const struct nm__tok *t, const char *s, size_t
   return same;
 }
 
-static inline bool round_trip(const struct nm__tok *t, const char *s, size_t n, struct nm__tok_opts o) {
+static inline bool round_trip(const struct nm__tok *t, const char *s, size_t n,
+                              struct nm__tok_opts o) {
   struct nm__ids v = {0};
   struct nm__buf b;
   nm_err err = {0};

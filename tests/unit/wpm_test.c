@@ -137,8 +137,8 @@ static void test_other_form(void **state) {
 
 static void test_much(void **state) {
   (void)state;
-  static const char *const unit[] = {"a", " ", "unaffable ", ".", "\xCC\x81", "\xFF", "\xE4\xB8\x80",
-                                     "[CLS]", "\xC3\xA9"};
+  static const char *const unit[] = {"a", " ", "unaffable ", ".", "\xCC\x81", "\xFF",
+                                     "\xE4\xB8\x80", "[CLS]", "\xC3\xA9"};
   enum { SIZE = 1000000 };
   struct nm__tok *t = wpm_tok();
   char *s = nm__alloc(SIZE + 16, 1);
