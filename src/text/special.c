@@ -99,10 +99,18 @@ struct nm__descent nm__specials_at(const struct nm__specials *v, const char *s, 
   return (struct nm__descent){v, s, n, v->first[c], v->first[c + 1], 1};
 }
 
+/* A single piece is left: it fits as a whole or not at all. */
+static int32_t last_one(struct nm__descent *d, size_t k) {
+  const struct nm__special *p = &d->v->v[k];
+  d->lo = d->hi;
+  return p->n <= d->n && memcmp(p->s, d->s, p->n) == 0 ? (int32_t)k : -1;
+}
+
 /* [lo, hi) begin with the first `depth` bytes of the text; a piece of just these comes first. */
 int32_t nm__specials_next(struct nm__descent *d) {
   while (d->lo < d->hi) {
     size_t k = d->lo;
+    if (d->hi - k == 1) return last_one(d, k);
     bool whole = d->v->v[k].n == d->depth;
     d->lo += whole;
     if (d->depth == d->n) {

@@ -226,6 +226,34 @@ static void test_much(void **state) {
   nm__tok_free(t);
 }
 
+/* The longest piece there may be, which nearly fits at every place of a long text. */
+static void test_long_piece(void **state) {
+  (void)state;
+  enum { SIZE = 1000000, PIECE = 65535 };
+  char *s = nm__alloc(SIZE, 1), *piece = nm__alloc(PIECE + 1, 1);
+  assert_true(s && piece);
+  memset(s, 'a', SIZE);
+  memset(piece, 'a', PIECE - 1);
+  piece[PIECE - 1] = 'b';
+  struct tok v[] = {{"<unk>", 0, 2}, {"a", -1, 1}, {piece, -2, 1}, {SP, -1, 1}};
+  struct file f;
+  struct nm__tok *t;
+  struct nm__ids ids = {0};
+  nm_err err = {0};
+  file_new(&f);
+  put_string(&f, "model", "t5");
+  put_vocab(&f, v, 4, false);
+  if (file_open(&f, &t, NULL, &err)) fail_msg("%s", err.text);
+  double start = nm__now();
+  assert_int_equal(nm__tok_encode(t, s, SIZE, PLAIN, &ids, &err), NM_OK);
+  assert_int_equal(ids.n, SIZE + 1);
+  assert_true(nm__now() - start < 60);             /* byte by byte it would take half an hour */
+  nm__ids_done(&ids);
+  nm__tok_free(t);
+  free(s);
+  free(piece);
+}
+
 static void test_hostile(void **state) {
   (void)state;
   struct file f;
@@ -259,7 +287,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_charsmap), cmocka_unit_test(test_charsmap_hostile),
     cmocka_unit_test(test_paths), cmocka_unit_test(test_normal_form),
-    cmocka_unit_test(test_all_paths), cmocka_unit_test(test_much), cmocka_unit_test(test_hostile),
+    cmocka_unit_test(test_all_paths), cmocka_unit_test(test_much),
+    cmocka_unit_test(test_long_piece), cmocka_unit_test(test_hostile),
     cmocka_unit_test(test_mutations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
