@@ -36,6 +36,12 @@ static const struct nm__arch table[] = {
      .global_every = NM__NEVER, .act = NM__ACT_GELU_TANH, .eps_key = LN_EPS},
     {.name = "gpt2", .layernorm = true, .learned_pos = true, .fused_qkv = true, .qkv_bias = true,
      .all_bias = true, .act = NM__ACT_GELU_TANH, .eps_key = LN_EPS},
+    {.name = "bert", .encoder = true, .layernorm = true, .learned_pos = true, .embd_norm = true,
+     .no_pre_norm = true, .sum_norm = true, .qkv_bias = true, .all_bias = true,
+     .act = NM__ACT_GELU_ERF, .eps_key = LN_EPS},
+    {.name = "nomic-bert", .encoder = true, .layernorm = true, .embd_norm = true,
+     .no_pre_norm = true, .sum_norm = true, .fused_qkv = true, .gated = true,
+     .act = NM__ACT_SILU, .eps_key = LN_EPS},
 };
 enum { N_ARCH = sizeof table / sizeof *table };
 

@@ -1,5 +1,6 @@
-/* decoder.c - the one forward pass. The block is read off the architecture row;
- * every intermediate passes through site(), where taps read and edits change it.
+/* decoder.c - the one forward pass, of decoders and encoders. The block is read off the
+ * architecture row; every intermediate passes through site(), where taps read and edits
+ * change it.
  *
  *   x ── resid_pre ─┬─ norm ─ q k v ─ [norm] ─ rope ─ attention ─ o ─ [norm] ─ attn_out ─(+)─┐
  *                   └───────────────────────────────────────────────────────────────────────┤
@@ -7,7 +8,8 @@
  *     ├─ mlp_norm ─ gate, up ─ act ─ down ─ [norm] ─ mlp_out ─(+)─ resid_post ─> next block
  *     └────────────────────────────────────────────────────────┘
  *
- * What stands in brackets, and which norms there are at all, the row and the file decide.
+ * In an encoder a norm follows each (+): there the stream itself is normalised. What stands
+ * in brackets, and which norms there are at all, the row and the file decide.
  * Arena: the residual stream lives in two buffers that blocks hand back and forth;
  * everything a block makes besides is released when it ends. */
 #include "model/model.h"
@@ -89,12 +91,13 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
   struct hook h = {f, il, vis && vis->wants(vis->arg, NM__S_SCORES, il),
                    vis && vis->wants(vis->arg, NM__S_PATTERN, il)};
   struct nm__attn_hook hook = {attention_row, &h};
-  struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = il, .spans = f->spans,
+  int slot = m->causal ? il : 0;   /* what no later chunk reads is kept for one block only */
+  struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = slot, .spans = f->spans,
                           .n_spans = f->n_spans};
   nm__op(f->ops, NM__OP_KV_APPEND, &a);
   a = (struct nm__op_args){.x = q,
                            .kv = f->kv,
-                           .layer = il,
+                           .layer = slot,
                            .spans = f->spans,
                            .n_spans = f->n_spans,
                            .n_head = m->H,
@@ -104,6 +107,7 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
                            .scale = m->score_scale,
                            .cap = m->attn_cap,
                            .window = m->layer[il].window,
+                           .all_keys = !m->causal,
                            .hook = h.scores || h.pattern ? &hook : NULL};
   struct nm__t z = nm__op(f->ops, NM__OP_ATTENTION, &a);
   if (h.scores) site(f, NM__S_SCORES, il, &z);         /* their rows have all been seen: hand on */
@@ -131,6 +135,18 @@ static struct nm__t half_output(struct nm__forward *f, int il, struct nm__t o, s
   }
   site(f, out, il, &o);
   return o;
+}
+
+/* The stream with a half's output added, in encoders normalised after that. */
+static struct nm__t half_sum(struct nm__forward *f, int il, struct nm__t x, struct nm__t y,
+                             struct nm__w w, struct nm__w b, int raw, int s) {
+  struct nm__t sum = add(f, x, y);
+  if (w.data) {
+    site(f, raw, il, &sum);
+    sum = norm(f, sum, w, b);
+  }
+  site(f, s, il, &sum);
+  return sum;
 }
 
 static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t h,
@@ -222,13 +238,13 @@ static void block(struct nm__forward *f, int il, struct nm__t *x, const float *r
   site(f, NM__S_RESID_PRE, il, x);
   const struct nm__layer *l = &f->m->layer[il];
   struct nm__t h = half_input(f, il, *x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
-  struct nm__t mid = add(f, *x, attention_half(f, il, h, rope));
-  if (!f->m->parallel) site(f, NM__S_RESID_MID, il, &mid);
+  struct nm__t mid = half_sum(f, il, *x, attention_half(f, il, h, rope), l->attn_sum,
+                              l->attn_sum_b, NM__S_RESID_MID_RAW, NM__S_RESID_MID);
   if (!f->m->one_norm)
     h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b, NM__S_MLP_NORM);
   if (!(last && f->stop_before_mlp)) {
-    struct nm__t post = add(f, mid, mlp_half(f, il, h));
-    site(f, NM__S_RESID_POST, il, &post);
+    struct nm__t post = half_sum(f, il, mid, mlp_half(f, il, h), l->mlp_sum, l->mlp_sum_b,
+                                 NM__S_RESID_POST_RAW, NM__S_RESID_POST);
     if (ok(f) && f->ops->mode != NM__MEASURE)
       memcpy(x->d, post.d, sizeof(float) * (size_t)(x->rows * x->cols));
   }
@@ -237,20 +253,33 @@ static void block(struct nm__forward *f, int il, struct nm__t *x, const float *r
 
 /* ---- trunk ------------------------------------------------------------------ */
 
+/* x plus one row of w a position: the row of its place, or row 0. */
+static struct nm__t add_rows(struct nm__forward *f, struct nm__t x, struct nm__w w, bool by_place) {
+  int32_t *ids = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
+  if (ids && f->ops->mode != NM__MEASURE)
+    for (int s = 0; s < f->n_spans; s++)
+      for (int i = 0; i < f->spans[s].n; i++)
+        ids[f->spans[s].row0 + i] = by_place ? f->spans[s].first + i : 0;
+  struct nm__op_args a = {.w = w, .ids = ids, .n_ids = f->T};
+  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+}
+
 static struct nm__t embed(struct nm__forward *f) {
-  struct nm__op_args a = {.w = f->m->embd, .ids = f->ids, .n_ids = f->T};
+  const nm_model *m = f->m;
+  struct nm__op_args a = {.w = m->embd, .ids = f->ids, .n_ids = f->T};
   struct nm__t x = nm__op(f->ops, NM__OP_EMBED, &a);
-  if (f->m->arch->embd_scale) {
-    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)f->m->D)};
+  if (m->arch->embd_scale) {
+    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)m->D)};
     x = nm__op(f->ops, NM__OP_SCALE, &a);
   }
-  if (!f->m->arch->learned_pos) return x;
-  int32_t *pos = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
-  if (pos && f->ops->mode != NM__MEASURE)
-    for (int s = 0; s < f->n_spans; s++)
-      for (int i = 0; i < f->spans[s].n; i++) pos[f->spans[s].row0 + i] = f->spans[s].first + i;
-  a = (struct nm__op_args){.w = f->m->pos, .ids = pos, .n_ids = f->T};
-  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+  if (m->type_embd.data) x = add_rows(f, x, m->type_embd, false);
+  if (m->arch->learned_pos) x = add_rows(f, x, m->pos, true);
+  if (m->embd_norm.data) {
+    site(f, NM__S_EMBED_RAW, -1, &x);
+    x = norm(f, x, m->embd_norm, m->embd_norm_b);
+  }
+  site(f, NM__S_EMBED, -1, &x);
+  return x;
 }
 
 enum { HEAD_ROWS = 32 };           /* rows of logits that exist at once */
@@ -287,7 +316,6 @@ int nm__forward(struct nm__forward *f) {
       nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
   struct nm__t x = embed(f);
-  site(f, NM__S_EMBED, -1, &x);
   for (int il = 0; il <= f->last_layer && ok(f); il++) block(f, il, &x, rope);
   if (f->n_head_rows && ok(f)) head(f, x);
   return o->err.status;

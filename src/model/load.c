@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/spmodel.h"
+
 /* ---- metadata -------------------------------------------------------- */
 
 static int size_key(const nm_model *m, const char *name, long long absent, int *out, nm_err *err) {
@@ -150,6 +152,26 @@ static int windows(nm_model *m, nm_err *err) {
   return st;
 }
 
+/* Whether positions see those after them, and how sentence vectors are made of them. */
+static int directions(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *causal = find_key(m, "attention.causal"),
+                           *pooling = find_key(m, "pooling_type");
+  int64_t v = 0;
+  int st;
+  m->causal = !m->arch->encoder;
+  if (causal && (st = nm__gguf_bool(m->g, causal->key, &m->causal, err))) return st;
+  if (pooling && (pooling->type == NM__GGUF_ARRAY || !nm__gguf_int_at(pooling, 0, &v) || v < 0 ||
+                  v > NM_POOL_RANK - NM_POOL_NONE))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be 0 (none), 1 (mean), 2 (cls), 3 (last) or "
+                    "4 (rank), not %lld", m->path, pooling->key, (long long)v);
+  m->pooling = pooling ? (enum nm_pooling)(NM_POOL_NONE + (int)v) : NM_POOL_DEFAULT;
+  for (int i = 0; i < m->L && !m->causal; i++)
+    if (m->layer[i].window)
+      return nm__fail(err, NM_EFORMAT, "%s: a sliding window in attention that is not causal is "
+                      "not supported yet", m->path);
+  return NM_OK;
+}
+
 /* What the row leaves to the file, once the sizes are known. */
 static int facts(nm_model *m, nm_err *err) {
   const struct nm__arch *a = m->arch;
@@ -162,10 +184,11 @@ static int facts(nm_model *m, nm_err *err) {
                     kv->key, a->name);
   bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
   m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
-  if (!a->soft_caps) return windows(m, err);
-  if ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err))) return st;
-  if ((st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))) return st;
-  return windows(m, err);
+  if (a->soft_caps && ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err)) ||
+                       (st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))))
+    return st;
+  st = windows(m, err);
+  return st ? st : directions(m, err);
 }
 
 /* ---- tensors --------------------------------------------------------- */
@@ -267,7 +290,12 @@ static int bind_extra_norms(nm_model *m, int il, struct nm__layer *l, nm_err *er
   if (a->qk_norm && !st) st = bind_norm(m, il, "attn_k_norm", nk, &l->k_norm, err);
   if (a->post_norm && !st) st = bind_norm(m, il, "post_attention_norm", m->D, &l->attn_post, err);
   if (a->post_norm && !st) st = bind_norm(m, il, "post_ffw_norm", m->D, &l->mlp_post, err);
-  return st;
+  if (!a->sum_norm || st) return st;
+  st = bind_pair(m, il, "attn_output_norm", 1, m->D, a->layernorm, &l->attn_sum, &l->attn_sum_b,
+                 err);
+  if (st) return st;
+  return bind_pair(m, il, "layer_output_norm", 1, m->D, a->layernorm, &l->mlp_sum, &l->mlp_sum_b,
+                   err);
 }
 
 static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
@@ -316,7 +344,10 @@ static int bind_layer(nm_model *m, int il, nm_err *err) {
   return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
 }
 
-static int bind_all(nm_model *m, nm_err *err) {
+/* What the embedding is a sum of, and the norm that may follow. */
+static int bind_embedding(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *types = nm__gguf_find(m->g, "tokenizer.ggml.token_type_count");
+  int64_t n_types = 0;
   int st;
   if ((st = bind(m, "token_embd.weight", -1, m->D, true, &m->embd, err))) return st;
   if (m->embd.rows > 1 << 24 || m->embd.rows < 1)
@@ -325,12 +356,29 @@ static int bind_all(nm_model *m, nm_err *err) {
   if (m->arch->learned_pos &&
       (st = bind(m, "position_embd.weight", -1, m->D, true, &m->pos, err))) return st;
   if (m->arch->learned_pos && m->n_ctx > m->pos.rows) m->n_ctx = (int)m->pos.rows;
+  if (!m->arch->embd_norm) return NM_OK;
+  bool typed = types && nm__gguf_int_at(types, 0, &n_types) && n_types > 0;
+  if ((st = bind(m, "token_types.weight", -1, m->D, typed, &m->type_embd, err))) return st;
+  if ((st = bind(m, "token_embd_norm.weight", 1, m->D, true, &m->embd_norm, err))) return st;
+  return bind(m, "token_embd_norm.bias", 1, m->D, m->arch->layernorm, &m->embd_norm_b, err);
+}
+
+static int bind_head(nm_model *m, nm_err *err) {
+  int st;
+  if (m->arch->encoder) return NM_OK;
   if ((st = bind(m, "output_norm.weight", 1, m->D, true, &m->out_norm, err))) return st;
   if ((st = bind(m, "output_norm.bias", 1, m->D, m->arch->layernorm, &m->out_norm_b, err)))
     return st;
   if ((st = bind(m, "output.weight", m->V, m->D, false, &m->output, err))) return st;
   m->tied = !m->output.data;
   if (m->tied) m->output = m->embd;
+  return NM_OK;
+}
+
+static int bind_all(nm_model *m, nm_err *err) {
+  int st = bind_embedding(m, err);
+  if (!st) st = bind_head(m, err);
+  if (st) return st;
   m->layer = nm__alloc((size_t)m->L, sizeof *m->layer);
   if (!m->layer) return nm__fail_memory(err, "the layer table", (size_t)m->L * sizeof *m->layer);
   for (int i = 0; i < m->L && !st; i++) st = bind_layer(m, i, err);
@@ -355,7 +403,7 @@ static void count_types(nm_model *m) {
 }
 
 static int load_tokenizer(nm_model *m, nm_err *err) {
-  if (!nm__gguf_find(m->g, "tokenizer.ggml.model")) return NM_OK;
+  if (!nm__tok_here(m->g)) return NM_OK;
   nm_err why = {0}, warn = {0};
   if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
     if (why.status == NM_EMEMORY) return *err = why, why.status;
@@ -398,6 +446,13 @@ static int load(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
+/* A SentencePiece model is shown as a GGUF that holds a vocabulary only. */
+static int open_file(const char *path, struct nm__gguf **g, nm_err *err) {
+  if (!nm__spmodel_is(path)) return nm__gguf_open(path, g, err);
+  int st = nm__gguf_new(path, "SentencePiece", g, err);
+  return st ? st : nm__spmodel_keys(path, *g, err);
+}
+
 static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
   *out = NULL;
   nm_model *m = nm__alloc(1, sizeof *m);
@@ -405,7 +460,7 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__gguf_open(path, &m->g, err);
+  int st = open_file(path, &m->g, err);
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);
@@ -442,7 +497,8 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
                        .L = m->L, .D = m->D, .H = m->H, .K = m->K, .head_dim = m->hd, .F = m->F,
                        .V = m->V, .n_ctx = m->n_ctx, .n_params = m->n_params,
                        .weight_bytes = m->weight_bytes, .file_bytes = nm__gguf_bytes(m->g),
-                       .tied = m->tied, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
+                       .tied = m->tied, .encoder = m->arch && m->arch->encoder,
+                       .pooling = m->pooling, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
                        .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning,
                        .n_experts = m->moe.n, .n_experts_used = m->moe.used,
                        .expert_F = m->moe.F, .shared_F = m->moe.shared_F};

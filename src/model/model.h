@@ -32,6 +32,9 @@ struct nm__arch {
   bool local_rope;                 /* windowed blocks: a base of their own, no scaling */
   int wide_scale_at;               /* with this many blocks scores are divided by sqrt(D / H) */
   bool may_be_parallel;            /* x + A(x) + F(x) unless a key says that it is not */
+  bool encoder;                    /* all positions see each other; no final norm, no head */
+  bool embd_norm;                  /* type row 0 is added to the embedding, then a norm */
+  bool sum_norm;                   /* the stream is normalised: x = N(x + A(x)), N(x + F(x)) */
   bool one_norm;                   /* attn_norm feeds attention and MLP; with a second norm,
                                       attn_norm_2, that one feeds attention */
   enum nm__experts experts;
@@ -50,6 +53,7 @@ struct nm__layer {
   struct nm__w attn_norm, attn_norm_b, q, k, v, q_b, k_b, v_b, o, o_b;
   struct nm__w mlp_norm, mlp_norm_b, gate, gate_b, up, up_b, down, down_b;
   struct nm__w q_norm, k_norm, attn_post, mlp_post;
+  struct nm__w attn_sum, attn_sum_b, mlp_sum, mlp_sum_b;
   struct nm__w router, *expert[3]; /* gate, up, down: [moe.n] each; they lie in one block */
   struct nm__w shared[3], shared_gate;
   int window;                      /* keys a query sees, its own included; 0: all */
@@ -66,11 +70,13 @@ struct nm_model {
   const struct nm__arch *arch;     /* NULL: vocabulary only */
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
   float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
-  bool parallel;
+  bool parallel, causal;           /* causal: a position sees itself and those before it */
   bool one_norm;                   /* one norm feeds attention and MLP: blocks have no mlp_norm */
   struct nm__moe moe;
-  struct nm__w embd, pos, out_norm, out_norm_b, output;
+  struct nm__w embd, pos, type_embd, embd_norm, embd_norm_b, out_norm, out_norm_b;
+  struct nm__w output;             /* without data: there is no vocabulary head */
   bool tied;
+  enum nm_pooling pooling;         /* NM_POOL_DEFAULT: the file does not say */
   struct nm__layer *layer;
   int n_rope;                      /* rotations in use: 2 where windowed blocks have their own */
   int long_after;                  /* longrope: a larger context takes row 1 of theta; 0: none */
@@ -92,12 +98,13 @@ bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 /* ---- sites (sites.c) ------------------------------------------------------ */
 
 enum nm__site_id {
-  NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW, NM__S_Q, NM__S_K,
-  NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW, NM__S_ATTN_OUT,
-  NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_ROUTER,
-  NM__S_MOE_WEIGHTS, NM__S_MOE_GATE, NM__S_MOE_UP, NM__S_MOE_ACT, NM__S_SHARED_WEIGHT,
-  NM__S_SHARED_GATE, NM__S_SHARED_UP, NM__S_SHARED_ACT, NM__S_SHARED_OUT, NM__S_MLP_RAW,
-  NM__S_MLP_OUT, NM__S_RESID_POST,
+  NM__S_EMBED_RAW, NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW,
+  NM__S_Q, NM__S_K, NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW,
+  NM__S_ATTN_OUT,
+  NM__S_RESID_MID_RAW, NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT,
+  NM__S_ROUTER, NM__S_MOE_WEIGHTS, NM__S_MOE_GATE, NM__S_MOE_UP, NM__S_MOE_ACT,
+  NM__S_SHARED_WEIGHT, NM__S_SHARED_GATE, NM__S_SHARED_UP, NM__S_SHARED_ACT, NM__S_SHARED_OUT,
+  NM__S_MLP_RAW, NM__S_MLP_OUT, NM__S_RESID_POST_RAW, NM__S_RESID_POST,
   NM__S_FINAL_NORM, NM__S_LOGITS, NM__N_SITES
 };
 
@@ -106,6 +113,7 @@ enum nm__site_id {
 struct nm__sel { int site, layer, index, index_n; };
 struct nm__sels { struct nm__sel *v; int n; };
 int nm__sites_select(const nm_model *m, const char *glob, struct nm__sels *out, nm_err *err);
+const char *nm__site_prefix(const nm_model *m);      /* "enc." or "" */
 void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]);
 /* Width of the selection in floats for a sequence of n_keys positions. */
 int64_t nm__sel_width(const nm_model *m, struct nm__sel s, int n_keys);

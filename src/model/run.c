@@ -56,6 +56,7 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch,
                    gelu};
+  if (!m->causal) e->chunk = e->n_ctx;         /* each position reads all keys of its text */
   int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
   if (st) {
     free(e);
@@ -416,6 +417,11 @@ static int run_group(struct run *R, const struct nm__group *g) {
 
 /* ---- measuring and running --------------------------------------------------------- */
 
+/* Blocks whose keys and values exist at once: without a later chunk none is read again. */
+static int kv_blocks(const nm_model *m, const struct nm__plan *p) {
+  return m->causal ? p->last_layer + 1 : p->last_layer >= 0;
+}
+
 static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, nm_err *err) {
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
@@ -445,7 +451,7 @@ static int run_init(struct run *R, size_t arena) {
   R->key_slot = R->ids + 4 * T;
   int st = nm__arena_init(&R->ops.arena, arena, R->err);
   if (st) return st;
-  return nm__kv_init(&R->kv, R->plan.last_layer + 1, R->plan.max_slots,
+  return nm__kv_init(&R->kv, kv_blocks(R->e->m, &R->plan), R->plan.max_slots,
                      (int64_t)R->e->m->K * R->e->m->hd, R->err);
 }
 
@@ -522,7 +528,8 @@ int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *er
   if (!st) st = measure_arena(e, &p, &arena, err);
   if (!st)
     *out = (nm_memory){weights_read(e->m, r, &p),
-                       nm__kv_bytes(p.last_layer + 1, p.max_slots, (int64_t)e->m->K * e->m->hd),
+                       nm__kv_bytes(kv_blocks(e->m, &p), p.max_slots,
+                                    (int64_t)e->m->K * e->m->hd),
                        arena, own_memory()};
   nm__plan_done(&p);
   return st;

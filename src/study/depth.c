@@ -123,7 +123,9 @@ static int open_random(struct study *S, nm_err *err) {
 
 static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_curve *c,
                       nm_err *err) {
-  if (!s->n_yes || !s->n_no) return NM_OK;
+  if (!S->m->output.data) c->no_answer = "an encoder has no vocabulary head";
+  else if (!s->n_yes || !s->n_no) c->no_answer = "yes or no is not one token of this vocabulary";
+  if (c->no_answer) return NM_OK;
   double *z = nm__alloc(s->n, sizeof *z), right = 0;
   int st = z ? nm__depth_answers(S->e, s, NULL, s->n, S->o.edits, z, S->o.progress, err)
              : nm__fail_memory(err, "answers", s->n * 8);

@@ -321,7 +321,7 @@ const struct nm__op nm__op_table[NM__N_OPS] = {
                      rope_forward, NULL, false},
     [NM__OP_KV_APPEND] = {"kv_append", "cache[layer][slot] = (x, y)", append_shape, append_forward,
                           NULL, true},
-    [NM__OP_ATTENTION] = {"attention", "y = softmax(cap(scale x k^T), causal, window) v",
+    [NM__OP_ATTENTION] = {"attention", "y = softmax(cap(scale x k^T), causal or not, window) v",
                           nm__attention_shape, nm__attention_forward, NULL, false},
     [NM__OP_GATHER] = {"gather", "y[i] = x[ids[i]]", gather_shape, gather_forward, NULL, false},
     [NM__OP_SOFTMAX] = {"softmax", "y = e^x / sum e^x in every row", nm__softmax_shape,

@@ -73,6 +73,7 @@ struct nm__op_args {
   float scale;                                 /* attention: of scores; scale: the factor */
   float cap;                                   /* soft caps; attention: 0 for none */
   int window;                                  /* attention: keys seen, own included; 0: all */
+  bool all_keys;                               /* attention: later keys of the span, too */
   struct nm__kv *kv; int layer;
   const struct nm__span *spans; int n_spans; int max_keys;
   const struct nm__attn_hook *hook;

@@ -45,13 +45,13 @@ shape() {
 # ---- no model, wrong words, wrong numbers ------------------------------------
 run 2 "no verb" "$noema"
 run 2 "unknown verb" "$noema" prob; says "unknown verb 'prob'"
-for v in info tokenize logits acts depth probe bench; do
+for v in info tokenize logits acts embed depth probe bench; do
   run 2 "$v without arguments" "$noema" $v
   says "^noema $v: "; says "^usage: noema $v"
   is "$v: nothing on stdout" "$(wc -c < out)" 0
 done
 run 2 "world without arguments" "$noema" world
-for v in info tokenize logits acts depth probe runs world bench; do
+for v in info tokenize logits acts embed depth probe runs world bench; do
   run 0 "$v --help" "$noema" $v --help
   prints "^usage: noema $v"
   is "$v --help is quiet" "$(wc -c < err)" 0
