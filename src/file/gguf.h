@@ -51,6 +51,7 @@ struct nm__gguf {
   struct nm__gguf_kv *kv;
   struct nm__gguf_tensor *tensors;
   bool borrowed;                   /* maps[0] is the caller's (nm__gguf_parse) */
+  bool hf_rows;                    /* rows of q and k in Hugging Face's order (model/hf.h) */
   void **own;                      /* memory that goes with it */
   size_t n_own;
   uint64_t made_bytes;             /* offsets given out so far, of one made in memory */
