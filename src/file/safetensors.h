@@ -36,8 +36,7 @@ struct nm__st {
   struct nm__st_tensor *t;         /* in the order of their data */
   size_t n_meta;
   struct nm__st_meta { char *key, *value; } *meta;   /* __metadata__ */
-  uint32_t *slots;                 /* hash table of names: index + 1, 0 is free */
-  size_t n_slots;
+  struct nm__st_tensor **by_name;  /* sorted */
 };
 
 int nm__st_open(const char *path, struct nm__st **out, nm_err *err);
@@ -45,6 +44,8 @@ int nm__st_open(const char *path, struct nm__st **out, nm_err *err);
 int nm__st_parse(const char *name, const void *bytes, size_t n, struct nm__st **out, nm_err *err);
 void nm__st_close(struct nm__st *s);
 const struct nm__st_tensor *nm__st_find(const struct nm__st *s, const char *name);   /* or NULL */
+/* How safetensors spells an element type, and its bits; NULL for one it does not have. */
+const char *nm__st_dtype(uint32_t type, int *bits);
 
 /* ---- writing --------------------------------------------------------- */
 
