@@ -88,9 +88,12 @@ bool nm__hf_is(const char *path);
 /* Any model file: a GGUF, one of its pieces, or a directory. */
 int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err);
 
-/* GGUF keys of a config.json (text of n bytes), without tensors: for the fuzzer and the tests. */
+/* What a config.json says beside the keys it becomes. */
+struct nm__hf_facts { const struct nm__hf_family *f; bool tied; };
+/* Adds to g the keys of a config.json, and the tensors of rope factors where it has some. What
+ * it asks for and noema's row of that architecture does not do is refused by the key's name. */
 int nm__hf_keys(const char *name, const char *text, size_t n, struct nm__gguf *g,
-                const struct nm__hf_family **f, nm_err *err);
+                struct nm__hf_facts *out, nm_err *err);
 /* The config.json of a GGUF: sizes, rope, caps and windows under HF's names. */
 int nm__hf_config(const struct nm__gguf *g, json_t **out, nm_err *err);
 

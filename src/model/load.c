@@ -1,6 +1,7 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
 #include "model/model.h"
+#include "model/hf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,7 +85,6 @@ static int refuse_unknown(nm_model *m, nm_err *err) {
       {"logit_scale", false},
       {"embedding_scale", false},
       {"residual_scale", false},
-      {"attention.scale", false},
   };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     double v = 0;
@@ -150,6 +150,17 @@ static int windows(nm_model *m, nm_err *err) {
   return st;
 }
 
+/* A factor of the scores that the sizes do not tell; 0 stands for none, as elsewhere. */
+static int score_scale(nm_model *m, nm_err *err) {
+  double v = 0;
+  const struct nm__gguf_kv *kv = find_key(m, "attention.scale");
+  if (!kv) return NM_OK;
+  if (!nm__gguf_float_at(kv, 0, &v) || !(v >= 0 && v < 1e6))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not a usable scale", m->path, kv->key, v);
+  if (v > 0) m->score_scale = (float)v;
+  return NM_OK;
+}
+
 /* What the row leaves to the file, once the sizes are known. */
 static int facts(nm_model *m, nm_err *err) {
   const struct nm__arch *a = m->arch;
@@ -159,6 +170,8 @@ static int facts(nm_model *m, nm_err *err) {
   if (kv && m->parallel && (st = nm__gguf_bool(m->g, kv->key, &m->parallel, err))) return st;
   bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
   m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
+  m->permuted = a->permuted && !m->g->hf_rows;
+  if ((st = score_scale(m, err))) return st;
   if (!a->soft_caps) return windows(m, err);
   if ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err))) return st;
   if ((st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))) return st;
@@ -379,7 +392,11 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__gguf_open(path, &m->g, err);
+  int st = nm__model_map(path, &m->g, err);
+  if (!st && strcmp(path, m->g->path)) {       /* a folder was named with a slash at its end */
+    char *shown = nm__strdup(m->g->path);
+    if (shown) free(m->path), m->path = shown;
+  }
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);
