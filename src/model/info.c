@@ -177,9 +177,10 @@ static void put_json(struct nm__buf *b, json_t *o, const nm_model *m, const nm_e
 /* A folder that is no model here is still shown where its weights can be read, and so is a
  * safetensors file of any name. */
 static int open_container(const char *path, struct nm__gguf **g, struct nm__hf_files *files,
-                          nm_err *why, nm_err *err) {
+                          const nm_err *why, nm_err *err) {
   *files = (struct nm__hf_files){0};
-  int st = nm__model_map(path, g, why);
+  nm_err again;                    /* the model's sentence says more */
+  int st = nm__model_map(path, g, &again);
   if (!st) return NM_OK;
   size_t n = strlen(path);
   bool one = n > 12 && !strcmp(path + n - 12, ".safetensors");
@@ -196,18 +197,18 @@ static int open_container(const char *path, struct nm__gguf **g, struct nm__hf_f
 
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err) {
   struct nm__gguf *g = NULL;
-  struct nm__hf_files files;
+  struct nm__hf_files files = {0};
   nm_model *m = NULL;
   nm_err why = {0};
   *out = NULL;
-  int st = open_container(path, &g, &files, &why, err);
-  if (!st && g) nm_model_open(path, &m, &why);
+  int st = nm_model_open(path, &m, &why) ? open_container(path, &g, &files, &why, err) : NM_OK;
+  const struct nm__gguf *shown = m ? m->g : g;
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 30);
   if (!st && json) {
-    put_json(&b, g ? container_json(g) : files_json(path, &files), m, &why, sites);
+    put_json(&b, shown ? container_json(shown) : files_json(path, &files), m, &why, sites);
   } else if (!st) {
-    if (g) container_text(&b, g);
+    if (shown) container_text(&b, shown);
     else files_text(&b, path, &files);
     if (m) model_text(&b, m);
     else nm__buf_printf(&b, "  no model here: %s\n", why.text);
