@@ -88,7 +88,7 @@ int cli_open(struct cli *c, struct cli_input *in) {
   if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels")};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
   const char *edit = cli_text(c, "edit");
   if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
     cli_close(in);

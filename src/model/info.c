@@ -53,6 +53,13 @@ static void add_model_json(json_t *o, const nm_model *m) {
                                 (json_int_t)i.n_params, "weight_bytes", (json_int_t)i.weight_bytes,
                                 "types", i.types, "rope", i.rope, "tied", i.tied, "tokenizer",
                                 i.tokenizer, "pre", i.pre, "warning", i.warning));
+  json_t *more = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}", "window", i.window,
+                           "windowed_layers", i.n_windowed, "experts", i.n_experts, "experts_used",
+                           i.n_experts_used, "expert_mlp", i.expert_F, "shared_expert_mlp",
+                           i.shared_F, "encoder", i.encoder, "pooling",
+                           nm_pooling_name(i.pooling));
+  if (more) json_object_update(json_object_get(o, "model"), more);
+  json_decref(more);
 }
 
 /* ---- text ------------------------------------------------------------------ */
@@ -77,15 +84,28 @@ static void model_text(struct nm__buf *b, const nm_model *m) {
   char h[32], h2[32];
   nm_model_describe(m, &i);
   int ctx = i.n_ctx < 4096 ? i.n_ctx : 4096;
-  uint64_t kv = nm__kv_bytes(i.L, ctx, (int64_t)i.K * i.head_dim);
+  uint64_t kv = nm__kv_bytes(m->causal ? i.L : 1, ctx, (int64_t)i.K * i.head_dim);
   nm__buf_printf(b, "  architecture   %s%s%s\n", i.arch, *i.name ? ", " : "", i.name);
   nm__buf_printf(
       b, "  sizes          L %d layers, D %d, H %d heads of %d, K %d kv heads, F %d, V %d\n", i.L,
       i.D, i.H, i.head_dim, i.K, i.F, i.V);
   nm__buf_printf(b, "  parameters     %.3g M; head %s\n", (double)i.n_params / 1e6,
-                 i.tied ? "tied to the embedding" : "of its own");
+                 i.encoder ? "none" : i.tied ? "tied to the embedding" : "of its own");
+  if (i.encoder)
+    nm__buf_printf(b, "  encoder        %s; sentence vectors: %s\n",
+                   m->causal ? "causal" : "all positions see each other",
+                   nm_pooling_name(i.pooling));
   nm__buf_printf(b, "  stored as      %s\n", i.types);
+  if (i.n_experts) {
+    nm__buf_printf(b, "  experts        %d in every layer, %d of them used, F %d", i.n_experts,
+                   i.n_experts_used, i.expert_F);
+    if (i.shared_F) nm__buf_printf(b, "; and a shared one, F %d", i.shared_F);
+    nm__buf_puts(b, "\n");
+  }
   nm__buf_printf(b, "  positions      context %d, rotary %s\n", i.n_ctx, i.rope);
+  if (i.window)
+    nm__buf_printf(b, "  window         %d positions in %d of %d layers\n", i.window, i.n_windowed,
+                   i.L);
   nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none",
                  *i.pre ? ", pre " : "", i.pre);
   nm__buf_printf(b, "  memory         weights %s (mapped, shared), KV cache %s at %d positions\n",
@@ -101,8 +121,9 @@ static void sites_text(struct nm__buf *b, const nm_model *m) {
   for (int i = 0; i < n; i++) {
     if (s[i].layer > 0) continue;
     char name[64];
-    snprintf(name, sizeof name, s[i].layer == 0 ? "blk.N%s" : "%s",
-             s[i].layer == 0 ? s[i].name + 5 : s[i].name);
+    char *number = s[i].layer == 0 ? strstr(s[i].name, "blk.0.") : NULL;
+    if (number) number[4] = 'N';
+    snprintf(name, sizeof name, "%s", s[i].name);
     if (s[i].width)
       nm__buf_printf(b, "  %-24s %-10lld %lld\n", name, (long long)s[i].width,
                      (long long)s[i].width * 4);

@@ -186,6 +186,7 @@ static void reference_models(void **state) {
       "reference/gemma",            "reference/gemma2",           "reference/gemma3",
       "reference/olmo2",            "reference/phi3",             "models/arch/gptneox",
       "models/arch/gptneox-sequential", "models/arch/phi3-longrope",
+      "reference/mixtral",          "reference/qwen2moe",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -237,8 +238,9 @@ static void measure_is_run(void **state) {
   static const char *const more[] = {
       PLANTED, SHARED "reference/gemma2/model.gguf", SHARED "reference/gemma3/model.gguf",
       SHARED "reference/olmo2/model.gguf", SHARED "reference/phi3/model.gguf",
-      SHARED "models/arch/gptneox/model.gguf"};
-  for (int i = 0; i < (nm__exists(SHARED) ? 12 : 7); i++) {
+      SHARED "models/arch/gptneox/model.gguf", SHARED "reference/mixtral/model.gguf",
+      SHARED "reference/qwen2moe/model.gguf"};
+  for (int i = 0; i < (nm__exists(SHARED) ? 14 : 7); i++) {
     nm_model *m = open_model(i < 6 ? tiny[i] : more[i - 6]);
     nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1 + i % 3});
     forward_twice(m, e, 33, m->L - 1, false, 33, true);
