@@ -63,69 +63,31 @@ static int put_string(const struct nm__conf *c, const char *key, const char *s) 
 
 /* ---- one spelling, and defaults ------------------------------------------- */
 
-/* HF's classes accept these for the names on the left; where both stand, the class's own rules. */
-static const char *const spellings[][2] = {
-    {"hidden_size", "n_embd"},           {"num_hidden_layers", "n_layer"},
-    {"num_attention_heads", "n_head"},   {"max_position_embeddings", "n_positions"},
-    {"intermediate_size", "n_inner"},    {"layer_norm_eps", "layer_norm_epsilon"},
-    {"rope_theta", "rotary_emb_base"},   {"hidden_act", "activation_function"},
-    {"hidden_act", "hidden_activation"}, {"partial_rotary_factor", "rotary_pct"},
-    {"partial_rotary_factor", "rotary_emb_fraction"},
-    {"sliding_window_pattern", "_sliding_window_pattern"},
-};
-
 static int merge(struct nm__conf *c, const json_t *file) {
   json_t *defaults = json_loads(c->f->defaults, 0, NULL), *v;
   c->c = json_copy((json_t *)(uintptr_t)file);
   bool good = defaults && c->c;
-  for (size_t i = 0; good && i < sizeof spellings / sizeof *spellings; i++) {
-    v = nm__conf_get(c, spellings[i][1]);
-    if (v) good = !json_object_set(c->c, spellings[i][0], v);
+  for (size_t i = 0; good && nm__hf_spellings[i].one; i++) {
+    v = nm__conf_get(c, nm__hf_spellings[i].other);
+    if (v) good = !json_object_set(c->c, nm__hf_spellings[i].one, v);
   }
   good = good && !json_object_update_missing(c->c, defaults);
   json_decref(defaults);
   return good ? NM_OK : nm__fail_memory(c->err, "a config", 0);
 }
 
-/* Whether the family's class has such a key. */
-static bool family_has(const struct nm__conf *c, const char *key) {
-  char quoted[64];
-  snprintf(quoted, sizeof quoted, "\"%s\":", key);
-  return strstr(c->f->defaults, quoted) != NULL;
-}
 
-/* ---- keys that are carried over as they are ----------------------------------- */
-
-enum kind { UINT, FLOAT };
-static const struct { const char *hf, *gguf; enum kind kind; } plain[] = {
-    {"max_position_embeddings", "context_length", UINT},
-    {"hidden_size", "embedding_length", UINT},
-    {"num_hidden_layers", "block_count", UINT},
-    {"num_attention_heads", "attention.head_count", UINT},
-    {"num_key_value_heads", "attention.head_count_kv", UINT},
-    {"head_dim", "attention.key_length", UINT},
-    {"head_dim", "attention.value_length", UINT},
-    {"vocab_size", "vocab_size", UINT},
-    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", FLOAT},
-    {"layer_norm_eps", "attention.layer_norm_epsilon", FLOAT},
-    {"num_local_experts", "expert_count", UINT},
-    {"num_experts_per_tok", "expert_used_count", UINT},
-    {"attn_logit_softcapping", "attn_logit_softcapping", FLOAT},
-    {"final_logit_softcapping", "final_logit_softcapping", FLOAT},
-    {"sliding_window", "attention.sliding_window", UINT},
-    {"rope_local_base_freq", "rope.freq_base_swa", FLOAT},
-};
+/* ---- keys ----------------------------------------------------------------------- */
 
 static int put_plain(const struct nm__conf *c) {
   int st = NM_OK;
-  for (size_t i = 0; i < sizeof plain / sizeof *plain && !st; i++) {
+  for (const struct nm__hf_key *k = nm__hf_plain; k->hf && !st; k++) {
     uint32_t u;
     double d;
-    if (!family_has(c, plain[i].hf)) continue;
-    if (plain[i].kind == UINT && nm__conf_uint(c, plain[i].hf, &u, &st))
-      st = nm__conf_put_u32(c, plain[i].gguf, u);
-    else if (plain[i].kind == FLOAT && nm__conf_number(c, plain[i].hf, &d, &st))
-      st = nm__conf_put_f32(c, plain[i].gguf, d);
+    if (!nm__hf_family_has(c->f, k->hf)) continue;
+    if (!k->is_float && nm__conf_uint(c, k->hf, &u, &st)) st = nm__conf_put_u32(c, k->gguf, u);
+    else if (k->is_float && nm__conf_number(c, k->hf, &d, &st))
+      st = nm__conf_put_f32(c, k->gguf, d);
   }
   uint32_t d = 0, f;
   bool given = nm__conf_uint(c, "intermediate_size", &f, &st);
@@ -229,7 +191,7 @@ static int put_layer_types(const struct nm__conf *c, const struct nm__arch *a) {
                     "supported", c->name, s);
     differ |= windowed[i] != ((int)i % every != every - 1);
   }
-  if (!st && differ && !family_has(c, "sliding_window"))
+  if (!st && differ && !nm__hf_family_has(c->f, "sliding_window"))
     st = nm__fail(c->err, NM_EFORMAT, "%s: layer_types asks for sliding windows, which %s has not "
                   "here", c->name, c->f->arch);
   char key[96];
@@ -246,7 +208,7 @@ static int put_windows(const struct nm__conf *c) {
   uint32_t every;
   int st = NM_OK;
   if (nm__conf_get(c, "layer_types")) return put_layer_types(c, a);
-  if (!family_has(c, "sliding_window_pattern") ||
+  if (!nm__hf_family_has(c->f, "sliding_window_pattern") ||
       !nm__conf_uint(c, "sliding_window_pattern", &every, &st)) return st;
   if (a && (int)every == a->global_every) return NM_OK;
   return nm__conf_put_u32(c, "attention.sliding_window_pattern", every);
@@ -261,7 +223,7 @@ static int put_score_scale(const struct nm__conf *c) {
   double s;
   uint32_t L = 0, D = 0, H = 1, hd = 0;
   int st = NM_OK;
-  if (!family_has(c, "query_pre_attn_scalar") ||
+  if (!nm__hf_family_has(c->f, "query_pre_attn_scalar") ||
       !nm__conf_number(c, "query_pre_attn_scalar", &s, &st)) return st;
   if (!(s > 0)) return nm__conf_refuse(c, "query_pre_attn_scalar", "must be positive");
   nm__conf_uint(c, "num_hidden_layers", &L, &st);
@@ -278,12 +240,12 @@ static int put_special(const struct nm__conf *c) {
   json_t *parallel = nm__conf_get(c, "use_parallel_residual");
   uint32_t n;
   int st = NM_OK;
-  if (family_has(c, "use_parallel_residual")) {
+  if (nm__hf_family_has(c->f, "use_parallel_residual")) {
     if (!json_is_boolean(parallel))
       return nm__conf_refuse(c, "use_parallel_residual", "must be true or false");
     st = nm__gguf_add_bool(c->g, "gptneox.use_parallel_residual", json_is_true(parallel), c->err);
   }
-  if (family_has(c, "type_vocab_size")) {
+  if (nm__hf_family_has(c->f, "type_vocab_size")) {
     char k[96];
     snprintf(k, sizeof k, "%s.attention.causal", c->f->arch);
     st = nm__gguf_add_bool(c->g, k, false, c->err);
@@ -328,7 +290,7 @@ static int put_all(const struct nm__conf *c) {
   if (!st) st = put_plain(c);
   if (!st) st = put_windows(c);
   if (!st) st = put_special(c);
-  if (!st && family_has(c, "rope_theta")) st = nm__conf_rope(c);
+  if (!st && nm__hf_family_has(c->f, "rope_theta")) st = nm__conf_rope(c);
   return st;
 }
 

@@ -5,6 +5,14 @@
 #include "model/hf.h"
 #include "model/model.h"
 
+/* Keys that are the same number under two names; the second follows "ARCH.". */
+struct nm__hf_key { const char *hf, *gguf; bool is_float; };
+extern const struct nm__hf_key nm__hf_plain[];                 /* ends with a NULL name */
+struct nm__hf_spelling { const char *one, *other, *families; };
+extern const struct nm__hf_spelling nm__hf_spellings[];        /* ends with a NULL name */
+/* Whether the config class of the family has such a key. */
+bool nm__hf_family_has(const struct nm__hf_family *f, const char *key);
+
 /* A config.json while it becomes keys: `c` holds the family's defaults under what the file says,
  * all under one spelling of the names. */
 struct nm__conf {

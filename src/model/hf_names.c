@@ -1,7 +1,7 @@
 /* hf_names.c - families of Hugging Face models: what their tensors are called there and in
  * GGUF, and how the numbers of the two differ. A family that can be read and written is a
  * row of the table at the end; its names are a list above. */
-#include "model/hf.h"
+#include "model/hf_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,6 +223,51 @@ const struct nm__hf_family *nm__hf_family_of(const struct nm__gguf *g) {
     if (strlen(table[i].arch) == arch.n && !memcmp(table[i].arch, arch.s, arch.n)) return &table[i];
   return NULL;
 }
+
+bool nm__hf_family_has(const struct nm__hf_family *f, const char *key) {
+  char quoted[64];
+  snprintf(quoted, sizeof quoted, "\"%s\":", key);
+  return strstr(f->defaults, quoted) != NULL;
+}
+
+/* ---- keys of both ------------------------------------------------------ */
+
+const struct nm__hf_key nm__hf_plain[] = {
+    {"max_position_embeddings", "context_length", false},
+    {"hidden_size", "embedding_length", false},
+    {"num_hidden_layers", "block_count", false},
+    {"num_attention_heads", "attention.head_count", false},
+    {"num_key_value_heads", "attention.head_count_kv", false},
+    {"head_dim", "attention.key_length", false},
+    {"head_dim", "attention.value_length", false},
+    {"vocab_size", "vocab_size", false},
+    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", true},
+    {"layer_norm_eps", "attention.layer_norm_epsilon", true},
+    {"num_local_experts", "expert_count", false},
+    {"num_experts_per_tok", "expert_used_count", false},
+    {"attn_logit_softcapping", "attn_logit_softcapping", true},
+    {"final_logit_softcapping", "final_logit_softcapping", true},
+    {"sliding_window", "attention.sliding_window", false},
+    {"rope_local_base_freq", "rope.freq_base_swa", true},
+    {NULL, NULL, false},
+};
+
+/* Which families spell a key the other way; all understand both. */
+const struct nm__hf_spelling nm__hf_spellings[] = {
+    {"hidden_size", "n_embd", "gpt2 nomic_bert"},
+    {"num_hidden_layers", "n_layer", "gpt2 nomic_bert"},
+    {"num_attention_heads", "n_head", "gpt2 nomic_bert"},
+    {"max_position_embeddings", "n_positions", "gpt2 nomic_bert"},
+    {"intermediate_size", "n_inner", "gpt2 nomic_bert"},
+    {"layer_norm_eps", "layer_norm_epsilon", "gpt2 nomic_bert"},
+    {"hidden_act", "activation_function", "gpt2 nomic_bert"},
+    {"hidden_act", "hidden_activation", "gemma2 gemma3_text"},
+    {"rope_theta", "rotary_emb_base", "gpt_neox nomic_bert"},
+    {"partial_rotary_factor", "rotary_pct", "gpt_neox"},
+    {"partial_rotary_factor", "rotary_emb_fraction", "nomic_bert"},
+    {"sliding_window_pattern", "_sliding_window_pattern", ""},
+    {NULL, NULL, NULL},
+};
 
 /* ---- matching ---------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
  * Configs have had three forms: rope_theta beside "rope_scaling": {"type"|"rope_type": ...}; the
  * newer "rope_parameters", which holds the base, too; and in models with local attention one
  * such object a kind of layer. */
+#include <stdio.h>
 #include <string.h>
 #include "model/hf_impl.h"
 #include "tensor/math.h"
@@ -10,10 +11,11 @@
 static const double TWO_PI = 6.283185307179586;
 
 /* A rope object, read with the functions of a config. */
-struct rope { struct nm__conf o; const struct nm__conf *c; double base; uint32_t n; };
+struct rope { struct nm__conf o; const struct nm__conf *c; double base; uint32_t n;
+              char name[400]; };
 
 static int refuse(const struct rope *r, const char *key, const char *why) {
-  return nm__fail_at(r->c->err, nm__conf_refuse(&r->o, key, why), "rope");
+  return nm__conf_refuse(&r->o, key, why);
 }
 
 /* The number, or what stands for it; a status where it is not a positive one. */
@@ -182,6 +184,8 @@ int nm__conf_rope(const struct nm__conf *c) {
   if (!json_is_object(p)) p = nm__conf_get(c, "rope_scaling");
   struct rope r = {.o = *c, .c = c};
   r.o.c = json_is_object(p) ? p : empty;
+  snprintf(r.name, sizeof r.name, "%s: rope", c->name);
+  r.o.name = r.name;
   uint32_t D = 0, H = 0, hd = 0;
   double part = 1;
   int st = bases(&r, p);

@@ -15,13 +15,14 @@ enum { T = 24 };
 static const struct { const char *hf, *gguf; } twins[] = {
     {"models/arch/llama", NULL},          {"models/arch/llama-tied", NULL},
     {"models/arch/llama-rope-linear", NULL}, {"models/arch/llama-rope-yarn", NULL},
-    {"models/arch/llama-rope-llama3", NULL}, 
+    {"models/arch/llama-rope-llama3", NULL}, {"models/arch/mixtral", NULL},
     {"models/arch/qwen2", NULL},          {"models/arch/qwen3", NULL},
     {"models/arch/gemma", NULL},          {"models/arch/gemma2", NULL},
     {"models/arch/gemma3", NULL},         {"models/arch/olmo2", NULL},
     {"models/arch/phi3", NULL},           {"models/arch/phi3-longrope", NULL},
     {"models/arch/gptneox", NULL},        {"models/arch/gptneox-sequential", NULL},
     {"models/arch/gpt2", NULL},           {"models/gpt-nano-sort", NULL},
+    {"models/arch/bert", NULL},           {"models/arch/nomic-bert", NULL},
     {"models/stories260K/hf", "models/stories260K/stories260K.f32.gguf"},
     {"reference/llama/hf", "reference/llama/model.gguf"},
     {"reference/qwen2/hf", "reference/qwen2/model.gguf"},
@@ -32,21 +33,23 @@ enum { N_TWINS = sizeof twins / sizeof *twins };
 
 static struct rows run_all(const nm_model *m) {
   int32_t ids[T];
-  nm_tap taps[] = {{"logits|*.attn.q|*.attn.k|*.attn.scores", "all"}};
+  nm_tap taps[] = {{"*.attn.q|*.attn.k|*.attn.scores", "all"},
+                   {m->arch->encoder ? "*.resid_post" : "logits", "all"}};
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 2});
   int n = m->n_ctx < T ? m->n_ctx : T;
   for (int i = 0; i < n; i++) ids[i] = (int32_t)(nm__rand_at(3, 1, (uint64_t)i) % (uint64_t)m->V);
   nm_seq seq = {ids, (size_t)n};
-  struct rows r = run_rows(e, (nm_request){.seqs = &seq, .n_seqs = 1, .taps = taps, .n_taps = 1});
+  struct rows r = run_rows(e, (nm_request){.seqs = &seq, .n_seqs = 1, .taps = taps, .n_taps = 2});
   nm_engine_free(e);
   return r;
 }
 
-static const char *const what[] = {"logits", "attn.q", "attn.k", "attn.scores"};
+/* An encoder gives the vectors of its last block where a decoder gives logits. */
+static const char *const what[] = {"logits", "attn.q", "attn.k", "attn.scores", "resid_post"};
 
 static int kind_of(const char *site) {
-  for (int i = 0; i < 4; i++)
-    if (!strcmp(site + strlen(site) - strlen(what[i]), what[i])) return i;
+  for (int i = 0; i < 5; i++)
+    if (!strcmp(site + strlen(site) - strlen(what[i]), what[i])) return i % 4;
   fail_msg("%s was not asked for", site);
   return 0;
 }

@@ -1,0 +1,640 @@
+/* hf_test.c - Hugging Face directories: names and numbers both ways, what a config may ask for,
+ * models written as directories and opened again, weights in several files, damage. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "model/hf.h"
+#include "model_run.h"
+
+static char dir[64];
+
+static const char *in_dir(const char *name) {
+  static char path[2][160];
+  static int k;
+  k ^= 1;
+  snprintf(path[k], sizeof path[k], "%s/%s", dir, name);
+  return path[k];
+}
+
+static const char *const families[] = {"llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma",
+                                       "gemma2", "gemma3", "phi3", "olmo2", "gpt_neox", "gpt2",
+                                       "bert", "nomic_bert"};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+/* ---- names ------------------------------------------------------------- */
+
+static void fill_in(const char *pattern, const char *suffix, char *out, size_t n) {
+  size_t k = 0;
+  for (int number = 7; *pattern; pattern++, number += 5)
+    k += (size_t)snprintf(out + k, n - k, *pattern == '#' ? "%d" : "%c", *pattern == '#' ? number : *pattern);
+  snprintf(out + k, n - k, "%s", suffix);
+}
+
+static void names_go_both_ways(void **state) {
+  (void)state;
+  int n = 0;
+  for (int i = 0; i < N_FAMILIES; i++) {
+    const struct nm__hf_family *f = nm__hf_family_find(families[i]);
+    assert_non_null(f);
+    for (const struct nm__hf_name *e = f->names; e->hf; e++, n++) {
+      char bare[120], gguf[64], back[160], again[64];
+      enum nm__hf_change c, d;
+      fill_in(e->hf, ".weight", bare, sizeof bare);
+      assert_true(nm__hf_to_gguf(f, bare, gguf, &c) && c == e->change);
+      assert_true(nm__hf_from_gguf(f, gguf, back, sizeof back, &d) && d == c);
+      size_t prefix = strlen(back) - strlen(bare);
+      assert_string_equal(back + prefix, bare);
+      bool head = f->head && !strcmp(e->hf, f->head);
+      assert_true(prefix == (head ? 0 : strlen(f->prefix)) && !strncmp(back, f->prefix, prefix));
+      assert_true(nm__hf_to_gguf(f, back, again, &d) && !strcmp(again, gguf));
+      assert_false(nm__hf_from_gguf(f, gguf, back, strlen(bare) - 1, &d));
+    }
+  }
+  print_message("measured: %d names lead to GGUF and back\n", n);
+  assert_true(n > 150);
+}
+
+static void expect_name(const char *family, const char *hf, const char *want) {
+  char gguf[64] = "";
+  enum nm__hf_change c;
+  bool found = nm__hf_to_gguf(nm__hf_family_find(family), hf, gguf, &c);
+  if (found != (want != NULL) || (want && strcmp(gguf, want)))
+    fail_msg("%s: %s became '%s'", family, hf, gguf);
+}
+
+static void spellings_of_names(void **state) {
+  (void)state;
+  expect_name("gpt2", "transformer.h.11.attn.c_attn.bias", "blk.11.attn_qkv.bias");
+  expect_name("gpt2", "h.0.ln_1.weight", "blk.0.attn_norm.weight");
+  expect_name("gpt2", "h.00.ln_1.weight", NULL);
+  expect_name("gpt2", "h.1234567.ln_1.weight", NULL);
+  expect_name("gpt2", "h..ln_1.weight", NULL);
+  expect_name("gpt2", "h.1.ln_1", NULL);
+  expect_name("gpt2", "h.1.ln_1.weight.weight", NULL);
+  expect_name("bert", "bert.embeddings.LayerNorm.gamma", "token_embd_norm.weight");
+  expect_name("bert", "embeddings.LayerNorm.beta", "token_embd_norm.bias");
+  expect_name("gemma3", "language_model.model.layers.3.mlp.up_proj.weight", "blk.3.ffn_up.weight");
+  expect_name("gemma3", "model.language_model.norm.weight", "output_norm.weight");
+  expect_name("gemma2", "model.layers.3.post_attention_layernorm.weight",
+              "blk.3.post_attention_norm.weight");
+  expect_name("llama", "model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight");
+  expect_name("mixtral", "model.layers.1.block_sparse_moe.experts.10.w2.weight",
+              "blk.1.ffn_down.10.weight");
+  const struct nm__hf_family *gpt2 = nm__hf_family_find("gpt2"), *bert = nm__hf_family_find("bert");
+  assert_true(nm__hf_ignored(gpt2, "h.0.attn.bias") && !nm__hf_ignored(gpt2, "h.0.attn.c_attn.bias"));
+  assert_true(nm__hf_ignored(bert, "bert.pooler.dense.weight"));
+  assert_false(nm__hf_ignored(gpt2, "pooler.dense.weight"));
+}
+
+/* ---- numbers ----------------------------------------------------------- */
+
+static void rows_go_both_ways(void **state) {
+  (void)state;
+  static const enum nm__hf_change changes[] = {NM__HF_SAME, NM__HF_ROTARY, NM__HF_QKV};
+  for (int k = 0; k < 3; k++)
+    for (int heads = 1; heads <= 5; heads++)
+      for (int64_t rows = 1; rows <= 60; rows++) {
+        bool seen[60] = {0};
+        for (int64_t i = 0; i < rows; i++) {
+          int64_t s = nm__hf_row(changes[k], true, heads, rows, i);
+          assert_true(s >= 0 && s < rows && !seen[s]);
+          seen[s] = true;
+          assert_int_equal(nm__hf_row(changes[k], false, heads, rows, s), i);
+        }
+      }
+  /* Two heads of four: GGUF rows 0 1 2 3 are 0 2 1 3. Two heads of q, k, v of one: q q k k v v. */
+  static const int rotary[] = {0, 2, 1, 3, 4, 6, 5, 7}, qkv[] = {0, 3, 1, 4, 2, 5};
+  for (int i = 0; i < 8; i++) assert_int_equal(nm__hf_row(NM__HF_ROTARY, true, 2, 8, i), rotary[i]);
+  for (int i = 0; i < 6; i++) assert_int_equal(nm__hf_row(NM__HF_QKV, true, 2, 6, i), qkv[i]);
+}
+
+static void changes_undo(void **state) {
+  (void)state;
+  static const uint32_t types[] = {NM__F32, NM__F16, NM__BF16};
+  enum { ROWS = 36, COLS = 5 };
+  float x[ROWS * COLS];
+  uint8_t a[sizeof x], b[sizeof x], c[sizeof x];
+  for (int i = 0; i < ROWS * COLS; i++) x[i] = (float)((i * 37) % 101) / 64;
+  for (int t = 0; t < 3; t++)
+    for (int change = NM__HF_SAME; change <= NM__HF_QKV; change++) {
+      enum nm__hf_change ch = (enum nm__hf_change)change;
+      bool turned = ch == NM__HF_TRANSPOSE, plus = ch == NM__HF_PLUS_ONE;
+      nm__dtype(types[t])->from_f32(a, x, ROWS * COLS);
+      nm__hf_apply(ch, true, 3, types[t], ROWS, COLS, a, b);
+      /* One was added in F32, whatever the type; the way back starts from that. */
+      nm__hf_apply(ch, false, 3, plus ? NM__F32 : types[t], turned ? COLS : ROWS,
+                   turned ? ROWS : COLS, b, c);
+      size_t bytes = (size_t)nm__dtype(plus ? NM__F32 : types[t])->bytes * ROWS * COLS;
+      assert_memory_equal(plus ? (const uint8_t *)x : a, c, bytes);
+      float first;
+      memcpy(&first, b + 4, 4);
+      if (plus) assert_true(first == x[1] + 1);
+      else assert_true((ch == NM__HF_SAME) == !memcmp(a, b, bytes));
+    }
+}
+
+/* ---- configs ----------------------------------------------------------- */
+
+static int keys_of(const char *json, struct nm__gguf **g, struct nm__hf_facts *f, nm_err *err) {
+  assert_int_equal(nm__gguf_new("m", "safetensors", g, err), 0);
+  return nm__hf_keys("config.json", json, strlen(json), *g, f, err);
+}
+
+static void config_refused(const char *json, const char *why) {
+  struct nm__gguf *g;
+  struct nm__hf_facts f;
+  nm_err err = {0};
+  int st = keys_of(json, &g, &f, &err);
+  if (st != NM_EFORMAT || strncmp(err.text, "config.json: ", 13) || !strstr(err.text, why))
+    fail_msg("%s: status %d, '%s', expected '%s'", json, st, err.text, why);
+  nm__gguf_close(g);
+}
+
+#define LLAMA "{\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4"
+#define ROPE(s) LLAMA ",\"rope_scaling\":{" s "}}"
+#define FOUR "\"factor\":4"
+static void refusals(void **state) {
+  (void)state;
+  config_refused("", "not valid JSON");
+  config_refused("[]", "must be a JSON object");
+  config_refused("{\"a\":1,\"a\":1}", "duplicate");
+  config_refused("{}", "has no model_type");
+  config_refused("{\"model_type\":7}", "has no model_type");
+  config_refused("{\"model_type\":\"mamba\"}", "'mamba' is not supported yet (known: llama, mistral");
+  config_refused("{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\"}}", "'llava'");
+  config_refused(LLAMA ",\"hidden_size\":64}", "duplicate");
+  config_refused(LLAMA ",\"num_hidden_layers\":2.0}", "num_hidden_layers 2.0: must be an integer");
+  config_refused(LLAMA ",\"num_hidden_layers\":-1}", "must be an integer");
+  config_refused(LLAMA ",\"vocab_size\":\"7\"}", "vocab_size \"7\": must be an integer");
+  config_refused(LLAMA ",\"vocab_size\":4294967296}", "must be an integer");
+  config_refused(LLAMA ",\"rms_norm_eps\":true}", "rms_norm_eps true: must be a number");
+  config_refused(LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act \"gelu\"");
+  config_refused(LLAMA ",\"hidden_act\":3}", "hidden_act 3");
+  config_refused(LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", "quantization_config");
+  config_refused(LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor 0.5");
+  config_refused(LLAMA ",\"head_dim\":0}", "heads of 0");
+  config_refused("{\"model_type\":\"qwen2\",\"use_sliding_window\":true}", "use_sliding_window true");
+  config_refused("{\"model_type\":\"qwen3\",\"num_hidden_layers\":1,\"layer_types\":[\"sliding_attention\"]}",
+                 "layer_types asks for sliding windows");
+  config_refused("{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}",
+                 "layer_types must list");
+  config_refused("{\"model_type\":\"gemma2\",\"num_hidden_layers\":1,\"layer_types\":[\"chunked\"]}",
+                 "'chunked'");
+  config_refused("{\"model_type\":\"gemma2\",\"query_pre_attn_scalar\":0}", "query_pre_attn_scalar 0");
+  config_refused("{\"model_type\":\"gpt2\",\"scale_attn_by_inverse_layer_idx\":true}", "inverse_layer");
+  config_refused("{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}", "hidden_act \"relu\"");
+  config_refused("{\"model_type\":\"gpt_neox\",\"use_parallel_residual\":1}", "true or false");
+  config_refused("{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}", "absolute");
+  config_refused("{\"model_type\":\"nomic_bert\",\"qkv_proj_bias\":true}", "qkv_proj_bias");
+  config_refused(ROPE("\"type\":\"dynamic\"," FOUR), "dynamic scaling");
+  config_refused(ROPE("\"rope_type\":\"ntk\""), "not a scaling that is known");
+  config_refused(ROPE("\"rope_type\":4"), "rope_type 4");
+  config_refused(ROPE("\"rope_type\":\"linear\""), "factor");
+  config_refused(ROPE("\"rope_type\":\"linear\",\"factor\":-1"), "must be a positive number");
+  config_refused(ROPE("\"rope_type\":\"yarn\"," FOUR ",\"beta_fast\":16"), "beta_fast 16");
+  config_refused(ROPE("\"rope_type\":\"yarn\"," FOUR ",\"mscale\":1"), "mscale");
+  config_refused(ROPE("\"rope_type\":\"llama3\"," FOUR), "low_freq_factor");
+  config_refused(ROPE("\"rope_type\":\"llama3\"," FOUR ",\"low_freq_factor\":4,\"high_freq_factor\":4,"
+                      "\"original_max_position_embeddings\":64"), "must be larger");
+  config_refused(ROPE("\"rope_type\":\"longrope\",\"long_factor\":[1],\"short_factor\":[1],"
+                      "\"original_max_position_embeddings\":64"), "must be a list of 8 numbers");
+  config_refused(LLAMA ",\"rope_theta\":0.5}", "rope_theta 0.5");
+}
+
+static double number_of(const struct nm__gguf *g, const char *key) {
+  double v = NAN;
+  nm_err err = {0};
+  if (nm__gguf_float(g, key, &v, &err)) fail_msg("%s", err.text);
+  return v;
+}
+
+#define WITH_KEYS(json) \
+  do { \
+    nm_err err_ = {0}; \
+    if (keys_of(json, &g, &f, &err_)) fail_msg("%s", err_.text); \
+  } while (0)
+
+/* What a file leaves out is what HF's class says; null means "none". */
+static void defaults_and_spellings(void **state) {
+  (void)state;
+  struct nm__gguf *g;
+  struct nm__hf_facts f;
+  WITH_KEYS("{\"model_type\":\"mistral\"}");
+  assert_true(number_of(g, "llama.attention.sliding_window") == 4096);
+  assert_true(number_of(g, "llama.attention.head_count_kv") == 8 && !f.tied);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"mistral\",\"sliding_window\":null,\"num_key_value_heads\":null}");
+  assert_null(nm__gguf_find(g, "llama.attention.sliding_window"));
+  assert_null(nm__gguf_find(g, "llama.attention.head_count_kv"));
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gpt2\",\"n_embd\":48,\"n_head\":3,\"n_inner\":null}");
+  assert_true(number_of(g, "gpt2.embedding_length") == 48 && f.tied);
+  assert_true(number_of(g, "gpt2.feed_forward_length") == 192);
+  assert_true(number_of(g, "gpt2.context_length") == 1024);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gpt_neox\",\"rotary_pct\":0.5,\"hidden_size\":64,"
+            "\"num_attention_heads\":4,\"rotary_emb_base\":500}");
+  assert_true(number_of(g, "gptneox.rope.dimension_count") == 8);
+  assert_true(number_of(g, "gptneox.rope.freq_base") == 500);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gemma\",\"hidden_act\":\"gelu\",\"hidden_activation\":null}");
+  assert_true(f.tied);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gemma3\",\"tie_word_embeddings\":false,\"text_config\":"
+            "{\"model_type\":\"gemma3_text\",\"hidden_size\":128,\"rope_parameters\":{"
+            "\"full_attention\":{\"rope_theta\":2e6,\"rope_type\":\"linear\",\"factor\":8},"
+            "\"sliding_attention\":{\"rope_theta\":9000,\"rope_type\":\"default\"}}}}");
+  assert_true(number_of(g, "gemma3.embedding_length") == 128 && !f.tied);
+  assert_true(number_of(g, "gemma3.rope.freq_base") == 2e6);
+  assert_true(number_of(g, "gemma3.rope.freq_base_swa") == 9000);
+  assert_true(number_of(g, "gemma3.rope.scaling.factor") == 8);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gemma2\",\"query_pre_attn_scalar\":64}");
+  assert_true(fabs(number_of(g, "gemma2.attention.scale") - 0.125) < 1e-7);
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gemma2\",\"num_hidden_layers\":3,\"layer_types\":[\"full_attention\","
+            "\"sliding_attention\",\"full_attention\"]}");
+  const struct nm__gguf_kv *kv = nm__gguf_find(g, "gemma2.attention.sliding_window_pattern");
+  assert_true(kv && kv->n == 3 && !kv->raw[0] && kv->raw[1] && !kv->raw[2]);
+  assert_null(nm__gguf_find(g, "gemma2.attention.scale"));
+  nm__gguf_close(g);
+  WITH_KEYS("{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"sliding_attention\","
+            "\"full_attention\"]}");
+  assert_null(nm__gguf_find(g, "gemma2.attention.sliding_window_pattern"));
+  nm__gguf_close(g);
+}
+
+/* ---- directories written from GGUFs ------------------------------------------ */
+
+static void put_text(const char *name, const char *text, size_t n) {
+  nm_err err = {0};
+  if (nm__write_file(in_dir(name), text, n, &err)) fail_msg("%s", err.text);
+}
+
+static void write_config(const struct nm__gguf *g) {
+  json_t *c;
+  nm_err err = {0};
+  if (nm__hf_config(g, &c, &err)) fail_msg("%s", err.text);
+  char *s = json_dumps(c, JSON_INDENT(1));
+  put_text("config.json", s, strlen(s));
+  free(s);
+  json_decref(c);
+}
+
+struct piece { const struct nm__gguf_tensor *t; char name[160]; enum nm__hf_change change; };
+
+/* Tensors first..n-1, every `step`-th, as one file. */
+static void write_weights(const struct nm__gguf *g, const char *file, size_t first, size_t step,
+                          json_t *map) {
+  struct piece *p = calloc(g->n_tensors, sizeof *p);
+  const struct nm__hf_family *f = nm__hf_family_of(g);
+  struct nm__st_writer *w;
+  nm_err err = {0};
+  size_t n = 0;
+  assert_int_equal(nm__st_writer_new(&w, &err), 0);
+  nm__st_put(w, "format", "pt");
+  for (size_t i = first; i < g->n_tensors; i += step) {
+    const struct nm__gguf_tensor *t = &g->tensors[i];
+    int64_t shape[2] = {t->ne[1], t->ne[0]};
+    if (!nm__hf_from_gguf(f, t->name, p[n].name, sizeof p[n].name, &p[n].change)) continue;
+    if (p[n].change == NM__HF_TRANSPOSE) shape[0] = t->ne[0], shape[1] = t->ne[1];
+    p[n].t = t;
+    nm__st_announce(w, p[n].name, t->type, t->n_dims, t->n_dims == 2 ? shape : shape + 1);
+    json_object_set_new(map, p[n++].name, json_string(file));
+  }
+  if (nm__st_begin(w, in_dir(file), &err)) fail_msg("%s", err.text);
+  for (int64_t i; (i = nm__st_next(w)) >= 0;) {
+    const struct nm__gguf_tensor *t = p[i].t;
+    uint8_t *out = malloc(t->bytes);
+    bool matrix = t->n_dims == 2;
+    nm__hf_apply(p[i].change, false, nm__hf_n_head(g, t->name), t->type,
+                 matrix ? t->ne[1] : t->ne[0], matrix ? t->ne[0] : 1, t->data, out);
+    if (nm__st_data(w, out, t->bytes, &err)) fail_msg("%s", err.text);
+    free(out);
+  }
+  if (nm__st_finish(w, &err)) fail_msg("%s", err.text);
+  nm__st_writer_free(w);
+  free(p);
+}
+
+static void write_index(json_t *map) {
+  json_t *o = json_pack("{s:{s:i}, s:O}", "metadata", "total_size", 1, "weight_map", map);
+  char *s = json_dumps(o, 0);
+  put_text("model.safetensors.index.json", s, strlen(s));
+  free(s);
+  json_decref(o);
+}
+
+static void clear(void) {
+  static const char *const names[] = {"config.json", "model.safetensors", "a.safetensors",
+                                      "b.safetensors", "model.safetensors.index.json"};
+  for (int i = 0; i < 5; i++) unlink(in_dir(names[i]));
+}
+
+static struct nm__gguf *open_gguf(const char *path) {
+  struct nm__gguf *g;
+  nm_err err = {0};
+  if (nm__gguf_open(path, &g, &err)) fail_msg("%s", err.text);
+  return g;
+}
+
+static struct rows all_of(const nm_model *m) {
+  static const int32_t ids[] = {1, 5, 2, 9, 30, 7, 7, 3};
+  nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 2});
+  struct rows r = tap_one(e, ids, 8, m->arch->encoder ? "*.resid_post" : "logits|*.attn.q|*.attn.k",
+                          "all", NULL);
+  nm_engine_free(e);
+  return r;
+}
+
+static void same_model(const char *path, const char *gguf) {
+  nm_model *a = open_model(path), *b = open_model(gguf);
+  struct rows x = all_of(a), y = all_of(b);
+  assert_same_rows(&x, &y, gguf);
+  rows_done(&x);
+  rows_done(&y);
+  nm_model_close(a);
+  nm_model_close(b);
+}
+
+/* Written as a directory and opened again, a model is the same, to the bit. */
+static void round_trip(const char *path) {
+  struct nm__gguf *g = open_gguf(path);
+  json_t *map = json_object();
+  clear();
+  write_config(g);
+  write_weights(g, "model.safetensors", 0, 1, map);
+  same_model(dir, path);
+  json_decref(map);
+  nm__gguf_close(g);
+}
+
+static void planted_round_trip(void **state) {
+  (void)state;
+  round_trip(PLANTED);
+  same_model(in_dir("config.json"), PLANTED);
+  same_model(in_dir("model.safetensors"), PLANTED);
+  char slash[80];
+  snprintf(slash, sizeof slash, "%s//", dir);
+  nm_model *m = open_model(slash);
+  nm_model_info i;
+  nm_model_describe(m, &i);
+  assert_string_equal(i.path, dir);
+  assert_string_equal(i.name, nm__path_base(dir));
+  nm_model_close(m);
+}
+
+static void all_round_trips(void **state) {
+  (void)state;
+  static const char *const names[] = {
+      "llama", "llama-tied", "llama-rope-linear", "llama-rope-yarn", "llama-rope-llama3", "qwen2",
+      "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "phi3", "phi3-longrope", "gptneox",
+      "gptneox-sequential", "gpt2", "bert", "nomic-bert"};
+  if (no_shared()) skip();
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char path[120];
+    snprintf(path, sizeof path, SHARED "models/arch/%s/model.gguf", names[i]);
+    round_trip(path);
+  }
+}
+
+/* What a made GGUF says must still be done makes the GGUF's own bytes. */
+static void pending_rows(void **state) {
+  (void)state;
+  round_trip(PLANTED);
+  struct nm__gguf *want = open_gguf(PLANTED), *g;
+  nm_err err = {0};
+  if (nm__model_map(dir, &g, &err)) fail_msg("%s", err.text);
+  int moved = 0;
+  for (size_t i = 0; i < want->n_tensors; i++) {
+    const struct nm__gguf_tensor *a = &want->tensors[i], *b = nm__gguf_tensor(g, a->name);
+    int n_head;
+    assert_true(b && b->bytes == a->bytes && b->type == a->type);
+    enum nm__hf_change c = nm__hf_pending(g, b, &n_head);
+    uint8_t *out = malloc(b->bytes);
+    nm__hf_apply(c, true, n_head, b->type, b->ne[1], b->ne[0], b->data, out);
+    assert_memory_equal(out, a->data, a->bytes);
+    moved += c == NM__HF_ROTARY && memcmp(b->data, a->data, a->bytes);
+    assert_int_equal(nm__hf_pending(want, a, &n_head), NM__HF_SAME);
+    free(out);
+  }
+  assert_true(moved > 0);
+  nm__gguf_close(want);
+  nm__gguf_close(g);
+}
+
+/* Padding that is missing puts tensors at odd places; they are read all the same. */
+static void unaligned(void **state) {
+  (void)state;
+  round_trip(PLANTED);
+  struct nm__map m;
+  uint64_t n;
+  assert_int_equal(nm__map_open(in_dir("model.safetensors"), &m, NULL), 0);
+  memcpy(&n, m.data, 8);
+  char *b = malloc(m.size + 3);
+  memcpy(b, m.data, 8 + n);
+  memcpy(b + 8 + n, "   ", 3);
+  memcpy(b + 8 + n + 3, m.data + 8 + n, m.size - 8 - n);
+  n += 3;
+  memcpy(b, &n, 8);
+  put_text("model.safetensors", b, m.size + 3);
+  nm__map_close(&m);
+  free(b);
+  same_model(dir, PLANTED);
+}
+
+/* ---- several files ----------------------------------------------------------- */
+
+static void open_refused(const char *path, const char *why) {
+  nm_model *m;
+  nm_err err = {0};
+  int st = nm_model_open(path, &m, &err);
+  if (st != NM_EFORMAT || !strstr(err.text, why))
+    fail_msg("status %d, '%s', expected '%s'", st, err.text, why);
+}
+
+static void place(json_t *map, const char *tensor, const char *file, const char *why) {
+  json_t *copy = json_copy(map);
+  if (file) json_object_set_new(copy, tensor, json_string(file));
+  else json_object_del(copy, tensor);
+  write_index(copy);
+  open_refused(dir, why);
+  json_decref(copy);
+}
+
+static void several_files(void **state) {
+  (void)state;
+  struct nm__gguf *g = open_gguf(PLANTED);
+  json_t *map = json_object();
+  static const char *const outside[] = {"../a.safetensors", "/a.safetensors", "x/a.safetensors",
+                                        "..\\a.safetensors", "..", "", ".safetensors", "a.bin",
+                                        ".a.safetensors"};
+  const char *t = "model.norm.weight";
+  clear();
+  write_config(g);
+  open_refused(dir, "holds neither");
+  write_weights(g, "a.safetensors", 0, 2, map);
+  write_weights(g, "b.safetensors", 1, 2, map);
+  write_index(map);
+  same_model(dir, PLANTED);
+  same_model(in_dir("model.safetensors.index.json"), PLANTED);
+  const char *here = json_string_value(json_object_get(map, t));
+  place(map, t, *here == 'a' ? "b.safetensors" : "a.safetensors", "which does not hold it");
+  place(map, t, NULL, "lies nowhere");
+  place(map, "more", "a.safetensors", "'more' is said to lie in a.safetensors");
+  place(map, t, "c.safetensors", "c.safetensors: cannot be opened");
+  for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
+    place(map, t, outside[i], "not the name of a safetensors file");
+  put_text("model.safetensors.index.json", "{\"weight_map\":{}}", 17);
+  open_refused(dir, "has no weight_map");
+  put_text("model.safetensors.index.json", "{\"weight_map\":[]}", 17);
+  open_refused(dir, "has no weight_map");
+  put_text("model.safetensors.index.json", "{\"weight_map\":{\"a\":1}}", 22);
+  open_refused(dir, "(no name)");
+  /* The same tensor in both files. */
+  json_t *other = json_object();
+  write_weights(g, "b.safetensors", 0, 1, other);
+  write_index(map);
+  open_refused(dir, "of which the index says that it lies in a.safetensors");
+  json_decref(other);
+  json_decref(map);
+  nm__gguf_close(g);
+}
+
+/* ---- tensors that do not fit -------------------------------------------------------- */
+
+static void one_tensor(const char *name, uint32_t type, int n_dims, int64_t ne, const char *why) {
+  struct nm__st_writer *w;
+  nm_err err = {0};
+  uint8_t zeros[4096] = {0};
+  int64_t bytes = nm__dtype(type)->bytes;
+  for (int i = 0; i < n_dims; i++) bytes *= ne;
+  assert_int_equal(nm__st_writer_new(&w, &err), 0);
+  nm__st_announce(w, name, type, n_dims, (int64_t[]){ne, ne, ne, ne, ne});
+  assert_int_equal(nm__st_begin(w, in_dir("model.safetensors"), &err), 0);
+  assert_int_equal(nm__st_data(w, zeros, (size_t)bytes, &err), 0);
+  assert_int_equal(nm__st_finish(w, &err), 0);
+  nm__st_writer_free(w);
+  open_refused(dir, why);
+}
+
+static void misfits(void **state) {
+  (void)state;
+  const char *gpt2 = "{\"model_type\":\"gpt2\",\"n_embd\":4,\"n_head\":2}";
+  const char *neox = "{\"model_type\":\"gpt_neox\",\"hidden_size\":8,\"num_attention_heads\":2,"
+                     "\"rotary_pct\":1.0}";
+  clear();
+  open_refused(dir, "config.json: cannot be opened");
+  put_text("config.json", gpt2, strlen(gpt2));
+  one_tensor("h.0.attn.c_attn.weight", NM__F32, 1, 4, "must be a matrix");
+  one_tensor("h.0.attn.c_attn.weight", NM__F32, 3, 4, "must be a matrix");
+  one_tensor("wte.weight", NM__F32, 5, 1, "in 5 dimensions");
+  one_tensor("wte.weight", NM__F32, 0, 1, "in 0 dimensions");
+  one_tensor("h.0.attn.q_attn.weight", NM__F32, 1, 4, "not one that a model of type gpt2 has");
+  one_tensor("wte.weight", NM__F32, 2, 4, "12 blocks are announced");
+  put_text("config.json", neox, strlen(neox));
+  one_tensor("embed_in.weight", NM__F32, 1, 4, "holds no embed_out.weight");
+  one_tensor("layers.0.attention.query_key_value.bias", NM__F32, 1, 4, "three rows a head");
+  unlink(in_dir("model.safetensors"));
+  put_text("pytorch_model.bin", "", 0);
+  open_refused(dir, "save the model as safetensors");
+  unlink(in_dir("pytorch_model.bin"));
+}
+
+/* ---- damage ------------------------------------------------------------------------- */
+
+static int attempt(nm_err *err) {
+  static const int32_t ids[] = {1, 0, 1};
+  nm_model *m;
+  nm_engine *e = NULL;
+  struct rows r = {0};
+  nm_seq s = {ids, 3};
+  nm_tap tap = {"logits", "last"};
+  int st = nm_model_open(dir, &m, err);
+  if (st) return assert_null(m), st;
+  st = nm_engine_new(m, &(nm_engine_opts){.threads = 1, .n_ctx = 8}, &e, err);
+  if (!st) st = try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1}, &r, err);
+  rows_done(&r);
+  nm_engine_free(e);
+  nm_model_close(m);
+  return st;
+}
+
+/* Bytes of the first `n` changed, swapped, cut off; every one of the texts is opened. */
+static void damage(const char *name, size_t n, uint64_t seed, int times) {
+  struct nm__map map;
+  int n_ran = 0;
+  assert_int_equal(nm__map_open(in_dir(name), &map, NULL), 0);
+  n = n < map.size ? n : map.size;
+  char *good = malloc(map.size), *b = malloc(map.size);
+  size_t size = map.size;
+  memcpy(good, map.data, size);
+  nm__map_close(&map);
+  for (int i = 0; i < times; i++) {
+    struct nm__rng r = {.seed = seed, .stream = (uint64_t)i};
+    size_t cut = i % 16 ? size : nm__rng_below(&r, size);
+    memcpy(b, good, size);
+    for (uint64_t k = nm__rng_below(&r, 2) + 1; k; k--)
+      b[nm__rng_below(&r, n)] = i % 3 ? good[nm__rng_below(&r, n)] : (char)nm__rng_u64(&r);
+    FILE *f = fopen(in_dir(name), "wb");
+    fwrite(b, 1, cut, f);
+    fclose(f);
+    nm_err err = {0};
+    int st = attempt(&err);
+    n_ran += !st;
+    if (st && (!err.text[0] || err.status != st || st == NM_EUSAGE))
+      fail_msg("%s: status %d, '%s'", name, st, err.text);
+  }
+  put_text(name, good, size);
+  free(good);
+  free(b);
+  print_message("measured: %s: %d of %d damaged files still run\n", name, n_ran, times);
+  assert_true(n_ran > 0 && n_ran < times);
+}
+
+static void damaged(void **state) {
+  (void)state;
+  struct nm__gguf *g = open_gguf(PLANTED);
+  json_t *map = json_object();
+  round_trip(PLANTED);
+  damage("config.json", SIZE_MAX, 51, 10000);
+  damage("model.safetensors", 8192, 52, 10000);
+  unlink(in_dir("model.safetensors"));
+  write_weights(g, "a.safetensors", 0, 2, map);
+  write_weights(g, "b.safetensors", 1, 2, map);
+  write_index(map);
+  damage("model.safetensors.index.json", SIZE_MAX, 53, 10000);
+  json_decref(map);
+  nm__gguf_close(g);
+}
+
+static int begin(void **state) {
+  (void)state;
+  snprintf(dir, sizeof dir, "/tmp/noema_hf_test.%ld", (long)getpid());
+  return mkdir(dir, 0777);
+}
+
+static int end(void **state) {
+  (void)state;
+  clear();
+  return rmdir(dir);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(names_go_both_ways), cmocka_unit_test(spellings_of_names),
+      cmocka_unit_test(rows_go_both_ways),  cmocka_unit_test(changes_undo),
+      cmocka_unit_test(refusals),           cmocka_unit_test(defaults_and_spellings),
+      cmocka_unit_test(planted_round_trip), cmocka_unit_test(all_round_trips),
+      cmocka_unit_test(pending_rows),       cmocka_unit_test(unaligned),
+      cmocka_unit_test(several_files),      cmocka_unit_test(misfits),
+      cmocka_unit_test(damaged),
+  };
+  return cmocka_run_group_tests(tests, begin, end);
+}
