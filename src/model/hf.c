@@ -181,7 +181,7 @@ static char *folder_of(const char *path) {
   return n ? nm__strndup(path, n) : nm__strdup(".");
 }
 
-int nm__hf_open(const char *path, struct nm__gguf **out, nm_err *err) {
+int nm__hf_map(const char *path, struct nm__gguf **out, nm_err *err) {
   nm_err own = {0};
   struct nm__hf_files files = {0};
   struct nm__hf_facts facts;
@@ -213,7 +213,7 @@ int nm__hf_files_of(const char *path, struct nm__hf_files *out, nm_err *err) {
 }
 
 int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
-  if (nm__hf_is(path)) return nm__hf_open(path, out, err);
+  if (nm__hf_is(path)) return nm__hf_map(path, out, err);
   *out = NULL;
   if (ends(path, ".safetensors"))
     return nm__fail(err, NM_EFORMAT, "%s: tensors alone are no model: a folder with config.json and "

@@ -1,7 +1,7 @@
 /* hf.h - Hugging Face model directories, and the tables that lead from them to GGUF and back.
  *
  * A directory holds config.json and weights, in one file (model.safetensors) or in several
- * with an index. nm__hf_open shows it as a GGUF made in memory: keys made from config.json,
+ * with an index. nm__hf_map shows it as a GGUF made in memory: keys made from config.json,
  * tensors under GGUF's names, their data where it lies in the mapped files. Own memory is
  * taken only where GGUF's numbers are others: the small norms of gemma (one is added), the
  * matrices of gpt2 (transposed) and the fused q, k, v of gptneox (rows in another order).
@@ -82,7 +82,7 @@ void nm__hf_apply(enum nm__hf_change c, bool to_gguf, int n_head, uint32_t type,
 
 /* A directory, or a file in one that stands for it: config.json, model*.safetensors and
  * model.safetensors.index.json. */
-int nm__hf_open(const char *path, struct nm__gguf **out, nm_err *err);
+int nm__hf_map(const char *path, struct nm__gguf **out, nm_err *err);
 /* Whether path names such a model: a folder, or one of these files. */
 bool nm__hf_is(const char *path);
 /* Any model file: a GGUF, one of its pieces, or a directory. */

@@ -37,7 +37,7 @@ int nm__conf_rope(const struct nm__conf *c);
 /* The weights of a directory, in one file or several (hf_files.c). */
 struct nm__hf_files { struct nm__st **v; size_t n; };
 int nm__hf_files_open(const char *dir, struct nm__hf_files *out, nm_err *err);
-int nm__hf_files_of(const char *path, struct nm__hf_files *out, nm_err *err);   /* as nm__hf_open */
+int nm__hf_files_of(const char *path, struct nm__hf_files *out, nm_err *err);   /* as nm__hf_map */
 void nm__hf_files_done(struct nm__hf_files *s);
 
 #endif

@@ -163,7 +163,8 @@ static int bases(struct rope *r, json_t *parameters) {
   nm__conf_number(r->c, "rope_theta", &r->base, &st);
   nm__conf_number(&r->o, "rope_theta", &r->base, &st);
   if (!st && !(r->base > 1 && r->base < 1e15))
-    st = refuse(r, "rope_theta", "must be a number above 1");
+    st = nm__fail(r->c->err, NM_EFORMAT, "%s: rope_theta %g must be a number above 1", r->name,
+                  r->base);
   if (!st) st = nm__conf_put_f32(r->c, "rope.freq_base", r->base);
   struct nm__conf l = {.name = r->o.name, .c = local, .err = r->o.err};
   if (!json_is_object(local) || !nm__conf_number(&l, "rope_theta", &swa, &st)) return st;
