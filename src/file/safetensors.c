@@ -299,8 +299,9 @@ static int index_names(struct reader *r) {
   for (size_t i = 1; i < s->n; i++) {
     if (by_name(&s->by_name[i - 1], &s->by_name[i])) continue;
     char shown[80];
+    const char *name = s->by_name[i]->name;
     return bad(r, "the name '%s' occurs twice",
-               nm__printable(shown, sizeof shown, s->by_name[i]->name, strlen(s->by_name[i]->name)));
+               nm__printable(shown, sizeof shown, name, strlen(name)));
   }
   return NM_OK;
 }

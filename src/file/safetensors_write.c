@@ -46,8 +46,8 @@ void nm__st_writer_free(struct nm__st_writer *w) {
 
 static bool can_take(struct nm__st_writer *w, const char *name) {
   if (w->sticky.status) return false;
-  if (w->begun) return nm__fail(&w->sticky, NM_EFAIL, "'%s' comes after the data began", name), false;
-  return true;
+  if (w->begun) nm__fail(&w->sticky, NM_EFAIL, "'%s' comes after the data began", name);
+  return !w->begun;
 }
 
 void nm__st_put(struct nm__st_writer *w, const char *key, const char *value) {

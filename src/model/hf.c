@@ -40,8 +40,8 @@ static const uint8_t *changed(const struct made *m, enum nm__hf_change c, const 
   }
   if (c == NM__HF_PLUS_ONE) *type = NM__F32, size = sizeof(float);
   uint8_t *out = nm__gguf_own(m->g, (size_t)(t->bytes / (uint64_t)d->bytes), size, m->err);
-  if (out && t->bytes) nm__hf_apply(c, true, n_head, nm__dtype(*type) == d ? *type : (uint32_t)t->type,
-                                    rows, cols, t->data, out);
+  if (out && t->bytes)
+    nm__hf_apply(c, true, n_head, (uint32_t)t->type, rows, cols, t->data, out);
   return out;
 }
 
@@ -101,6 +101,12 @@ static int add_files(struct nm__gguf *g, struct nm__hf_facts facts, struct nm__h
 static char *text_of(const char *dir, const char *name, struct nm__map *map, nm_err *err) {
   char *path = nm__path_join(dir, name);
   if (!path) return nm__fail_memory(err, "a file name", strlen(dir)), NULL;
+  if (!nm__exists(path)) {
+    nm__fail(err, NM_EFORMAT, "%s: is a folder without %s: a Hugging Face model's folder or a GGUF "
+             "file is needed", dir, name);
+    free(path);
+    return NULL;
+  }
   if (nm__map_open(path, map, err)) {
     free(path);
     return NULL;
@@ -117,7 +123,9 @@ static char *text_of(const char *dir, const char *name, struct nm__map *map, nm_
 static int add_pooling(const char *dir, struct nm__hf_facts facts, struct nm__gguf *g,
                        nm_err *err) {
   static const struct { const char *key; uint32_t type; } modes[] = {
-      {"pooling_mode_mean_tokens", 1}, {"pooling_mode_cls_token", 2}, {"pooling_mode_lasttoken", 3}};
+      {"pooling_mode_mean_tokens", 1},
+      {"pooling_mode_cls_token", 2},
+      {"pooling_mode_lasttoken", 3}};
   struct nm__map map;
   if (facts.f->head) return NM_OK;
   char *probe = nm__path_join(dir, "1_Pooling/config.json");
@@ -216,7 +224,7 @@ int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
   if (nm__hf_is(path)) return nm__hf_map(path, out, err);
   *out = NULL;
   if (ends(path, ".safetensors"))
-    return nm__fail(err, NM_EFORMAT, "%s: tensors alone are no model: a folder with config.json and "
-                    "model.safetensors is", path);
+    return nm__fail(err, NM_EFORMAT, "%s: tensors alone are no model: a folder with config.json "
+                    "and model.safetensors is", path);
   return nm__gguf_open(path, out, err);
 }

@@ -187,8 +187,8 @@ static int put_layer_types(const struct nm__conf *c, const struct nm__arch *a) {
     const char *s = json_is_string(v) ? json_string_value(v) : "";
     windowed[i] = !strcmp(s, "sliding_attention");
     if (!windowed[i] && strcmp(s, "full_attention") && !st)
-      st = nm__fail(c->err, NM_EFORMAT, "%s: layer_types: '%.40s' is not a kind of attention that is "
-                    "supported", c->name, s);
+      st = nm__fail(c->err, NM_EFORMAT, "%s: layer_types: '%.40s' is not a kind of attention that "
+                    "is supported", c->name, s);
     differ |= windowed[i] != ((int)i % every != every - 1);
   }
   if (!st && differ && !nm__hf_family_has(c->f, "sliding_window"))

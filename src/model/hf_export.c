@@ -103,8 +103,9 @@ static void put_flags(const struct out *o) {
   if (nm__hf_family_has(o->f, "query_pre_attn_scalar")) {
     bool wide = a && a->wide_scale_at && L >= a->wide_scale_at && L <= a->wide_scale_at;
     bool said = number(o, "attention.scale", &s) && s > 0;
-    json_object_set_new(o->c, "query_pre_attn_scalar",
-                        said ? short_real(1 / (s * s)) : json_integer((json_int_t)(wide ? D / H : hd)));
+    json_t *usual = json_integer((json_int_t)(wide ? D / H : hd));
+    json_object_set_new(o->c, "query_pre_attn_scalar", said ? short_real(1 / (s * s)) : usual);
+    if (said) json_decref(usual);
   }
   if (nm__hf_family_has(o->f, "use_parallel_residual")) {
     nm__gguf_bool(o->g, "gptneox.use_parallel_residual", &parallel, NULL);
@@ -189,8 +190,8 @@ static json_t *longrope(const struct out *o, const struct nm__gguf_tensor *longs
 static json_t *scaled(const struct out *o, struct nm__str type) {
   double f, orig, attn;
   bool yarn = type.n == 4 && !memcmp(type.s, "yarn", 4);
-  if (!number(o, "rope.scaling.factor", &f) || (!yarn && (type.n != 6 || memcmp(type.s, "linear", 6))))
-    return NULL;
+  bool linear = type.n == 6 && !memcmp(type.s, "linear", 6);
+  if (!number(o, "rope.scaling.factor", &f) || (!yarn && !linear)) return NULL;
   json_t *r = json_pack("{s:s, s:o}", "rope_type", yarn ? "yarn" : "linear", "factor",
                         short_real(f));
   if (yarn && number(o, "rope.scaling.original_context_length", &orig))

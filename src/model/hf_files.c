@@ -42,15 +42,15 @@ static struct nm__st *file_named(const struct nm__hf_files *s, const char *name)
 }
 
 /* Opens the file where it is new, and sees that the tensor lies in it. */
-static int check_place(struct nm__hf_files *s, const char *dir, const char *index, const char *tensor,
-                       const json_t *where, nm_err *err) {
+static int check_place(struct nm__hf_files *s, const char *dir, const char *index,
+                       const char *tensor, const json_t *where, nm_err *err) {
   char shown[80];
   const char *name = json_string_value(where);
   nm__printable(shown, sizeof shown, tensor, strlen(tensor));
   if (!name || !stays_inside(name)) {
     char bad[80];
-    return nm__fail(err, NM_EFORMAT, "%s: tensor '%s' is said to lie in '%s', which is not the name "
-                    "of a safetensors file in this folder", index, shown,
+    return nm__fail(err, NM_EFORMAT, "%s: tensor '%s' is said to lie in '%s', which is not the "
+                    "name of a safetensors file in this folder", index, shown,
                     nm__printable(bad, sizeof bad, name ? name : "(no name)",
                                   name ? strlen(name) : 9));
   }

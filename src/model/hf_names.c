@@ -371,7 +371,7 @@ bool nm__hf_ignored(const struct nm__hf_family *f, const char *hf) {
                                       ".attention.masked_bias", "rotary_emb.inv_freq",
                                       "embeddings.position_ids"};
   static const struct { const char *arch, *head; } others[] = {
-      {"bert", "pooler."},   {"bert", "cls."},      {"bert", "classifier."}, {"bert", "qa_outputs."},
+      {"bert", "pooler."}, {"bert", "cls."}, {"bert", "classifier."}, {"bert", "qa_outputs."},
       {"nomic-bert", "pooler."}, {"nomic-bert", "cls."},
       {"gemma3", "vision_tower."}, {"gemma3", "multi_modal_projector."}};
   const char *s = strip_prefixes(hf);

@@ -22,9 +22,9 @@ static const char *in_dir(const char *name) {
   return path[k];
 }
 
-static const char *const families[] = {"llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma",
-                                       "gemma2", "gemma3", "phi3", "olmo2", "gpt_neox", "gpt2",
-                                       "bert", "nomic_bert"};
+static const char *const families[] = {"llama",    "mistral", "mixtral", "qwen2",     "qwen3",
+                                       "gemma",    "gemma2",  "gemma3",  "phi3",      "olmo2",
+                                       "gpt_neox", "gpt2",    "bert",    "nomic_bert"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 /* ---- names ------------------------------------------------------------- */
@@ -32,7 +32,8 @@ enum { N_FAMILIES = sizeof families / sizeof *families };
 static void fill_in(const char *pattern, const char *suffix, char *out, size_t n) {
   size_t k = 0;
   for (int number = 7; *pattern; pattern++, number += 5)
-    k += (size_t)snprintf(out + k, n - k, *pattern == '#' ? "%d" : "%c", *pattern == '#' ? number : *pattern);
+    k += (size_t)snprintf(out + k, n - k, *pattern == '#' ? "%d" : "%c",
+                          *pattern == '#' ? number : *pattern);
   snprintf(out + k, n - k, "%s", suffix);
 }
 
@@ -87,7 +88,8 @@ static void spellings_of_names(void **state) {
   expect_name("mixtral", "model.layers.1.block_sparse_moe.experts.10.w2.weight",
               "blk.1.ffn_down.10.weight");
   const struct nm__hf_family *gpt2 = nm__hf_family_find("gpt2"), *bert = nm__hf_family_find("bert");
-  assert_true(nm__hf_ignored(gpt2, "h.0.attn.bias") && !nm__hf_ignored(gpt2, "h.0.attn.c_attn.bias"));
+  assert_true(nm__hf_ignored(gpt2, "h.0.attn.bias") &&
+              !nm__hf_ignored(gpt2, "h.0.attn.c_attn.bias"));
   assert_true(nm__hf_ignored(bert, "bert.pooler.dense.weight"));
   assert_false(nm__hf_ignored(gpt2, "pooler.dense.weight"));
 }
@@ -134,8 +136,10 @@ static void changes_undo(void **state) {
       assert_memory_equal(plus ? (const uint8_t *)x : a, c, bytes);
       float first;
       memcpy(&first, b + 4, 4);
-      if (plus) assert_true(first == x[1] + 1);
-      else assert_true((ch == NM__HF_SAME) == !memcmp(a, b, bytes));
+      if (plus)
+        assert_true(first == x[1] + 1);
+      else
+        assert_true((ch == NM__HF_SAME) == !memcmp(a, b, bytes));
     }
 }
 
@@ -166,8 +170,10 @@ static void refusals(void **state) {
   config_refused("{\"a\":1,\"a\":1}", "duplicate");
   config_refused("{}", "has no model_type");
   config_refused("{\"model_type\":7}", "has no model_type");
-  config_refused("{\"model_type\":\"mamba\"}", "'mamba' is not supported yet (known: llama, mistral");
-  config_refused("{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\"}}", "'llava'");
+  config_refused("{\"model_type\":\"mamba\"}",
+                 "'mamba' is not supported yet (known: llama, mistral");
+  config_refused("{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\"}}",
+                 "'llava'");
   config_refused(LLAMA ",\"hidden_size\":64}", "duplicate");
   config_refused(LLAMA ",\"num_hidden_layers\":2.0}", "num_hidden_layers 2.0: must be an integer");
   config_refused(LLAMA ",\"num_hidden_layers\":-1}", "must be an integer");
@@ -176,21 +182,30 @@ static void refusals(void **state) {
   config_refused(LLAMA ",\"rms_norm_eps\":true}", "rms_norm_eps true: must be a number");
   config_refused(LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act \"gelu\"");
   config_refused(LLAMA ",\"hidden_act\":3}", "hidden_act 3");
-  config_refused(LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", "quantization_config");
+  config_refused(LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}",
+                 "quantization_config");
   config_refused(LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor 0.5");
   config_refused(LLAMA ",\"head_dim\":0}", "heads of 0");
-  config_refused("{\"model_type\":\"qwen2\",\"use_sliding_window\":true}", "use_sliding_window true");
-  config_refused("{\"model_type\":\"qwen3\",\"num_hidden_layers\":1,\"layer_types\":[\"sliding_attention\"]}",
-                 "layer_types asks for sliding windows");
-  config_refused("{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}",
-                 "layer_types must list");
-  config_refused("{\"model_type\":\"gemma2\",\"num_hidden_layers\":1,\"layer_types\":[\"chunked\"]}",
-                 "'chunked'");
-  config_refused("{\"model_type\":\"gemma2\",\"query_pre_attn_scalar\":0}", "query_pre_attn_scalar 0");
-  config_refused("{\"model_type\":\"gpt2\",\"scale_attn_by_inverse_layer_idx\":true}", "inverse_layer");
-  config_refused("{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}", "hidden_act \"relu\"");
+  config_refused("{\"model_type\":\"qwen2\",\"use_sliding_window\":true}",
+                 "use_sliding_window true");
+  config_refused(
+      "{\"model_type\":\"qwen3\",\"num_hidden_layers\":1,\"layer_types\":[\"sliding_attention\"]}",
+      "layer_types asks for sliding windows");
+  config_refused(
+      "{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}",
+      "layer_types must list");
+  config_refused(
+      "{\"model_type\":\"gemma2\",\"num_hidden_layers\":1,\"layer_types\":[\"chunked\"]}",
+      "'chunked'");
+  config_refused("{\"model_type\":\"gemma2\",\"query_pre_attn_scalar\":0}",
+                 "query_pre_attn_scalar 0");
+  config_refused("{\"model_type\":\"gpt2\",\"scale_attn_by_inverse_layer_idx\":true}",
+                 "inverse_layer");
+  config_refused("{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}",
+                 "hidden_act \"relu\"");
   config_refused("{\"model_type\":\"gpt_neox\",\"use_parallel_residual\":1}", "true or false");
-  config_refused("{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}", "absolute");
+  config_refused("{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}",
+                 "absolute");
   config_refused("{\"model_type\":\"nomic_bert\",\"qkv_proj_bias\":true}", "qkv_proj_bias");
   config_refused(ROPE("\"type\":\"dynamic\"," FOUR), "dynamic scaling");
   config_refused(ROPE("\"rope_type\":\"ntk\""), "not a scaling that is known");
@@ -200,10 +215,13 @@ static void refusals(void **state) {
   config_refused(ROPE("\"rope_type\":\"yarn\"," FOUR ",\"beta_fast\":16"), "beta_fast 16");
   config_refused(ROPE("\"rope_type\":\"yarn\"," FOUR ",\"mscale\":1"), "mscale");
   config_refused(ROPE("\"rope_type\":\"llama3\"," FOUR), "low_freq_factor");
-  config_refused(ROPE("\"rope_type\":\"llama3\"," FOUR ",\"low_freq_factor\":4,\"high_freq_factor\":4,"
-                      "\"original_max_position_embeddings\":64"), "must be larger");
+  config_refused(ROPE("\"rope_type\":\"llama3\"," FOUR
+                      ",\"low_freq_factor\":4,\"high_freq_factor\":4,"
+                      "\"original_max_position_embeddings\":64"),
+                 "must be larger");
   config_refused(ROPE("\"rope_type\":\"longrope\",\"long_factor\":[1],\"short_factor\":[1],"
-                      "\"original_max_position_embeddings\":64"), "must be a list of 8 numbers");
+                      "\"original_max_position_embeddings\":64"),
+                 "must be a list of 8 numbers");
   config_refused(LLAMA ",\"rope_theta\":0.5}", "rope_theta 0.5");
 }
 
@@ -214,10 +232,10 @@ static double number_of(const struct nm__gguf *g, const char *key) {
   return v;
 }
 
-#define WITH_KEYS(json) \
-  do { \
-    nm_err err_ = {0}; \
-    if (keys_of(json, &g, &f, &err_)) fail_msg("%s", err_.text); \
+#define WITH_KEYS(json)                                                                            \
+  do {                                                                                             \
+    nm_err err_ = {0};                                                                             \
+    if (keys_of(json, &g, &f, &err_)) fail_msg("%s", err_.text);                                   \
   } while (0)
 
 /* What a file leaves out is what HF's class says; null means "none". */
@@ -258,14 +276,16 @@ static void defaults_and_spellings(void **state) {
   WITH_KEYS("{\"model_type\":\"gemma2\",\"query_pre_attn_scalar\":64}");
   assert_true(fabs(number_of(g, "gemma2.attention.scale") - 0.125) < 1e-7);
   nm__gguf_close(g);
-  WITH_KEYS("{\"model_type\":\"gemma2\",\"num_hidden_layers\":3,\"layer_types\":[\"full_attention\","
-            "\"sliding_attention\",\"full_attention\"]}");
+  WITH_KEYS(
+      "{\"model_type\":\"gemma2\",\"num_hidden_layers\":3,\"layer_types\":[\"full_attention\","
+      "\"sliding_attention\",\"full_attention\"]}");
   const struct nm__gguf_kv *kv = nm__gguf_find(g, "gemma2.attention.sliding_window_pattern");
   assert_true(kv && kv->n == 3 && !kv->raw[0] && kv->raw[1] && !kv->raw[2]);
   assert_null(nm__gguf_find(g, "gemma2.attention.scale"));
   nm__gguf_close(g);
-  WITH_KEYS("{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"sliding_attention\","
-            "\"full_attention\"]}");
+  WITH_KEYS(
+      "{\"model_type\":\"gemma2\",\"num_hidden_layers\":2,\"layer_types\":[\"sliding_attention\","
+      "\"full_attention\"]}");
   assert_null(nm__gguf_find(g, "gemma2.attention.sliding_window_pattern"));
   nm__gguf_close(g);
 }
@@ -287,7 +307,11 @@ static void write_config(const struct nm__gguf *g) {
   json_decref(c);
 }
 
-struct piece { const struct nm__gguf_tensor *t; char name[160]; enum nm__hf_change change; };
+struct piece {
+  const struct nm__gguf_tensor *t;
+  char name[160];
+  enum nm__hf_change change;
+};
 
 /* Tensors first..n-1, every `step`-th, as one file. */
 static void write_weights(const struct nm__gguf *g, const char *file, size_t first, size_t step,
@@ -392,10 +416,24 @@ static void planted_round_trip(void **state) {
 
 static void all_round_trips(void **state) {
   (void)state;
-  static const char *const names[] = {
-      "llama", "llama-tied", "llama-rope-linear", "llama-rope-yarn", "llama-rope-llama3", "qwen2",
-      "qwen3", "gemma", "gemma2", "gemma3", "olmo2", "phi3", "phi3-longrope", "gptneox",
-      "gptneox-sequential", "gpt2", "bert", "nomic-bert"};
+  static const char *const names[] = {"llama",
+                                      "llama-tied",
+                                      "llama-rope-linear",
+                                      "llama-rope-yarn",
+                                      "llama-rope-llama3",
+                                      "qwen2",
+                                      "qwen3",
+                                      "gemma",
+                                      "gemma2",
+                                      "gemma3",
+                                      "olmo2",
+                                      "phi3",
+                                      "phi3-longrope",
+                                      "gptneox",
+                                      "gptneox-sequential",
+                                      "gpt2",
+                                      "bert",
+                                      "nomic-bert"};
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     char path[120];
@@ -461,8 +499,10 @@ static void open_refused(const char *path, const char *why) {
 
 static void place(json_t *map, const char *tensor, const char *file, const char *why) {
   json_t *copy = json_copy(map);
-  if (file) json_object_set_new(copy, tensor, json_string(file));
-  else json_object_del(copy, tensor);
+  if (file)
+    json_object_set_new(copy, tensor, json_string(file));
+  else
+    json_object_del(copy, tensor);
   write_index(copy);
   open_refused(dir, why);
   json_decref(copy);
@@ -472,9 +512,9 @@ static void several_files(void **state) {
   (void)state;
   struct nm__gguf *g = open_gguf(PLANTED);
   json_t *map = json_object();
-  static const char *const outside[] = {"../a.safetensors", "/a.safetensors", "x/a.safetensors",
-                                        "..\\a.safetensors", "..", "", ".safetensors", "a.bin",
-                                        ".a.safetensors"};
+  static const char *const outside[] = {
+      "../a.safetensors", "/a.safetensors", "x/a.safetensors", "..\\a.safetensors", "..", "",
+      ".safetensors",     "a.bin",          ".a.safetensors"};
   const char *t = "model.norm.weight";
   clear();
   write_config(g);
@@ -530,7 +570,7 @@ static void misfits(void **state) {
   const char *neox = "{\"model_type\":\"gpt_neox\",\"hidden_size\":8,\"num_attention_heads\":2,"
                      "\"rotary_pct\":1.0}";
   clear();
-  open_refused(dir, "config.json: cannot be opened");
+  open_refused(dir, "is a folder without config.json");
   put_text("config.json", gpt2, strlen(gpt2));
   one_tensor("h.0.attn.c_attn.weight", NM__F32, 1, 4, "must be a matrix");
   one_tensor("h.0.attn.c_attn.weight", NM__F32, 3, 4, "must be a matrix");
@@ -559,7 +599,8 @@ static int attempt(nm_err *err) {
   int st = nm_model_open(dir, &m, err);
   if (st) return assert_null(m), st;
   st = nm_engine_new(m, &(nm_engine_opts){.threads = 1, .n_ctx = 8}, &e, err);
-  if (!st) st = try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1}, &r, err);
+  if (!st)
+    st = try_rows(e, (nm_request){.seqs = &s, .n_seqs = 1, .taps = &tap, .n_taps = 1}, &r, err);
   rows_done(&r);
   nm_engine_free(e);
   nm_model_close(m);
@@ -628,12 +669,18 @@ static int end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(names_go_both_ways), cmocka_unit_test(spellings_of_names),
-      cmocka_unit_test(rows_go_both_ways),  cmocka_unit_test(changes_undo),
-      cmocka_unit_test(refusals),           cmocka_unit_test(defaults_and_spellings),
-      cmocka_unit_test(planted_round_trip), cmocka_unit_test(all_round_trips),
-      cmocka_unit_test(pending_rows),       cmocka_unit_test(unaligned),
-      cmocka_unit_test(several_files),      cmocka_unit_test(misfits),
+      cmocka_unit_test(names_go_both_ways),
+      cmocka_unit_test(spellings_of_names),
+      cmocka_unit_test(rows_go_both_ways),
+      cmocka_unit_test(changes_undo),
+      cmocka_unit_test(refusals),
+      cmocka_unit_test(defaults_and_spellings),
+      cmocka_unit_test(planted_round_trip),
+      cmocka_unit_test(all_round_trips),
+      cmocka_unit_test(pending_rows),
+      cmocka_unit_test(unaligned),
+      cmocka_unit_test(several_files),
+      cmocka_unit_test(misfits),
       cmocka_unit_test(damaged),
   };
   return cmocka_run_group_tests(tests, begin, end);

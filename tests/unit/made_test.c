@@ -53,10 +53,14 @@ static void write_gguf(const struct nm__gguf *g, const char *path, bool keys, si
   assert_int_equal(nm__gguf_writer_new(&w, &err), 0);
   for (size_t i = 0; keys && i < g->n_kv; i++) nm__gguf_put_kv(w, &g->kv[i]);
   if (count) {
-    nm__gguf_put_kv(w, &(struct nm__gguf_kv){.key = (char[]){"split.no"}, .type = NM__GGUF_U16, .n = 1,
+    nm__gguf_put_kv(w, &(struct nm__gguf_kv){.key = (char[]){"split.no"},
+                                             .type = NM__GGUF_U16,
+                                             .n = 1,
                                              .raw = (const uint8_t *)&n16[0]});
-    nm__gguf_put_kv(w, &(struct nm__gguf_kv){.key = (char[]){"split.count"}, .type = NM__GGUF_U16,
-                                             .n = 1, .raw = (const uint8_t *)&n16[1]});
+    nm__gguf_put_kv(w, &(struct nm__gguf_kv){.key = (char[]){"split.count"},
+                                             .type = NM__GGUF_U16,
+                                             .n = 1,
+                                             .raw = (const uint8_t *)&n16[1]});
     nm__gguf_put_i32(w, "split.tensors.count", n_tensors);
   }
   for (size_t i = first; i < g->n_tensors; i += step) {
@@ -87,7 +91,7 @@ static void round_trip(void **state) {
   for (size_t i = 0; i < g->n_tensors; i++)
     assert_ptr_equal(nm__gguf_tensor(made, g->tensors[i].name), &made->tensors[i]);
   assert_null(nm__gguf_tensor(made, "no"));
-  nm__gguf_close(g);                             /* keys are copies; data is not */
+  nm__gguf_close(g); /* keys are copies; data is not */
   g = open_gguf(PLANTED);
   for (size_t i = 0; i < g->n_tensors; i++) made->tensors[i].data = g->tensors[i].data;
   write_gguf(made, path, true, 0, 1, 0, 0, 0);
@@ -139,16 +143,18 @@ static void tensors_refused(void **state) {
   nm_err err = {0};
   assert_int_equal(nm__gguf_new("made", "made", &g, &err), 0);
   assert_int_equal(nm__gguf_add_tensor(g, "a", NM__F32, 1, (int64_t[]){4}, zeros, &err), 0);
-  assert_int_equal(nm__gguf_add_tensor(g, "a", NM__F32, 1, (int64_t[]){4}, zeros, &err), NM_EFORMAT);
+  assert_int_equal(nm__gguf_add_tensor(g, "a", NM__F32, 1, (int64_t[]){4}, zeros, &err),
+                   NM_EFORMAT);
   assert_non_null(strstr(err.text, "occurs twice"));
-  assert_int_equal(nm__gguf_add_tensor(g, "b", NM__Q8_0, 1, (int64_t[]){31}, zeros, &err), NM_EFORMAT);
+  assert_int_equal(nm__gguf_add_tensor(g, "b", NM__Q8_0, 1, (int64_t[]){31}, zeros, &err),
+                   NM_EFORMAT);
   assert_non_null(strstr(err.text, "Q8_0"));
   assert_int_equal(nm__gguf_add_tensor(g, "b", 99, 1, (int64_t[]){4}, zeros, &err), NM_EFORMAT);
   assert_int_equal(nm__gguf_add_tensor(g, "b", NM__F32, 0, NULL, zeros, &err), NM_EFORMAT);
   assert_int_equal(nm__gguf_add_tensor(g, "b", NM__F32, 5, (int64_t[]){1, 1, 1, 1}, zeros, &err),
                    NM_EFORMAT);
   assert_int_equal(g->n_tensors, 1);
-  for (int i = 0; i < 1000; i++) {               /* the table of names grows along */
+  for (int i = 0; i < 1000; i++) { /* the table of names grows along */
     char name[24];
     snprintf(name, sizeof name, "t%d", i);
     assert_int_equal(nm__gguf_add_tensor(g, name, NM__F32, 1, (int64_t[]){1}, zeros, &err), 0);
@@ -296,9 +302,9 @@ static int end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(round_trip),    cmocka_unit_test(kinds_of_keys),
+      cmocka_unit_test(round_trip),      cmocka_unit_test(kinds_of_keys),
       cmocka_unit_test(tensors_refused), cmocka_unit_test(opens_all),
-      cmocka_unit_test(wrong_pieces),  cmocka_unit_test(another_model),
+      cmocka_unit_test(wrong_pieces),    cmocka_unit_test(another_model),
       cmocka_unit_test(random_like),
   };
   return cmocka_run_group_tests(tests, begin, end);

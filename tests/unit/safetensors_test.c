@@ -54,9 +54,11 @@ static void refusals(void **state) {
   refuses(ONE ",}", 8, "not valid JSON");
   refuses(ONE, 8, "'}' is due");
   refuses(ONE "}", 7, "does not lie in the data");
-  refuses(ONE ",\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}", 16, "occurs twice");
+  refuses(ONE ",\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}", 16,
+          "occurs twice");
   refuses(ONE ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "too");
-  refuses(ONE ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16, "no tensor");
+  refuses(ONE ",\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}", 16,
+          "no tensor");
   refuses("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4,
           "duplicate");
   refuses("{\"a\":{\"dtype\":\"Q8\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, "'Q8' is not known");
@@ -67,8 +69,8 @@ static void refusals(void **state) {
   refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "integer");
   refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4,
           "big integer");
-  refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[0,4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
-          "overflows");
+  refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[0,4294967296,4294967296],\"data_offsets\":[0,0]}}",
+          0, "overflows");
   refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4,
           "9 dimensions");
   refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,4]}}", 4, "two integers");
@@ -82,7 +84,8 @@ static void refusals(void **state) {
   refuses("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice");
   struct nm__st *s;
   nm_err err = {0};
-  assert_int_equal(nm__st_parse("f", "\377\377\377\377\377\377\377\377{}", 10, &s, &err), NM_EFORMAT);
+  assert_int_equal(nm__st_parse("f", "\377\377\377\377\377\377\377\377{}", 10, &s, &err),
+                   NM_EFORMAT);
   assert_non_null(strstr(err.text, "at most 100000000"));
 }
 
@@ -115,7 +118,8 @@ static void reads(void **state) {
                     "\"late\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[5,11]},\"none\":"
                     "{\"dtype\":\"U64\",\"shape\":[4,0],\"data_offsets\":[5,5]},"
                     " \"\\u00e9\" : { \"shape\":[], \"data_offsets\":[ 4, 5 ], \"dtype\":\"BOOL\"},"
-                    "\"x\":{\"dtype\":\"F4\",\"shape\":[2,4],\"data_offsets\":[0,4]}}  \n", 11, &size);
+                    "\"x\":{\"dtype\":\"F4\",\"shape\":[2,4],\"data_offsets\":[0,4]}}  \n",
+                    11, &size);
   struct nm__st *s;
   nm_err err = {0};
   if (nm__st_parse("f", b, size, &s, &err)) fail_msg("%s", err.text);
@@ -165,9 +169,14 @@ static void malformed(void **state) {
 
 /* ---- writing --------------------------------------------------------- */
 
-static const struct { const char *name; uint32_t type; int n_dims; int64_t shape[3]; } some[] = {
-    {"b.weight", NM__F16, 2, {3, 5}}, {"c", NM__F32, 0, {0}},          {"a\"\xc3\xa9", NM__F16, 1, {7}},
-    {"none", NM__F32, 3, {2, 0, 3}},  {"i", NM__I8, 3, {1, 2, 3}},     {"d", NM__F32, 1, {2}},
+static const struct {
+  const char *name;
+  uint32_t type;
+  int n_dims;
+  int64_t shape[3];
+} some[] = {
+    {"b.weight", NM__F16, 2, {3, 5}}, {"c", NM__F32, 0, {0}},      {"a\"\xc3\xa9", NM__F16, 1, {7}},
+    {"none", NM__F32, 3, {2, 0, 3}},  {"i", NM__I8, 3, {1, 2, 3}}, {"d", NM__F32, 1, {2}},
     {"w", NM__F64, 1, {1}},           {"l", NM__BF16, 2, {1, 1}},
 };
 enum { N_SOME = sizeof some / sizeof *some };
@@ -197,7 +206,8 @@ static void round_trip(void **state) {
   write_some(scratch);
   if (nm__st_open(scratch, &s, &err)) fail_msg("%s", err.text);
   assert_int_equal(s->n, N_SOME);
-  assert_int_equal((s->map.size - (size_t)(s->t[0].data - s->map.data)) + 0, 8 + 4 + 8 + 14 + 30 + 2 + 6);
+  assert_int_equal((s->map.size - (size_t)(s->t[0].data - s->map.data)) + 0,
+                   8 + 4 + 8 + 14 + 30 + 2 + 6);
   assert_int_equal((s->t[0].data - s->map.data) % 8, 0);
   for (int i = 0, at = 0; i < N_SOME; i++) {
     const struct nm__st_tensor *t = nm__st_find(s, some[i].name);
@@ -269,14 +279,17 @@ static void mutations(void **state) {
   for (uint64_t i = 0; i < 10000; i++) {
     struct nm__rng r = {.seed = 7, .stream = i};
     size_t n = map.size - (i % 5 ? 0 : nm__rng_below(&r, map.size));
-    uint8_t *b = malloc(n ? n : 1);            /* exact, so that a read behind it is seen */
+    uint8_t *b = malloc(n ? n : 1); /* exact, so that a read behind it is seen */
     memcpy(b, map.data, n);
     for (uint64_t k = nm__rng_below(&r, 3) + (i % 5 != 0); n && k; k--)
-      b[nm__rng_below(&r, n)] = i % 2 ? (uint8_t)nm__rng_u64(&r) : map.data[nm__rng_below(&r, map.size)];
+      b[nm__rng_below(&r, n)] =
+          i % 2 ? (uint8_t)nm__rng_u64(&r) : map.data[nm__rng_below(&r, map.size)];
     struct nm__st *s;
     nm_err err = {0};
-    if (!nm__st_parse("f", b, n, &s, &err)) n_read++, touch(s);
-    else assert_true(!s && err.status && err.text[0]);
+    if (!nm__st_parse("f", b, n, &s, &err))
+      n_read++, touch(s);
+    else
+      assert_true(!s && err.status && err.text[0]);
     nm__st_close(s);
     free(b);
   }
@@ -289,9 +302,12 @@ static void mutations(void **state) {
 int main(void) {
   snprintf(scratch, sizeof scratch, "/tmp/noema_safetensors_test.%ld", (long)getpid());
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(memory_is_bounded), cmocka_unit_test(refusals),
-      cmocka_unit_test(reads),             cmocka_unit_test(malformed),
-      cmocka_unit_test(round_trip),        cmocka_unit_test(writer_refuses),
+      cmocka_unit_test(memory_is_bounded),
+      cmocka_unit_test(refusals),
+      cmocka_unit_test(reads),
+      cmocka_unit_test(malformed),
+      cmocka_unit_test(round_trip),
+      cmocka_unit_test(writer_refuses),
       cmocka_unit_test(mutations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

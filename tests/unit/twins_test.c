@@ -12,17 +12,29 @@
 
 enum { T = 24 };
 
-static const struct { const char *hf, *gguf; } twins[] = {
-    {"models/arch/llama", NULL},          {"models/arch/llama-tied", NULL},
-    {"models/arch/llama-rope-linear", NULL}, {"models/arch/llama-rope-yarn", NULL},
-    {"models/arch/llama-rope-llama3", NULL}, {"models/arch/mixtral", NULL},
-    {"models/arch/qwen2", NULL},          {"models/arch/qwen3", NULL},
-    {"models/arch/gemma", NULL},          {"models/arch/gemma2", NULL},
-    {"models/arch/gemma3", NULL},         {"models/arch/olmo2", NULL},
-    {"models/arch/phi3", NULL},           {"models/arch/phi3-longrope", NULL},
-    {"models/arch/gptneox", NULL},        {"models/arch/gptneox-sequential", NULL},
-    {"models/arch/gpt2", NULL},           {"models/gpt-nano-sort", NULL},
-    {"models/arch/bert", NULL},           {"models/arch/nomic-bert", NULL},
+static const struct {
+  const char *hf, *gguf;
+} twins[] = {
+    {"models/arch/llama", NULL},
+    {"models/arch/llama-tied", NULL},
+    {"models/arch/llama-rope-linear", NULL},
+    {"models/arch/llama-rope-yarn", NULL},
+    {"models/arch/llama-rope-llama3", NULL},
+    {"models/arch/mixtral", NULL},
+    {"models/arch/qwen2", NULL},
+    {"models/arch/qwen3", NULL},
+    {"models/arch/gemma", NULL},
+    {"models/arch/gemma2", NULL},
+    {"models/arch/gemma3", NULL},
+    {"models/arch/olmo2", NULL},
+    {"models/arch/phi3", NULL},
+    {"models/arch/phi3-longrope", NULL},
+    {"models/arch/gptneox", NULL},
+    {"models/arch/gptneox-sequential", NULL},
+    {"models/arch/gpt2", NULL},
+    {"models/gpt-nano-sort", NULL},
+    {"models/arch/bert", NULL},
+    {"models/arch/nomic-bert", NULL},
     {"models/stories260K/hf", "models/stories260K/stories260K.f32.gguf"},
     {"reference/llama/hf", "reference/llama/model.gguf"},
     {"reference/qwen2/hf", "reference/qwen2/model.gguf"},
