@@ -226,6 +226,8 @@ int nm_embed(nm_engine *e, const nm_seq *seqs, size_t n, const nm_embed_opts *o,
              nm_err *err);
 int nm_embed_measure(nm_engine *e, const nm_seq *seqs, size_t n, const nm_embed_opts *o,
                      nm_memory *need, nm_err *err);
+/* [first[n], D] as .npy; of several texts only when each has one vector (else NM_EUSAGE). */
+int nm_vectors_save(const nm_vectors *v, const char *path, nm_err *err);
 void nm_vectors_free(nm_vectors *v);
 /* Cosine of the angle between two vectors of n values; 0 when one of them is zero. */
 double nm_cosine(const float *a, const float *b, int64_t n);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "file/npy.h"
 #include "model/model.h"
 #include "tensor/math.h"
 
@@ -154,6 +155,14 @@ int nm_embed_measure(nm_engine *e, const nm_seq *seqs, size_t n, const nm_embed_
   if (!st) need->activations += v.first[n] * (uint64_t)v.D * sizeof(float);
   nm_vectors_free(&v);
   return st;
+}
+
+int nm_vectors_save(const nm_vectors *v, const char *path, nm_err *err) {
+  if (v->pooling == NM_POOL_NONE && v->n > 1)
+    return nm__fail(err, NM_EUSAGE, "%s: the vectors of all tokens of %zu texts do not fit one "
+                    "array: pool them, take one text, or take JSON", path, v->n);
+  int64_t ne[2] = {(int64_t)v->first[v->n], v->D};
+  return nm__npy_write(path, 2, ne, v->v, err);
 }
 
 void nm_vectors_free(nm_vectors *v) {

@@ -129,8 +129,10 @@ static void put_special_ids(const struct out *o) {
 
 static double head_dim(const struct out *o) {
   double hd = json_number_value(json_object_get(o->c, "head_dim"));
-  return hd > 0 ? hd : json_number_value(json_object_get(o->c, "hidden_size")) /
-                       json_number_value(json_object_get(o->c, "num_attention_heads"));
+  if (hd > 0) return hd;
+  json_int_t D = json_integer_value(json_object_get(o->c, "hidden_size")),
+             H = json_integer_value(json_object_get(o->c, "num_attention_heads"));
+  return H > 0 ? (double)(D / H) : 0;
 }
 
 static json_t *factors(const struct nm__gguf_tensor *t) {

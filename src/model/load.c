@@ -188,6 +188,9 @@ static int facts(nm_model *m, nm_err *err) {
   const struct nm__gguf_kv *kv = find_key(m, "use_parallel_residual");
   m->parallel = a->may_be_parallel;
   if (kv && m->parallel && (st = nm__gguf_bool(m->g, kv->key, &m->parallel, err))) return st;
+  if (a->one_norm && !m->parallel)
+    return nm__fail(err, NM_EFORMAT, "%s: key %s is false, which %s has no form for", m->path,
+                    kv->key, a->name);
   bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
   m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
   m->permuted = a->permuted && !m->g->hf_rows;
