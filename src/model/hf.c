@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "core/json.h"
 #include "model/hf_impl.h"
+#include "text/spmodel.h"
 
 enum { CONFIG_MAX = 1 << 22 };
 
@@ -226,5 +227,9 @@ int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
   if (ends(path, ".safetensors"))
     return nm__fail(err, NM_EFORMAT, "%s: tensors alone are no model: a folder with config.json "
                     "and model.safetensors is", path);
-  return nm__gguf_open(path, out, err);
+  if (!nm__spmodel_is(path)) return nm__gguf_open(path, out, err);
+  int st = nm__gguf_new(path, "SentencePiece", out, err);     /* a vocabulary only */
+  if (!st) st = nm__spmodel_keys(path, *out, err);
+  if (st) nm__gguf_close(*out), *out = NULL;
+  return st;
 }

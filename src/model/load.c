@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+
 /* ---- metadata -------------------------------------------------------- */
 
 static int size_key(const nm_model *m, const char *name, long long absent, int *out, nm_err *err) {
@@ -414,7 +415,7 @@ static void count_types(nm_model *m) {
 }
 
 static int load_tokenizer(nm_model *m, nm_err *err) {
-  if (!nm__gguf_find(m->g, "tokenizer.ggml.model")) return NM_OK;
+  if (!nm__tok_here(m->g)) return NM_OK;
   nm_err why = {0}, warn = {0};
   if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
     if (why.status == NM_EMEMORY) return *err = why, why.status;
