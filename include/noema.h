@@ -1,9 +1,9 @@
 /* noema.h - the public face of noema, from simple to full.
  *
- * noema opens a language model a person owns (a GGUF file), runs it on a plain CPU
- * with the same bits every time, reads and edits any of its intermediates, and shows
- * at which layer a concept becomes readable. The command line is written on this
- * header alone; whatever it does, a program can do.
+ * noema opens a language model a person owns (a GGUF file or a Hugging Face directory),
+ * runs it on a plain CPU with the same bits every time, reads and edits any of its
+ * intermediates, and shows at which layer a concept becomes readable. The command line is
+ * written on this header alone; whatever it does, a program can do.
  *
  *   nm_err err;
  *   nm_model *m;
@@ -68,7 +68,7 @@ typedef struct nm_progress {
 
 /* ---- a model --------------------------------------------------------- */
 
-/* A GGUF file, mapped read-only; weights are never copied. */
+/* A model's files, mapped read-only; weights are computed on where they lie. */
 typedef struct nm_model nm_model;
 
 /* How the vectors of a text's tokens become one (see nm_embed). Files mark rerankers with
@@ -79,8 +79,9 @@ enum nm_pooling { NM_POOL_DEFAULT, NM_POOL_NONE, NM_POOL_MEAN, NM_POOL_CLS, NM_P
 const char *nm_pooling_name(enum nm_pooling p);
 bool nm_pooling_by_name(const char *name, enum nm_pooling *out);
 
-/* NM_EFORMAT when the file is not a valid GGUF (the sentence names place and finding)
- * or holds no model noema can run. */
+/* path: a GGUF file or one of its pieces, a Hugging Face directory, or config.json,
+ * model.safetensors or the index in one. NM_EFORMAT when it is not valid (the sentence names
+ * place and finding) or holds no model noema can run. */
 int nm_model_open(const char *path, nm_model **out, nm_err *err);
 void nm_model_close(nm_model *m);
 
@@ -101,10 +102,11 @@ typedef struct nm_model_info {
   enum nm_pooling pooling;         /* as the file says; NM_POOL_DEFAULT: it does not */
 } nm_model_info;
 void nm_model_describe(const nm_model *m, nm_model_info *out);
-/* 32 hex digits of the hash of the file's bytes (computed once, then kept). */
+/* 32 hex digits of the hash of the file's bytes, or of those of all its files and the config
+ * (computed once, then kept). */
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err);
 
-/* Any valid GGUF container, model or not: writes what it holds as text or JSON to a
+/* Any valid GGUF or safetensors container or directory, model or not: writes what it holds as text or JSON to a
  * string the caller frees. `sites` adds the table of sites. */
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err);
 

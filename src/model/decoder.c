@@ -65,8 +65,8 @@ static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, st
   const nm_model *m = f->m;
   struct nm__t t = matmul(f, h, w, b);
   struct nm__op_args a = {.x = t, .head_dim = m->hd, .rope = rope, .rope_n = m->n_rot,
-                          .rope_pair = m->arch->permuted ? m->hd / 2 : m->n_rot / 2};
-  if (m->arch->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
+                          .rope_pair = m->permuted ? m->hd / 2 : m->n_rot / 2};
+  if (m->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
   site(f, raw, il, &t);
   if (nw.data) a.x = t = qk_norm(f, t, nw);
   if (m->n_rot) t = nm__op(f->ops, NM__OP_ROPE, &a);

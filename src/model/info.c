@@ -1,10 +1,10 @@
-/* info.c - what a GGUF file holds, for people and as JSON. Any valid container is
+/* info.c - what a model file or folder holds, for people and as JSON. Any valid container is
  * shown; one that noema cannot run says why. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "core/json.h"
-#include "model/model.h"
+#include "model/hf_impl.h"
 
 static json_t *value_json(const struct nm__gguf *g, const struct nm__gguf_kv *kv) {
   struct nm__str s;
@@ -145,33 +145,101 @@ static void sites_json(json_t *o, const nm_model *m) {
   free(s);
 }
 
+/* ---- safetensors that are no model ------------------------------------------- */
+
+static json_t *st_tensor_json(const struct nm__st_tensor *t) {
+  json_t *shape = json_array();
+  for (int d = t->n_dims; d-- > 0;) json_array_append_new(shape, json_integer(t->shape[d]));
+  return json_pack("{s:o, s:s, s:o, s:I}", "name", nm__json_text(t->name), "type", t->dtype,
+                   "shape", shape, "bytes", (json_int_t)t->bytes);
+}
+
+/* Shapes stand as for GGUF, fastest first, so that one reader serves both. */
+static json_t *files_json(const char *path, const struct nm__hf_files *s) {
+  json_t *keys = json_object(), *tensors = json_array();
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < s->n; i++) {
+    const struct nm__st *f = s->v[i];
+    bytes += f->map.size;
+    for (size_t k = 0; k < f->n_meta; k++)
+      json_object_set_new(keys, f->meta[k].key, nm__json_text(f->meta[k].value));
+    for (size_t k = 0; k < f->n; k++) json_array_append_new(tensors, st_tensor_json(&f->t[k]));
+  }
+  return json_pack("{s:s, s:s, s:I, s:o, s:o}", "file", nm__path_base(path), "format",
+                   "safetensors", "bytes", (json_int_t)bytes, "metadata", keys, "tensors", tensors);
+}
+
+static void files_text(struct nm__buf *b, const char *path, const struct nm__hf_files *s) {
+  uint64_t bytes = 0;
+  size_t meta = 0, n = 0;
+  char h[32];
+  for (size_t i = 0; i < s->n; i++) {
+    bytes += s->v[i]->map.size;
+    meta += s->v[i]->n_meta;
+    n += s->v[i]->n;
+  }
+  nm__buf_printf(b, "%s: safetensors, %s, %zu metadata keys, %zu tensors\n", path, human(bytes, h),
+                 meta, n);
+}
+
+/* ---- the whole ------------------------------------------------------------------ */
+
+static void put_json(struct nm__buf *b, json_t *o, const nm_model *m, const nm_err *why,
+                     bool sites) {
+  if (o && m) add_model_json(o, m);
+  else if (o) json_object_set_new(o, "no_model", nm__json_text(why->text));
+  if (o && m && sites) sites_json(o, m);
+  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+  nm__buf_printf(b, "%s\n", s ? s : "{}");
+  free(s);
+  json_decref(o);
+}
+
+/* A folder that is no model here is still shown where its weights can be read, and so is a
+ * safetensors file of any name. */
+static int open_container(const char *path, struct nm__gguf **g, struct nm__hf_files *files,
+                          const nm_err *why, nm_err *err) {
+  *files = (struct nm__hf_files){0};
+  nm_err again;                    /* the model's sentence says more */
+  int st = nm__model_map(path, g, &again);
+  if (!st) return NM_OK;
+  size_t n = strlen(path);
+  bool one = n > 12 && !strcmp(path + n - 12, ".safetensors");
+  if (one) {
+    if (!(files->v = nm__alloc(1, sizeof *files->v))) return nm__fail_memory(err, "a file", 8);
+    st = nm__st_open(path, &files->v[0], err);
+    files->n = !st;
+  } else if (nm__hf_is(path)) {
+    st = nm__hf_files_of(path, files, NULL);
+  }
+  if (st && !one && err) *err = *why;
+  return st;
+}
+
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err) {
-  struct nm__gguf *g;
+  struct nm__gguf *g = NULL;
+  struct nm__hf_files files = {0};
   nm_model *m = NULL;
   nm_err why = {0};
   *out = NULL;
-  int st = nm__gguf_open(path, &g, err);
-  if (st) return st;
-  nm_model_open(path, &m, &why);
+  int st = nm_model_open(path, &m, &why) ? open_container(path, &g, &files, &why, err) : NM_OK;
+  const struct nm__gguf *shown = m ? m->g : g;
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 30);
-  if (json) {
-    json_t *o = container_json(g);
-    if (o && m) add_model_json(o, m);
-    else if (o) json_object_set_new(o, "no_model", nm__json_text_n(why.text, strlen(why.text)));
-    if (o && m && sites) sites_json(o, m);
-    char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-    nm__buf_printf(&b, "%s\n", s ? s : "{}");
-    free(s);
-    json_decref(o);
-  } else {
-    container_text(&b, g);
+  if (!st && json) {
+    put_json(&b, shown ? container_json(shown) : files_json(path, &files), m, &why, sites);
+  } else if (!st) {
+    if (shown) container_text(&b, shown);
+    else files_text(&b, path, &files);
     if (m) model_text(&b, m);
     else nm__buf_printf(&b, "  no model here: %s\n", why.text);
     if (m && sites) sites_text(&b, m);
   }
   nm_model_close(m);
   nm__gguf_close(g);
-  *out = b.s;
-  return b.failed ? nm__fail_memory(err, "the description", b.len) : NM_OK;
+  nm__hf_files_done(&files);
+  if (!st && b.failed) st = nm__fail_memory(err, "the description", b.len);
+  if (st) nm__buf_done(&b);
+  else *out = b.s;
+  return st;
 }

@@ -1,12 +1,12 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
+#include "model/hf.h"
 #include "model/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/spmodel.h"
 
 /* ---- metadata -------------------------------------------------------- */
 
@@ -86,7 +86,6 @@ static int refuse_unknown(nm_model *m, nm_err *err) {
       {"logit_scale", false},
       {"embedding_scale", false},
       {"residual_scale", false},
-      {"attention.scale", false},
   };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     double v = 0;
@@ -152,6 +151,17 @@ static int windows(nm_model *m, nm_err *err) {
   return st;
 }
 
+/* A factor of the scores that the sizes do not tell; 0 stands for none, as elsewhere. */
+static int score_scale(nm_model *m, nm_err *err) {
+  double v = 0;
+  const struct nm__gguf_kv *kv = find_key(m, "attention.scale");
+  if (!kv) return NM_OK;
+  if (!nm__gguf_float_at(kv, 0, &v) || !(v >= 0 && v < 1e6))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not a usable scale", m->path, kv->key, v);
+  if (v > 0) m->score_scale = (float)v;
+  return NM_OK;
+}
+
 /* Whether positions see those after them, and how sentence vectors are made of them. */
 static int directions(nm_model *m, nm_err *err) {
   const struct nm__gguf_kv *causal = find_key(m, "attention.causal"),
@@ -184,6 +194,8 @@ static int facts(nm_model *m, nm_err *err) {
                     kv->key, a->name);
   bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
   m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
+  m->permuted = a->permuted && !m->g->hf_rows;
+  if ((st = score_scale(m, err))) return st;
   if (a->soft_caps && ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err)) ||
                        (st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))))
     return st;
@@ -446,13 +458,6 @@ static int load(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
-/* A SentencePiece model is shown as a GGUF that holds a vocabulary only. */
-static int open_file(const char *path, struct nm__gguf **g, nm_err *err) {
-  if (!nm__spmodel_is(path)) return nm__gguf_open(path, g, err);
-  int st = nm__gguf_new(path, "SentencePiece", g, err);
-  return st ? st : nm__spmodel_keys(path, *g, err);
-}
-
 static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
   *out = NULL;
   nm_model *m = nm__alloc(1, sizeof *m);
@@ -460,7 +465,11 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = open_file(path, &m->g, err);
+  int st = nm__model_map(path, &m->g, err);
+  if (!st && strcmp(path, m->g->path)) {       /* a folder was named with a slash at its end */
+    char *shown = nm__strdup(m->g->path);
+    if (shown) free(m->path), m->path = shown;
+  }
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);

@@ -18,7 +18,7 @@ struct nm__arch {
   const char *name;                /* general.architecture */
   bool layernorm;                  /* else RMSNorm */
   bool learned_pos;                /* position_embd added to the embedding; no rotary */
-  bool permuted;                   /* q and k rows are stored in neighbouring-pair order */
+  bool permuted;                   /* GGUF files store q and k rows in neighbouring-pair order */
   bool fused_qkv;                  /* attn_qkv holds the rows q, k, v */
   bool gated;                      /* mlp: down(act(gate x) * up x); else down(act(up x)) */
   bool qkv_bias, all_bias;         /* biases that must be there; others are read if present */
@@ -71,6 +71,7 @@ struct nm_model {
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
   float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
   bool parallel, causal;           /* causal: a position sees itself and those before it */
+  bool permuted;                   /* rows of q and k lie in neighbouring-pair order */
   bool one_norm;                   /* one norm feeds attention and MLP: blocks have no mlp_norm */
   struct nm__moe moe;
   struct nm__w embd, pos, type_embd, embd_norm, embd_norm_b, out_norm, out_norm_b;

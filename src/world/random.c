@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "file/gguf.h"
+#include "model/hf.h"
 #include "tensor/math.h"
 
 enum { ROW_BYTES_MAX = 1 << 22 };
@@ -41,59 +41,43 @@ static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t see
 
 /* ---- the shape of another file --------------------------------------------- */
 
-static int copy_tensor(struct nm__out *o, const struct nm__gguf *g, size_t i, uint64_t seed,
-                       float *x, uint8_t *row, nm_err *err) {
+static int copy_tensor(struct nm__gguf_writer *w, const struct nm__gguf *g, size_t i,
+                       uint64_t seed, float *x, uint8_t *row, nm_err *err) {
   const struct nm__gguf_tensor *t = &g->tensors[i];
   if (!strncmp(t->name, "rope_f", 6) || !nm__dtype(t->type)->from_f32)    /* facts, not weights */
-    return nm__out_write(o, t->data, t->bytes, err);
-  int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
+    return nm__gguf_data(w, t->data, t->bytes, err);
+  int64_t rows = t->bytes ? t->ne[1] * t->ne[2] * t->ne[3] : 0;
   int st = NM_OK;
   for (int64_t r = 0; r < rows && !st; r++) {
     int64_t n = make_row(t->name, t->type, t->ne[0], seed, i, (uint64_t)r, x, row);
-    st = nm__out_write(o, row, (size_t)n, err);
+    st = nm__gguf_data(w, row, (size_t)n, err);
   }
   return st;
 }
 
-static int pad_to(struct nm__out *o, uint64_t *at, uint64_t offset, nm_err *err) {
-  static const char zero[4096];
-  int st = NM_OK;
-  while (*at < offset && !st) {
-    uint64_t n = offset - *at < sizeof zero ? offset - *at : sizeof zero;
-    st = nm__out_write(o, zero, n, err);
-    *at += n;
+/* All keys and sizes of g; where the tensors lie is the writer's business. */
+static int announce_like(struct nm__gguf_writer *w, const struct nm__gguf *g, nm_err *err) {
+  for (size_t i = 0; i < g->n_kv; i++)
+    if (strcmp(g->kv[i].key, "general.alignment")) nm__gguf_put_kv(w, &g->kv[i]);
+  for (size_t i = 0; i < g->n_tensors; i++) {
+    const struct nm__gguf_tensor *t = &g->tensors[i];
+    if (t->ne[0] > ROW_BYTES_MAX)
+      return nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
+    nm__gguf_announce(w, t->name, t->type, t->n_dims, t->ne);
   }
-  return st;
+  return NM_OK;
 }
 
-struct by_offset { uint64_t offset; size_t i; };
-static int cmp_offset(const void *a, const void *b) {
-  uint64_t x = ((const struct by_offset *)a)->offset, y = ((const struct by_offset *)b)->offset;
-  return (x > y) - (x < y);
-}
-
-static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o,
+static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__gguf_writer *w,
                       const nm_progress *p, nm_err *err) {
-  struct by_offset *order = nm__alloc(g->n_tensors, sizeof *order);
   float *x = nm__alloc(ROW_BYTES_MAX, sizeof *x);
   uint8_t *row = nm__alloc(ROW_BYTES_MAX, 4);
-  int st = order && x && row ? nm__out_write(o, g->maps[0].data, g->data_start, err)
-                             : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
-  for (size_t i = 0; i < g->n_tensors && !st; i++)
-    order[i] = (struct by_offset){g->tensors[i].offset, i};
-  if (!st) qsort(order, g->n_tensors, sizeof *order, cmp_offset);
-  uint64_t at = 0;
-  for (size_t k = 0; k < g->n_tensors && !st; k++) {
-    const struct nm__gguf_tensor *t = &g->tensors[order[k].i];
-    if (t->ne[0] > ROW_BYTES_MAX)
-      st = nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
-    if (!st) st = pad_to(o, &at, t->offset, err);
-    if (!st) st = copy_tensor(o, g, order[k].i, seed, x, row, err);
-    at += t->bytes;
+  int st = x && row ? NM_OK : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
+  for (size_t i = 0; i < g->n_tensors && !st; i++) {
+    st = copy_tensor(w, g, i, seed, x, row, err);
     if (!st)
-      st = nm__progress(p, "drawing random weights", (double)k + 1, (double)g->n_tensors, err);
+      st = nm__progress(p, "drawing random weights", (double)i + 1, (double)g->n_tensors, err);
   }
-  free(order);
   free(x);
   free(row);
   return st;
@@ -102,15 +86,14 @@ static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o
 int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p,
                           nm_err *err) {
   struct nm__gguf *g;
-  struct nm__out o;
-  int st = nm__gguf_open(like, &g, err);
-  if (st) return st;
-  st = nm__out_open(path, &o, err);
-  if (!st) {
-    st = write_like(g, seed, &o, p, err);
-    if (st) nm__out_abort(&o);
-    else st = nm__out_close(&o, err);
-  }
+  struct nm__gguf_writer *w = NULL;
+  int st = nm__model_map(like, &g, err);
+  if (!st) st = nm__gguf_writer_new(&w, err);
+  if (!st) st = announce_like(w, g, err);
+  if (!st) st = nm__gguf_begin(w, path, err);
+  if (!st) st = write_like(g, seed, w, p, err);
+  if (!st) st = nm__gguf_finish(w, err);
+  nm__gguf_writer_free(w);
   nm__gguf_close(g);
   return st;
 }
