@@ -1,5 +1,6 @@
 /* ops.c - the table of operations and how one is run. The operations themselves are in
- * ops_linear.c, ops_row.c and attention.c; arithmetic is in the kernels. */
+ * ops_linear.c, ops_row.c, attention.c, moe.c, ops_pick.c and ops_loss.c; arithmetic is in the
+ * kernels. */
 #include "tensor/ops.h"
 
 #include <stdlib.h>
@@ -102,10 +103,15 @@ const struct nm__op *const nm__op_table[NM__N_OPS] = {
     [NM__OP_KV_APPEND] = &nm__op_kv_append,
     [NM__OP_ATTENTION] = &nm__op_attention,
     [NM__OP_GATHER] = &nm__op_gather,
+    [NM__OP_SOFTMAX] = &nm__op_softmax,
+    [NM__OP_TOP_K] = &nm__op_top_k,
+    [NM__OP_EXPERTS] = &nm__op_experts,
+    [NM__OP_COMBINE] = &nm__op_combine,
+    [NM__OP_SIGMOID] = &nm__op_sigmoid,
+    [NM__OP_ROW_SCALE] = &nm__op_row_scale,
     [NM__OP_MUL] = &nm__op_mul,
     [NM__OP_SCATTER] = &nm__op_scatter,
     [NM__OP_ADD_VEC] = &nm__op_add_vec,
-    [NM__OP_TOP_K] = &nm__op_top_k,
     [NM__OP_GUMBEL] = &nm__op_gumbel,
     [NM__OP_CROSS_ENTROPY] = &nm__op_cross_entropy,
     [NM__OP_KL] = &nm__op_kl,

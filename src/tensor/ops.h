@@ -55,10 +55,12 @@ size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);
 enum nm__op_id {
   NM__OP_EMBED, NM__OP_MATMUL, NM__OP_ADD, NM__OP_SCALE, NM__OP_SOFT_CAP, NM__OP_RMSNORM,
   NM__OP_LAYERNORM, NM__OP_ACT, NM__OP_ACT_MUL, NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND,
-  NM__OP_ATTENTION, NM__OP_GATHER, NM__OP_MUL, NM__OP_SCATTER, NM__OP_ADD_VEC, NM__OP_TOP_K,
+  NM__OP_ATTENTION, NM__OP_GATHER, NM__OP_SOFTMAX, NM__OP_TOP_K, NM__OP_EXPERTS, NM__OP_COMBINE,
+  NM__OP_SIGMOID, NM__OP_ROW_SCALE, NM__OP_MUL, NM__OP_SCATTER, NM__OP_ADD_VEC,
   NM__OP_GUMBEL, NM__OP_CROSS_ENTROPY, NM__OP_KL, NM__OP_BCE, NM__OP_MSE, NM__OP_HUBER,
   NM__OP_COSINE, NM__OP_INFO_NCE, NM__OP_WSUM, NM__N_OPS
 };
+struct nm__route;                                    /* moe.h */
 
 /* What looks at (or edits) a row of attention scores or probabilities while it lies in
  * scratch: row of the batch, head, the keys first..n-1 the row sees as v[first..n-1]. Called
@@ -73,7 +75,7 @@ struct nm__op_args {
   struct nm__t x, y;
   struct nm__w w, bias;
   const int32_t *ids; int64_t n_ids;           /* embed: tokens; gather: rows; targets */
-  int64_t rows;                                /* scatter: of the result; top_k: k */
+  int64_t rows;                                /* scatter: of the result; top_k: k, if no route */
   const float *weight;                         /* wsum: of each row; NULL: 1 */
   uint64_t seed;                               /* gumbel: of this step and op */
   float eps;
@@ -84,9 +86,13 @@ struct nm__op_args {
   float scale;                                 /* attention, info_nce: of scores; the factor */
   float cap;                                   /* soft caps; attention: 0 for none */
   int window;                                  /* attention: keys seen, own included; 0: all */
+  bool all_keys;                               /* attention: later keys of the span, too */
   struct nm__kv *kv; int layer;
   const struct nm__span *spans; int n_spans; int max_keys;
   const struct nm__attn_hook *hook;
+  struct nm__route *route;                     /* top_k fills it; experts and combine follow it */
+  const struct nm__w *experts;                 /* [route->n_expert], all of one shape */
+  bool renormalise;                            /* top_k: the chosen weights sum to 1 */
 };
 
 struct nm__tape;

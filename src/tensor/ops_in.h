@@ -30,12 +30,20 @@ void nm__by_rows(struct nm__ops *o, const struct nm__op_args *a, const struct nm
 void nm__back_by_rows(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b,
                       void (*fn)(void *call, int64_t begin, int64_t end, int thread));
 
+/* The product of the op matmul and its way back, with scratch that is taken already (forward) and
+ * taken here (backward). */
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w);      /* floats */
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
+                float *scratch);
+void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
+
 /* Scratch that is taken in every mode, so that measuring counts it; NULL after the sentence. */
 float *nm__scratch(struct nm__ops *o, size_t floats, const char *what);
 
 extern const struct nm__op nm__op_embed, nm__op_matmul, nm__op_gather, nm__op_add, nm__op_scale,
     nm__op_soft_cap, nm__op_rmsnorm, nm__op_layernorm, nm__op_act, nm__op_act_mul,
-    nm__op_unpermute, nm__op_rope, nm__op_kv_append, nm__op_attention, nm__op_mul,
+    nm__op_unpermute, nm__op_rope, nm__op_kv_append, nm__op_attention, nm__op_softmax,
+    nm__op_experts, nm__op_combine, nm__op_sigmoid, nm__op_row_scale, nm__op_mul,
     nm__op_scatter, nm__op_add_vec, nm__op_top_k, nm__op_gumbel, nm__op_cross_entropy, nm__op_kl,
     nm__op_bce, nm__op_mse, nm__op_huber, nm__op_cosine, nm__op_info_nce, nm__op_wsum;
 

@@ -117,12 +117,20 @@ static void matmul_tile(void *v, int64_t begin, int64_t end, int thread) {
   if (a->bias.data) add_bias(c, begin, end);
 }
 
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w) {
+  return w.type == NM__F32 ? 0 : (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)w.cols;
+}
+
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
+                float *scratch) {
+  nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile,
+                    &(struct nm__call){o, a, y, NULL, scratch});
+}
+
 static void matmul_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  size_t mark = o->arena.used, n = (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)a->w.cols;
-  float *scratch = a->w.type == NM__F32 ? NULL : nm__scratch(o, n, "a weight tile");
-  if (!o->err.status && o->mode != NM__MEASURE)
-    nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile,
-                      &(struct nm__call){o, a, y, NULL, scratch});
+  size_t mark = o->arena.used, n = nm__matmul_scratch(o, a->w);
+  float *scratch = n ? nm__scratch(o, n, "a weight tile") : NULL;
+  if (!o->err.status && o->mode != NM__MEASURE) nm__matmul(o, a, y, scratch);
   o->arena.used = mark;
 }
 
@@ -221,8 +229,7 @@ static void bias_columns(void *v, int64_t begin, int64_t end, int thread) {
     c->o->kern->add(db, db, c->b->d_out + t * c->b->out.cols + begin, end - begin);
 }
 
-static void matmul_backward(struct nm__ops *o, const struct nm__op_args *a,
-                            const struct nm__back *b) {
+void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b) {
   struct back j = {.o = o, .a = a, .b = b};
   size_t mark = o->arena.used;
   if (b->dx) back_input(&j);
@@ -242,5 +249,5 @@ const struct nm__op nm__op_gather = {.name = "gather", .formula = "y[i] = x[ids[
                                      .backward = gather_backward};
 const struct nm__op nm__op_matmul = {.name = "matmul", .formula = "y = x w^T + bias",
                                      .shape = matmul_shape, .forward = matmul_forward,
-                                     .backward = matmul_backward, .scratch = true,
+                                     .backward = nm__matmul_back, .scratch = true,
                                      .back_scratch = true};

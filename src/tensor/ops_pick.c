@@ -1,5 +1,5 @@
-/* ops_pick.c - products and choices between rows and columns: mul, scatter, add_vec, the hard
- * top k, and the Gumbel softmax; what edits, routers and discrete codes are made of. */
+/* ops_pick.c - products and choices between rows and columns: mul, scatter, add_vec and the Gumbel
+ * softmax; what edits and discrete codes are made of. */
 #include "tensor/ops_in.h"
 
 #include <string.h>
@@ -66,37 +66,6 @@ static void vec_backward(struct nm__ops *o, const struct nm__op_args *a,
     o->kern->axpy(b->dy, a->scale, b->d_out + a->ids[i] * n, n);
 }
 
-/* ---- top_k: what is not among the k largest of its row becomes zero ------------ */
-
-static bool top_k_shape(const struct nm__op_args *a, int64_t out[2]) {
-  return nm__same_shape(a, out) && a->rows > 0 && a->rows <= a->x.cols;
-}
-/* Of equal values the first ones are kept. */
-static void top_k_row(const float *x, float *y, int64_t n, int64_t k) {
-  memset(y, 0, sizeof(float) * (size_t)n);
-  for (int64_t i = 0; i < n; i++) {
-    int64_t before = 0;
-    for (int64_t j = 0; j < n && before < k; j++) before += x[j] > x[i] || (x[j] == x[i] && j < i);
-    if (before < k) y[i] = x[i];
-  }
-}
-static void top_k_rows(void *v, int64_t b, int64_t e, int thread) {
-  (void)thread;
-  struct nm__call *c = v;
-  for (int64_t i = b; i < e; i++)
-    top_k_row(nm__row(&c->a->x, i), nm__row(c->y, i), c->y->cols, c->a->rows);
-}
-static void top_k_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__by_rows(o, a, y, top_k_rows);
-}
-/* A kept zero has no gradient either, which is right wherever a ReLU stands before it. */
-static void top_k_backward(struct nm__ops *o, const struct nm__op_args *a,
-                           const struct nm__back *b) {
-  (void)o, (void)a;
-  for (int64_t k = 0; b->dx && k < b->out.rows * b->out.cols; k++)
-    if (b->out.d[k] != 0) b->dx[k] += b->d_out[k];
-}
-
 /* ---- gumbel: one of the columns, drawn; the gradient is that of the softmax ------ */
 
 /* Jang, Gu, Poole, Categorical Reparameterization with Gumbel-Softmax (arXiv 1611.01144): a
@@ -146,9 +115,6 @@ const struct nm__op nm__op_scatter = {.name = "scatter", .formula = "z[ids[i]] +
 const struct nm__op nm__op_add_vec = {.name = "add_vec", .formula = "z = x; z[ids[i]] += s y",
                                       .shape = vec_shape, .forward = vec_forward,
                                       .backward = vec_backward};
-const struct nm__op nm__op_top_k = {.name = "top_k", .formula = "z = x where among the k largest",
-                                    .shape = top_k_shape, .forward = top_k_forward,
-                                    .backward = top_k_backward};
 const struct nm__op nm__op_gumbel = {.name = "gumbel",
                                      .formula = "z = one-hot of argmax(x + noise)",
                                      .shape = gumbel_shape, .forward = gumbel_forward,

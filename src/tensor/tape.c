@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/moe.h"
+
 enum kind { OP, LEAF, STRETCH };
 
 struct nm__node {
@@ -32,8 +34,7 @@ int nm__tape_param(struct nm__tape *t, const void *data, size_t bytes, float *gr
   return NM_OK;
 }
 
-/* Where the gradient of a weight goes; NULL when it is frozen. */
-static float *param_grad(const struct nm__tape *t, const struct nm__w *w) {
+float *nm__tape_grad_of(const struct nm__tape *t, const struct nm__w *w) {
   size_t lo = 0, hi = t->n_param;
   if (!w->data) return NULL;
   while (lo < hi) {
@@ -84,8 +85,10 @@ void nm__tape_push(struct nm__ops *o, enum nm__op_id id, const struct nm__op_arg
                    struct nm__t *y) {
   const struct nm__op *op = nm__op_table[id];
   struct nm__tape *t = o->tape;
-  bool live = a->x.node || a->y.node || param_grad(t, &a->w) || param_grad(t, &a->bias);
+  bool live = a->x.node || a->y.node || nm__tape_grad_of(t, &a->w) || nm__tape_grad_of(t, &a->bias);
   if (a->kv && !op->always) live |= t->kv_live;
+  for (int e = 0; a->experts && e < a->route->n_expert; e++)
+    live |= nm__tape_grad_of(t, &a->experts[e]) != NULL;
   y->node = 0;
   if (!live) return;
   if (!op->backward) {
@@ -182,8 +185,8 @@ static void back_op(struct nm__ops *o, const struct nm__node *n) {
   struct nm__op_args a = n->a;
   b.dx = grad_of(o, a.x);
   b.dy = grad_of(o, a.y);
-  b.dw = param_grad(o->tape, &a.w);
-  b.dbias = param_grad(o->tape, &a.bias);
+  b.dw = nm__tape_grad_of(o->tape, &a.w);
+  b.dbias = nm__tape_grad_of(o->tape, &a.bias);
   if (!o->err.status && (o->mode != NM__MEASURE || op->back_scratch)) op->backward(o, &a, &b);
 }
 

@@ -31,6 +31,8 @@ struct nm__tape {
   bool kv_live;                    /* something with a gradient lies in the cache */
 };
 int nm__tape_param(struct nm__tape *t, const void *data, size_t bytes, float *grad, nm_err *err);
+/* Where the gradient of a weight goes; NULL when it is frozen. For ops that hold several. */
+float *nm__tape_grad_of(const struct nm__tape *t, const struct nm__w *w);
 void nm__tape_done(struct nm__tape *t);
 /* Forgets all nodes (parameters stay) and empties the arena. */
 void nm__tape_reset(struct nm__ops *o);

@@ -5,7 +5,7 @@
 #define PLAIN_OPS_H
 
 #include "tensor/math.h"
-#include "tensor/ops.h"
+#include "tensor/moe.h"
 
 struct plain {
   int64_t rows, cols;              /* of x */
@@ -15,7 +15,10 @@ struct plain {
   int64_t n_ids;
   const double *weight;
   uint64_t seed;
-  int64_t k_rows;                  /* top_k: k */
+  const struct nm__route *route;   /* experts, combine; w: [experts][out_cols][cols] */
+  bool all_keys;                   /* attention: a span sees all its keys */
+  int k_kept;                      /* top_k */
+  bool renormalise;
   double eps, scale, cap;
   enum nm__act act;
   int n_head, n_kv, head_dim, rope_pair, rope_n, window;
@@ -75,8 +78,9 @@ static void plain_norm(const struct plain *a, double *z, bool center) {
 
 /* Probabilities of one query over keys 0..pos; p[j] is 0 where it does not see. */
 static void plain_pattern(const struct plain *a, int64_t i, int h, double *p, double *capped) {
-  int pos = a->first + (int)i, hd = a->head_dim, kh = h / (a->n_head / a->n_kv);
-  int first = a->window && pos >= a->window ? pos - a->window + 1 : 0;
+  int at = a->first + (int)i, hd = a->head_dim, kh = h / (a->n_head / a->n_kv);
+  int pos = a->all_keys ? a->first + (int)a->rows - 1 : at;
+  int first = a->window && at >= a->window ? at - a->window + 1 : 0;
   double top = -1e300, sum = 0;
   for (int j = 0; j <= pos; j++) {
     double s = 0;
@@ -96,6 +100,10 @@ static void plain_pattern(const struct plain *a, int64_t i, int h, double *p, do
 
 enum { PLAIN_KEYS = 256 };
 
+static int plain_keys(const struct plain *a, int64_t i) {
+  return a->first + (int)(a->all_keys ? a->rows : i + 1);
+}
+
 static void plain_attention(const struct plain *a, double *z) {
   double p[PLAIN_KEYS], s[PLAIN_KEYS];
   int hd = a->head_dim;
@@ -104,7 +112,7 @@ static void plain_attention(const struct plain *a, double *z) {
       plain_pattern(a, i, h, p, s);
       for (int e = 0; e < hd; e++) {
         double y = 0;
-        for (int j = 0; j <= a->first + i; j++)
+        for (int j = 0; j < plain_keys(a, i); j++)
           y += p[j] * a->v[(j * a->n_kv + h / (a->n_head / a->n_kv)) * hd + e];
         z[i * a->cols + h * hd + e] = y;
       }
@@ -148,6 +156,7 @@ static bool plain_element(enum nm__op_id id, const struct plain *a, double x, do
     case NM__OP_ACT: *z = plain_act(x, a->act); return true;
     case NM__OP_ACT_MUL: *z = plain_act(x, a->act) * y; return true;
     case NM__OP_MUL: *z = x * y; return true;
+    case NM__OP_SIGMOID: *z = 1 / (1 + nm__exp(-x)); return true;
     default: return false;
   }
 }
@@ -199,6 +208,48 @@ static double plain_loss(enum nm__op_id id, const struct plain *a, int64_t i) {
   }
 }
 
+/* experts and combine, forwards (dz NULL: into z) or backwards (from dz). */
+static void plain_route(enum nm__op_id id, const struct plain *a, double *z, const double *dz) {
+  const struct nm__route *r = a->route;
+  int64_t n = id == NM__OP_EXPERTS ? a->out_cols : a->cols;
+  for (int64_t k = 0; !dz && k < a->out_rows * n; k++) z[k] = 0;
+  for (int64_t t = 0; t < r->T; t++)
+    for (int i = 0; i < r->k; i++) {
+      int64_t slot = r->slot[t * r->k + i], e = r->expert[t * r->k + i], gate = t * r->n_expert + e;
+      for (int64_t o = 0; o < n; o++)
+        for (int64_t c = 0; c < (id == NM__OP_EXPERTS ? a->cols : 1); c++) {
+          int64_t x = id == NM__OP_EXPERTS ? slot * a->cols + c : slot * n + o;
+          int64_t out = id == NM__OP_EXPERTS ? slot * n + o : t * n + o, w = (e * n + o) * a->cols + c;
+          double f = id == NM__OP_EXPERTS ? a->w[w] : a->y[gate];
+          if (!dz) z[out] += f * a->x[x];
+          if (!dz) continue;
+          a->dx[x] += f * dz[out];
+          if (id == NM__OP_EXPERTS) a->dw[w] += dz[out] * a->x[x];
+          else a->dy[gate] += dz[out] * a->x[x];
+        }
+    }
+}
+
+/* Row i of top_k, forwards (dz NULL) or backwards. */
+static void plain_top_k(const struct plain *a, int64_t i, double *z, const double *dz) {
+  int64_t n = a->cols;
+  const double *x = a->x + i * n;
+  double sum = 0, dot = 0;
+  bool in[64];
+  for (int64_t k = 0; k < n; k++) {
+    int larger = 0;
+    for (int64_t j = 0; j < n; j++) larger += x[j] > x[k];
+    in[k] = larger < a->k_kept;
+    sum += in[k] ? x[k] : 0;
+    dot += in[k] && dz ? dz[i * n + k] * x[k] : 0;
+  }
+  for (int64_t k = 0; k < n; k++) {
+    bool norm = a->renormalise && sum > 0;
+    if (!dz) z[i * n + k] = in[k] ? norm ? x[k] / sum : x[k] : 0;
+    else if (in[k]) a->dx[i * n + k] += norm ? (dz[i * n + k] - dot / sum) / sum : dz[i * n + k];
+  }
+}
+
 /* ---- the forward of any op ----------------------------------------------- */
 
 static bool plain_forward(enum nm__op_id id, const struct plain *a, double *z) {
@@ -243,7 +294,19 @@ static bool plain_forward(enum nm__op_id id, const struct plain *a, double *z) {
     case NM__OP_WSUM:
       z[0] = plain_dot(a->x, a->weight, a->rows);
       return true;
+    case NM__OP_SOFTMAX:
+      for (int64_t i = 0; i < a->rows; i++)
+        for (int64_t k = i * a->cols; k < (i + 1) * a->cols; k++)
+          z[k] = nm__exp(a->x[k] - plain_log_sum(a->x + i * a->cols, a->cols));
+      return true;
+    case NM__OP_ROW_SCALE:
+      for (int64_t k = 0; k < a->rows * a->cols; k++) z[k] = a->x[k] * a->y[k / a->cols];
+      return true;
+    case NM__OP_EXPERTS:
+    case NM__OP_COMBINE: plain_route(id, a, z, NULL); return true;
     case NM__OP_TOP_K:
+      for (int64_t i = 0; i < a->rows; i++) plain_top_k(a, i, z, NULL);
+      return true;
     case NM__OP_GUMBEL: return false;              /* not smooth: looked at by hand */
     default:
       for (int64_t i = 0; i < a->rows; i++) z[i] = plain_loss(id, a, i);
@@ -281,7 +344,7 @@ static void plain_attention_back(const struct plain *a, const double *dz) {
   int hd = a->head_dim;
   for (int64_t i = 0; i < a->rows; i++)
     for (int h = 0; h < a->n_head; h++) {
-      int n = a->first + (int)i + 1, kh = h / (a->n_head / a->n_kv);
+      int n = plain_keys(a, i), kh = h / (a->n_head / a->n_kv);
       const double *g = dz + i * a->cols + h * hd, *q = a->x + i * a->cols + h * hd;
       double sum = 0;
       plain_pattern(a, i, h, p, s);
@@ -380,6 +443,10 @@ static void plain_element_back(enum nm__op_id id, const struct plain *a, int64_t
       dy = g * plain_act(x, a->act);
       break;
     case NM__OP_MUL: dx = g * y, dy = g * x; break;
+    case NM__OP_SIGMOID:
+      t = 1 / (1 + nm__exp(-x));
+      dx = g * t * (1 - t);
+      break;
     default: break;
   }
   if (a->dx) a->dx[k] += dx;
@@ -424,6 +491,26 @@ static void plain_backward(enum nm__op_id id, const struct plain *a, const doubl
       return;
     case NM__OP_WSUM:
       for (int64_t i = 0; i < a->rows; i++) a->dx[i] += dz[0] * a->weight[i];
+      return;
+    case NM__OP_SOFTMAX:
+      for (int64_t i = 0; i < a->rows; i++) {
+        const double *x = a->x + i * a->cols, *g = dz + i * a->cols;
+        double l = plain_log_sum(x, a->cols), dot = 0;
+        for (int64_t k = 0; k < a->cols; k++) dot += nm__exp(x[k] - l) * g[k];
+        for (int64_t k = 0; k < a->cols; k++)
+          a->dx[i * a->cols + k] += nm__exp(x[k] - l) * (g[k] - dot);
+      }
+      return;
+    case NM__OP_ROW_SCALE:
+      for (int64_t k = 0; k < a->rows * a->cols; k++) {
+        a->dx[k] += dz[k] * a->y[k / a->cols];
+        a->dy[k / a->cols] += dz[k] * a->x[k];
+      }
+      return;
+    case NM__OP_EXPERTS:
+    case NM__OP_COMBINE: plain_route(id, a, NULL, dz); return;
+    case NM__OP_TOP_K:
+      for (int64_t i = 0; i < a->rows; i++) plain_top_k(a, i, NULL, dz);
       return;
     default:
       for (int64_t i = 0; i < a->rows; i++) plain_loss_back(id, a, i, dz[i]);
