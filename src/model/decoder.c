@@ -16,12 +16,14 @@
 
 #include <string.h>
 
+#include "tensor/tape.h"
+
 static bool ok(const struct nm__forward *f) { return !f->ops->err.status; }
 
 static void site_rows(struct nm__forward *f, int site, int layer, struct nm__t *t,
                       const int32_t *rows, const struct nm__route *route) {
   const struct nm__visitor *v = f->vis;
-  if (!v || !ok(f) || f->ops->mode == NM__MEASURE) return;
+  if (!v || !ok(f) || (f->ops->mode == NM__MEASURE && !f->ops->tape)) return;
   if (v->wants(v->arg, site, layer)) v->visit(v->arg, site, layer, t, rows, route);
 }
 
@@ -55,6 +57,7 @@ static struct nm__t qk_norm(struct nm__forward *f, struct nm__t x, struct nm__w 
   rows = nm__op(f->ops, NM__OP_RMSNORM,
                 &(struct nm__op_args){.x = rows, .w = w, .eps = f->m->eps});
   x.d = rows.d;
+  x.node = rows.node;
   return x;
 }
 
@@ -207,19 +210,18 @@ static struct nm__t experts(struct nm__forward *f, struct nm__t x, const struct 
 static struct nm__t moe_mlp(struct nm__forward *f, int il, struct nm__t h) {
   const struct nm__layer *l = &f->m->layer[il];
   const struct nm__moe *moe = &f->m->moe;
-  struct nm__route r;
-  nm__route_take(f->ops, h.rows, moe->n, moe->used, &r);
+  struct nm__route here, *r = nm__route_take(f->ops, h.rows, moe->n, moe->used, &here);
   struct nm__op_args a = {.x = matmul(f, h, l->router, (struct nm__w){0})};
   struct nm__t p = nm__op(f->ops, NM__OP_SOFTMAX, &a);
   site(f, NM__S_ROUTER, il, &p);
-  a = (struct nm__op_args){.x = p, .route = &r, .renormalise = moe->renormalise};
+  a = (struct nm__op_args){.x = p, .route = r, .renormalise = moe->renormalise};
   struct nm__t w = nm__op(f->ops, NM__OP_TOP_K, &a);
   site(f, NM__S_MOE_WEIGHTS, il, &w);
-  a = (struct nm__op_args){.x = h, .ids = r.pos, .n_ids = h.rows * moe->used};
+  a = (struct nm__op_args){.x = h, .ids = r->pos, .n_ids = h.rows * moe->used};
   struct nm__t x = nm__op(f->ops, NM__OP_GATHER, &a);
-  struct nm__t gate = experts(f, x, l->expert[0], &r), up = experts(f, x, l->expert[1], &r);
-  struct nm__t act = activation(f, il, gate, up, NM__S_MOE_GATE, &r);
-  a = (struct nm__op_args){.x = experts(f, act, l->expert[2], &r), .y = w, .route = &r};
+  struct nm__t gate = experts(f, x, l->expert[0], r), up = experts(f, x, l->expert[1], r);
+  struct nm__t act = activation(f, il, gate, up, NM__S_MOE_GATE, r);
+  a = (struct nm__op_args){.x = experts(f, act, l->expert[2], r), .y = w, .route = r};
   struct nm__t o = nm__op(f->ops, NM__OP_COMBINE, &a);
   return l->shared_gate.data ? add(f, o, shared_expert(f, il, h)) : o;
 }
@@ -229,26 +231,48 @@ static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t h) {
   return half_output(f, il, o, f->m->layer[il].mlp_post, NM__S_MLP_RAW, NM__S_MLP_OUT);
 }
 
-/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read, through
- * a norm of its own or (falcon) through the same; the sum (x + attn_out) + mlp_out is the same as
- * elsewhere, and its middle is no site. */
-static void block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
-  size_t mark = f->ops->arena.used;
-  bool last = il == f->last_layer;
-  site(f, NM__S_RESID_PRE, il, x);
+/* Block il of x. In a parallel block the MLP reads what attention read, through a norm of its own
+ * or (falcon) through the same; the sum (x + attn_out) + mlp_out is the same as elsewhere, and
+ * its middle is no site. */
+static struct nm__t block(struct nm__forward *f, int il, struct nm__t x, const float *rope) {
+  site(f, NM__S_RESID_PRE, il, &x);
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t h = half_input(f, il, *x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
-  struct nm__t mid = half_sum(f, il, *x, attention_half(f, il, h, rope), l->attn_sum,
+  struct nm__t h = half_input(f, il, x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
+  struct nm__t mid = half_sum(f, il, x, attention_half(f, il, h, rope), l->attn_sum,
                               l->attn_sum_b, NM__S_RESID_MID_RAW, NM__S_RESID_MID);
   if (!f->m->one_norm)
-    h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b, NM__S_MLP_NORM);
-  if (!(last && f->stop_before_mlp)) {
-    struct nm__t post = half_sum(f, il, mid, mlp_half(f, il, h), l->mlp_sum, l->mlp_sum_b,
-                                 NM__S_RESID_POST_RAW, NM__S_RESID_POST);
-    if (ok(f) && f->ops->mode != NM__MEASURE)
+    h = half_input(f, il, f->m->parallel ? x : mid, l->mlp_norm, l->mlp_norm_b, NM__S_MLP_NORM);
+  if (il == f->last_layer && f->stop_before_mlp) return x;
+  return half_sum(f, il, mid, mlp_half(f, il, h), l->mlp_sum, l->mlp_sum_b, NM__S_RESID_POST_RAW,
+                  NM__S_RESID_POST);
+}
+
+/* One block that is computed again on the way back: what it needs to know then. */
+struct again { struct nm__forward *f; int il; const float *rope; };
+
+static struct nm__t block_again(void *arg, struct nm__ops *o, struct nm__t x) {
+  const struct again *a = arg;
+  (void)o;
+  return block(a->f, a->il, x, a->rope);
+}
+
+/* Without a tape the result takes the place of x, and what the block made besides is released. */
+static void next_block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
+  struct nm__ops *o = f->ops;
+  size_t mark = o->arena.used;
+  if (o->tape && f->again) {
+    struct again *a = nm__tape_keep(o, sizeof *a);
+    if (!a) return;
+    *a = (struct again){f, il, rope};
+    *x = nm__tape_stretch(o, block_again, a, *x);
+  } else if (o->tape) {
+    *x = block(f, il, *x, rope);
+  } else {
+    struct nm__t post = block(f, il, *x, rope);
+    if (ok(f) && o->mode != NM__MEASURE && post.d != x->d)
       memcpy(x->d, post.d, sizeof(float) * (size_t)(x->rows * x->cols));
+    o->arena.used = mark;
   }
-  if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
 }
 
 /* ---- trunk ------------------------------------------------------------------ */
@@ -262,6 +286,24 @@ static struct nm__t add_rows(struct nm__forward *f, struct nm__t x, struct nm__w
         ids[f->spans[s].row0 + i] = by_place ? f->spans[s].first + i : 0;
   struct nm__op_args a = {.w = w, .ids = ids, .n_ids = f->T};
   return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+}
+
+/* x with the rows inject_at replaced by those of inject. */
+static struct nm__t inject(struct nm__forward *f, struct nm__t x) {
+  struct nm__t keep = x;
+  size_t bytes = sizeof(float) * (size_t)(x.rows * x.cols);
+  keep.node = 0;
+  keep.d = nm__arena_take(&f->ops->arena, bytes);
+  if (!keep.d) nm__fail(&f->ops->err, NM_EMEMORY, "the arena is too small for injected rows");
+  if (ok(f) && f->ops->mode != NM__MEASURE) {
+    for (int64_t i = 0; i < x.rows * x.cols; i++) keep.d[i] = 1.0f;
+    for (int i = 0; i < f->n_inject; i++)
+      memset(keep.d + (int64_t)f->inject_at[i] * x.cols, 0, sizeof(float) * (size_t)x.cols);
+  }
+  x = nm__op(f->ops, NM__OP_MUL, &(struct nm__op_args){.x = x, .y = keep});
+  struct nm__op_args a = {.x = f->inject, .ids = f->inject_at, .n_ids = f->n_inject,
+                          .rows = f->T};
+  return add(f, x, nm__op(f->ops, NM__OP_SCATTER, &a));
 }
 
 static struct nm__t embed(struct nm__forward *f) {
@@ -278,16 +320,18 @@ static struct nm__t embed(struct nm__forward *f) {
     site(f, NM__S_EMBED_RAW, -1, &x);
     x = norm(f, x, m->embd_norm, m->embd_norm_b);
   }
+  if (f->n_inject) x = inject(f, x);
   site(f, NM__S_EMBED, -1, &x);
   return x;
 }
 
-enum { HEAD_ROWS = 32 };           /* rows of logits that exist at once */
+enum { HEAD_ROWS = 32, HEAD_ROWS_TAPE = 256 };         /* rows of logits that exist at once */
 
 static void head(struct nm__forward *f, struct nm__t x) {
-  for (int i = 0; i < f->n_head_rows && ok(f); i += HEAD_ROWS) {
+  int most = f->ops->tape ? HEAD_ROWS_TAPE : HEAD_ROWS;
+  for (int i = 0; i < f->n_head_rows && ok(f); i += most) {
     size_t mark = f->ops->arena.used;
-    int n = f->n_head_rows - i < HEAD_ROWS ? f->n_head_rows - i : HEAD_ROWS;
+    int n = f->n_head_rows - i < most ? f->n_head_rows - i : most;
     const int32_t *rows = f->head_rows ? f->head_rows + i : NULL;        /* NULL: measuring */
     struct nm__op_args a = {.x = x, .ids = rows, .n_ids = n};
     struct nm__t h = nm__op(f->ops, NM__OP_GATHER, &a);
@@ -299,14 +343,15 @@ static void head(struct nm__forward *f, struct nm__t x) {
       if (a.cap > 0) z = nm__op(f->ops, NM__OP_SOFT_CAP, &a);
       site_rows(f, NM__S_LOGITS, -1, &z, rows, NULL);
     }
-    if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
+    if (f->ops->tape) continue;
+    f->ops->arena.used = mark;
     if (f->ops->mode == NM__MEASURE) break;
   }
 }
 
 int nm__forward(struct nm__forward *f) {
   struct nm__ops *o = f->ops;
-  o->arena.used = 0;
+  if (!o->tape) o->arena.used = 0;                     /* a tape may hold earlier passes */
   float *rope = NULL;
   if (f->m->n_rot) {
     size_t one = (size_t)f->T * (size_t)f->m->n_rot;
@@ -316,7 +361,7 @@ int nm__forward(struct nm__forward *f) {
       nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
   struct nm__t x = embed(f);
-  for (int il = 0; il <= f->last_layer && ok(f); il++) block(f, il, &x, rope);
+  for (int il = 0; il <= f->last_layer && ok(f); il++) next_block(f, il, &x, rope);
   if (f->n_head_rows && ok(f)) head(f, x);
   return o->err.status;
 }

@@ -197,6 +197,13 @@ struct nm__forward {
   const int32_t *head_rows;        /* rows that go through the final norm (and the head) */
   int n_head_rows;
   bool head;                       /* also the vocabulary projection */
+  /* Embeddings from outside: row inject_at[i] of the batch is row i of inject [n_inject, D],
+   * which may have a gradient; its token id is not looked at. */
+  struct nm__t inject;
+  const int32_t *inject_at;
+  int n_inject;
+  bool again;                      /* with a tape: blocks are computed again on the way back, and
+                                      this struct must live until then */
 };
 int nm__forward(struct nm__forward *f);
 

@@ -12,20 +12,19 @@
 #include "tensor/ops_in.h"
 #include "tensor/tape.h"
 
-bool nm__route_take(struct nm__ops *o, int64_t T, int n_expert, int k, struct nm__route *r) {
+struct nm__route *nm__route_take(struct nm__ops *o, int64_t T, int n_expert, int k,
+                                 struct nm__route *here) {
   size_t pairs = (size_t)T * (size_t)k, bytes = sizeof(int32_t);
   int32_t *at = nm__arena_take(&o->arena, bytes * (3 * pairs + (size_t)n_expert + 1));
+  struct nm__route *kept = o->tape ? nm__tape_keep(o, sizeof *kept) : here, *r = kept ? kept : here;
   *r = (struct nm__route){.n_expert = n_expert, .k = k, .T = T};
-  if (!at) {
-    nm__fail(&o->err, NM_EMEMORY, "the arena is too small for the routes to the experts");
-    return false;
-  }
-  if (o->mode == NM__MEASURE) return true;             /* nothing stands behind the address */
+  if (!at) nm__fail(&o->err, NM_EMEMORY, "the arena is too small for the routes to the experts");
+  if (!at || o->mode == NM__MEASURE) return r;         /* nothing stands behind the address */
   r->expert = at;
   r->slot = at + pairs;
   r->pos = at + 2 * pairs;
   r->first = at + 3 * pairs;
-  return true;
+  return r;
 }
 
 /* ---- softmax over each row ----------------------------------------------- */

@@ -14,7 +14,9 @@ struct nm__route {
   int32_t *pos;                    /* [T k]: the position of each row */
   int32_t *first;                  /* [n_expert + 1]: rows of expert e: first[e] .. first[e + 1] */
 };
-/* Room for a route from the arena; in measure mode only counted. */
-bool nm__route_take(struct nm__ops *o, int64_t T, int n_expert, int k, struct nm__route *r);
+/* Room for a route from the arena; in measure mode only counted. Returns `here`, or with a tape
+ * memory that lives as long as the tape's nodes. */
+struct nm__route *nm__route_take(struct nm__ops *o, int64_t T, int n_expert, int k,
+                                 struct nm__route *here);
 
 #endif

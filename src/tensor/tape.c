@@ -48,13 +48,33 @@ float *nm__tape_grad_of(const struct nm__tape *t, const struct nm__w *w) {
   return at < p->bytes ? p->grad + at / sizeof(float) : NULL;
 }
 
+void *nm__tape_keep(struct nm__ops *o, size_t bytes) {
+  struct nm__tape *t = o->tape;
+  if (t->n_kept == t->cap_kept) {
+    size_t cap = t->cap_kept ? 2 * t->cap_kept : 64;
+    void **v = nm__realloc(t->kept, cap, sizeof *v);
+    if (v) t->kept = v, t->cap_kept = cap;
+  }
+  void *p = t->n_kept < t->cap_kept ? nm__alloc(bytes, 1) : NULL;
+  if (!p) return nm__fail_memory(&o->err, "the tape", bytes), NULL;
+  return t->kept[t->n_kept++] = p;
+}
+
+static void drop_kept(struct nm__tape *t) {
+  for (size_t i = 0; i < t->n_kept; i++) free(t->kept[i]);
+  t->n_kept = 0;
+}
+
 void nm__tape_done(struct nm__tape *t) {
+  drop_kept(t);
+  free(t->kept);
   free(t->v);
   free(t->param);
   *t = (struct nm__tape){0};
 }
 
 void nm__tape_reset(struct nm__ops *o) {
+  drop_kept(o->tape);
   o->tape->n = 0;
   o->tape->kv_live = false;
   o->arena.used = 0;

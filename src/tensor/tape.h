@@ -29,11 +29,16 @@ struct nm__tape {
   struct nm__param *param;         /* sorted by data */
   size_t n_param, cap_param;
   bool kv_live;                    /* something with a gradient lies in the cache */
+  void **kept;                     /* nm__tape_keep */
+  size_t n_kept, cap_kept;
 };
 int nm__tape_param(struct nm__tape *t, const void *data, size_t bytes, float *grad, nm_err *err);
 /* Where the gradient of a weight goes; NULL when it is frozen. For ops that hold several. */
 float *nm__tape_grad_of(const struct nm__tape *t, const struct nm__w *w);
 void nm__tape_done(struct nm__tape *t);
+/* Zeroed memory that lives until the reset, for arguments that nodes point to; NULL after a sticky
+ * failure. */
+void *nm__tape_keep(struct nm__ops *o, size_t bytes);
 /* Forgets all nodes (parameters stay) and empties the arena. */
 void nm__tape_reset(struct nm__ops *o);
 
