@@ -9,7 +9,7 @@ PKGS    := jansson libpcre2-8 libutf8proc sqlite3 libxxhash yaml-0.1
 CFLAGS  := -std=gnu17 $(OPT) -g $(WARN) -ffp-contract=off -fno-math-errno -fPIC -pthread \
            -MMD -MP -Iinclude -Isrc $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -pthread
-FOLDERS := core tensor file text report model world look study cli
+FOLDERS := core tensor file text report model world look learn study cli
 LIBSRC  := $(foreach d,$(filter-out cli,$(FOLDERS)),$(wildcard src/$(d)/*.c))
 CLISRC  := $(wildcard src/cli/*.c)
 UNIT    := $(wildcard tests/unit/*_test.c)

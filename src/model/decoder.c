@@ -33,13 +33,30 @@ static void site(struct nm__forward *f, int s, int layer, struct nm__t *t) {
 
 /* ---- ops with this model's facts --------------------------------------- */
 
-static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w,
-                           struct nm__w bias) {
-  return nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = x, .w = w, .bias = bias});
-}
-
 static struct nm__t add(struct nm__forward *f, struct nm__t x, struct nm__t y) {
   return nm__op(f->ops, NM__OP_ADD, &(struct nm__op_args){.x = x, .y = y});
+}
+
+static const struct nm__lora *lora_of(const struct nm__forward *f, const uint8_t *data) {
+  int lo = 0, hi = f->n_lora;
+  while (lo < hi) {
+    int mid = (lo + hi) / 2;
+    if (f->lora[mid].data < data) lo = mid + 1;
+    else hi = mid;
+  }
+  return lo < f->n_lora && f->lora[lo].data == data ? &f->lora[lo] : NULL;
+}
+
+static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w,
+                           struct nm__w bias) {
+  struct nm__op_args a = {.x = x, .w = w, .bias = bias};
+  struct nm__t y = nm__op(f->ops, NM__OP_MATMUL, &a);
+  const struct nm__lora *l = f->n_lora ? lora_of(f, w.data) : NULL;
+  if (!l) return y;
+  struct nm__t low = nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = x, .w = l->a});
+  low = nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = low, .w = l->b});
+  low = nm__op(f->ops, NM__OP_SCALE, &(struct nm__op_args){.x = low, .scale = l->scale});
+  return add(f, y, low);
 }
 
 static struct nm__t norm(struct nm__forward *f, struct nm__t x, struct nm__w w, struct nm__w b) {

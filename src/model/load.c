@@ -458,29 +458,36 @@ static int load(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
-static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
+/* The container g becomes a model, which owns it from now on. */
+static int open_container(const char *path, struct nm__gguf *g, bool vocab_only, nm_model **out,
+                          nm_err *err) {
   *out = NULL;
   nm_model *m = nm__alloc(1, sizeof *m);
   if (!m || !(m->path = nm__strdup(path))) {
     free(m);
+    nm__gguf_close(g);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__model_map(path, &m->g, err);
-  if (!st && strcmp(path, m->g->path)) {       /* a folder was named with a slash at its end */
-    char *shown = nm__strdup(m->g->path);
-    if (shown) free(m->path), m->path = shown;
-  }
-  if (!st) st = load_tokenizer(m, err);
+  m->g = g;
+  int st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);
   if (!st && vocab_only && !m->tok)
     st = nm__fail(err, NM_EFORMAT, "%s: %s", path, m->warning[0] ? m->warning : "has no tokenizer");
-  if (st) {
-    nm_model_close(m);
-    return st;
-  }
-  *out = m;
-  return NM_OK;
+  if (st) nm_model_close(m);
+  else *out = m;
+  return st;
+}
+
+int nm__model_from(struct nm__gguf *g, nm_model **out, nm_err *err) {
+  return open_container(g->path, g, false, out, err);
+}
+
+static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
+  struct nm__gguf *g;
+  *out = NULL;
+  int st = nm__model_map(path, &g, err);
+  return st ? st : open_container(g->path, g, vocab_only, out, err);
 }
 
 int nm_model_open(const char *path, nm_model **out, nm_err *err) {

@@ -87,6 +87,9 @@ struct nm_model {
   uint64_t n_params, weight_bytes;
 };
 
+/* A model over a container made in memory, which it then owns; also after a failure. */
+int nm__model_from(struct nm__gguf *g, nm_model **out, nm_err *err);
+
 /* rope.c: fills theta, rope_m, rope_text from the metadata. */
 int nm__rope_load(nm_model *m, nm_err *err);
 /* table[T][n_rot/2][cos, sin] for the spans' positions, by rotation `which` (below n_rope) in
@@ -164,6 +167,12 @@ const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": t
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
+/* ---- adapters ------------------------------------------------------------------ */
+
+/* y = W x + scale B (A x), beside the weight whose bytes begin at `data`; B and A are F32 [out, r]
+ * and [r, in], their rows in the order of the file. Hu et al., LoRA (arXiv 2106.09685). */
+struct nm__lora { const uint8_t *data; struct nm__w a, b; float scale; };
+
 /* ---- the forward (decoder.c) ------------------------------------------------------ */
 
 enum nm__gelu { NM__GELU_OWN, NM__GELU_TANH, NM__GELU_ERF };
@@ -192,6 +201,8 @@ struct nm__forward {
   const int32_t *ids;              /* [T] */
   const struct nm__visitor *vis;
   enum nm__gelu gelu;
+  const struct nm__lora *lora;     /* sorted by data */
+  int n_lora;
   int last_layer;                  /* run blocks 0..last_layer */
   bool stop_before_mlp;            /* in last_layer nothing after mlp_norm is wanted */
   const int32_t *head_rows;        /* rows that go through the final norm (and the head) */
