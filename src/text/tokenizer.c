@@ -34,9 +34,10 @@ int nm__ids_push(struct nm__ids *v, int32_t id) {
 static int open_all(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   int rc = nm__tok_read(t, g, err);
   if (!rc) rc = t->family->open(t, g, warn, err);
-  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", false, &t->add_eos, err);
+  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", t->add_eos, &t->add_eos, err);
   if (rc) return rc;
-  if (nm__specials_new(t, true, &t->user) || nm__specials_new(t, false, &t->special))
+  unsigned all = NM__TYPE(USER) | NM__TYPE(CONTROL) | NM__TYPE(UNKNOWN);
+  if (nm__specials_new(t, NM__TYPE(USER), &t->user) || nm__specials_new(t, all, &t->special))
     return nm__fail_memory(err, "the special tokens", t->pool.len);
   return NM_OK;
 }
@@ -63,6 +64,7 @@ void nm__tok_free(struct nm__tok *t) {
   if (!t) return;
   nm__specials_done(&t->user);
   nm__specials_done(&t->special);
+  nm__specials_done(&t->choice);
   nm__pretok_free(t->pretok);
   nm__buf_done(&t->pool);
   free(t->dict.slot);
@@ -103,6 +105,27 @@ int nm__tok_no_token(const struct nm__tok *t, const char *s, size_t n, struct nm
                   "unknown token", t->path, n > 1 ? "s" : "", hex);
 }
 
+int nm__tok_fall_back(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
+                      nm_err *err) {
+  bool whole = true;
+  for (size_t i = 0; i < n; i++) whole = whole && t->byte[(unsigned char)s[i]] >= 0;
+  int rc = NM_OK;
+  if (!whole) {
+    if (w->out->n != w->unk_end || !w->unk_end) rc = nm__tok_no_token(t, s, n, w->out, err);
+    w->unk_end = w->out->n;
+    return rc;
+  }
+  for (size_t i = 0; i < n && !rc; i++) rc = nm__ids_push(w->out, t->byte[(unsigned char)s[i]]);
+  return rc;
+}
+
+static void work_done(struct nm__work *w) {
+  nm__merge_done(&w->merge);
+  nm__buf_done(&w->text);
+  nm__buf_done(&w->key);
+  free(w->node);
+}
+
 /* The text between and around the cuts goes to the family. */
 static int encode_cut(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
                       const struct nm__cut *cut, size_t n_cuts, nm_err *err) {
@@ -122,13 +145,13 @@ static int encode_text(const struct nm__tok *t, const char *s, size_t n, bool sp
                        struct nm__ids *out, nm_err *err) {
   struct nm__work w = {.out = out};
   nm__buf_init(&w.text, 4 * (size_t)MAX_TEXT);
+  nm__buf_init(&w.key, UINT32_MAX);
   struct nm__cut *cut;
   size_t n_cuts;
   int rc = nm__specials_cut(special ? &t->special : &t->user, s, n, &cut, &n_cuts);
   if (!rc) rc = encode_cut(t, &w, s, n, cut, n_cuts, err);
   free(cut);
-  nm__merge_done(&w.merge);
-  nm__buf_done(&w.text);
+  work_done(&w);
   return rc;
 }
 

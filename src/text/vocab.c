@@ -156,12 +156,36 @@ static int read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   int rc = read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.unknown_token_id", &t->unk, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.eot_token_id", &t->eot, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.eom_token_id", &t->eom, err);
   return rc;
 }
 
-/* SentencePiece's own numbers, for files that leave the ids out: 0 unknown, 1 BOS, 2 EOS. */
+/* The first piece written so, or -1. */
+static int32_t find_piece(const struct nm__tok *t, const char *s) {
+  size_t n = strlen(s);
+  for (int32_t i = 0; i < t->n; i++)
+    if (t->piece[i].raw.n == n && memcmp(nm__tok_bytes(t, t->piece[i].raw), s, n) == 0) return i;
+  return -1;
+}
+
+/* WordPiece frames a text by CLS and SEP, which have keys of their own (one misspelt for
+ * good), or are known by their looks. */
+static int read_frame(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  int32_t cls, sep;
+  int rc = read_id(t, g, "tokenizer.ggml.cls_token_id", &cls, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.seperator_token_id", &sep, err);
+  if (rc) return rc;
+  if (cls >= 0 || t->bos < 0) t->bos = cls >= 0 ? cls : find_piece(t, "[CLS]");
+  if (sep >= 0 || t->eos < 0) t->eos = sep >= 0 ? sep : find_piece(t, "[SEP]");
+  if (t->unk < 0) t->unk = find_piece(t, "[UNK]");
+  return NM_OK;
+}
+
+/* SentencePiece's own numbers, for files that leave the ids out: 1 BOS, 2 EOS. */
 static void default_ids(struct nm__tok *t) {
-  if (t->unk < 0 && t->piece[0].type == NM__TOK_UNKNOWN) t->unk = 0;
+  for (int32_t i = 0; i < t->n && t->unk < 0; i++)
+    if (t->piece[i].type == NM__TOK_UNKNOWN) t->unk = i;
   if (t->family != &nm__tok_spm) return;
   if (t->bos < 0 && t->n > 1 && t->piece[1].type == NM__TOK_CONTROL) t->bos = 1;
   if (t->eos < 0 && t->n > 2 && t->piece[2].type == NM__TOK_CONTROL) t->eos = 2;
@@ -182,7 +206,8 @@ static void guess_types(struct nm__tok *t) {
 }
 
 static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
-  static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe};
+  static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe, &nm__tok_wpm,
+                                                       &nm__tok_ugm};
   struct nm__str s;
   int rc = nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
   if (rc) return rc;
@@ -192,7 +217,8 @@ static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err)
   char name[64];
   if (!t->family)
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer family '%s' is not supported; noema has "
-                    "'llama' (SentencePiece) and 'gpt2' (byte-level BPE)", t->path,
+                    "'llama' (SentencePiece), 'gpt2' (byte-level BPE), 'bert' (WordPiece) and "
+                    "'t5' (unigram)", t->path,
                     nm__printable(name, sizeof name, s.s, s.n));
   return NM_OK;
 }
@@ -204,8 +230,77 @@ int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   if (!rc) rc = read_types(t, g, &typed, err);
   if (!rc) rc = read_scores(t, g, err);
   if (!rc) rc = read_ids(t, g, err);
+  if (!rc && t->family == &nm__tok_wpm) rc = read_frame(t, g, err);
   if (rc) return rc;
   if (!typed) guess_types(t);
   default_ids(t);
+  return NM_OK;
+}
+
+/* ---- pieces as SentencePiece writes them ------------------------------- */
+
+static int hex(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte that "<0xHH>" means, or -1. */
+static int byte_value(const char *s, size_t n) {
+  if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>') return -1;
+  int hi = hex(s[3]), lo = hex(s[4]);
+  return hi < 0 || lo < 0 ? -1 : 16 * hi + lo;
+}
+
+bool nm__tok_unescape(struct nm__tok *t, struct nm__piece *p) {
+  struct nm__span raw = p->raw;
+  p->out = (struct nm__span){t->pool.len, 0};
+  for (uint32_t i = 0; i < raw.n; ) {
+    /* The pool moves as it grows, so the source is looked up each time. */
+    const char *s = nm__tok_bytes(t, raw) + i;
+    bool space = raw.n - i >= 3 && memcmp(s, NM__SPACE, 3) == 0;
+    nm__buf_putc(&t->pool, space ? ' ' : *s);
+    i += space ? 3 : 1;
+  }
+  p->out.n = (uint32_t)(t->pool.len - p->out.at);
+  return !t->pool.failed;
+}
+
+static bool open_byte(struct nm__tok *t, int32_t id) {
+  struct nm__piece *p = &t->piece[id];
+  int b = byte_value(nm__tok_bytes(t, p->raw), p->raw.n);
+  if (b < 0) return true;          /* a byte token of another form stays as it is written */
+  if (t->byte[b] < 0) t->byte[b] = id;
+  return nm__tok_keep(t, &(char){(char)b}, 1, &p->out);
+}
+
+/* Is there a U+2581 behind something else? */
+static bool spans_words(const char *s, size_t n) {
+  bool inside = false;
+  for (size_t i = 0; i < n; ) {
+    bool space = n - i >= 3 && memcmp(s + i, NM__SPACE, 3) == 0;
+    if (space && inside) return true;
+    inside = !space;
+    i += space ? 3 : 1;
+  }
+  return false;
+}
+
+static int open_piece(struct nm__tok *t, int32_t id) {
+  struct nm__piece *p = &t->piece[id];
+  if (p->type == NM__TOK_BYTE) return open_byte(t, id) ? NM_OK : NM_EMEMORY;
+  if (p->type == NM__TOK_CONTROL || p->type == NM__TOK_UNKNOWN) return NM_OK;
+  if (p->type != NM__TOK_USER && !nm__tok_unescape(t, p)) return NM_EMEMORY;
+  if (p->raw.n > t->longest) t->longest = p->raw.n;
+  if (spans_words(nm__tok_bytes(t, p->raw), p->raw.n)) t->by_word = false;
+  return nm__dict_put(&t->dict, t->pool.s, p->raw, id);
+}
+
+int nm__tok_open_pieces(struct nm__tok *t) {
+  t->by_word = true;
+  for (int32_t i = 0; i < t->n; i++)
+    if (open_piece(t, i)) return NM_EMEMORY;
+  t->all_bytes = true;
+  for (int b = 0; b < 256; b++) t->all_bytes = t->all_bytes && t->byte[b] >= 0;
   return NM_OK;
 }
