@@ -57,14 +57,12 @@ int nm__hf_parts_push(struct nm__hf_parts *p, struct nm__hf_part part);
 struct nm__hf_work {
   const struct nm__tok *t;
   struct nm__buf text, next;       /* what the parts are of, and what is being made of it */
+  struct nm__buf joined;           /* the runs between added tokens, normalised */
   struct nm__hf_parts parts, made;
   struct nm__hf_matches matches, kept;
-  struct nm__buf tmp;
-  struct nm__merge merge;
-  struct nm__ids *out;
+  struct nm__work core;            /* of the algorithms that are shared; its out are the ids */
   uint64_t budget;                 /* steps of matching left for this text */
-  uint32_t bad;                    /* bytes that are no UTF-8 stand as characters bad + byte; 0: none */
-  void *match_ctx;
+  uint32_t bad;                    /* bytes that are no UTF-8 stand as bad + byte; 0: none */
   nm_err *err;
 };
 /* Covers s with matches and the text between them, in order, in w->matches. */
@@ -135,7 +133,11 @@ struct nm__hf_model {
 };
 extern const struct nm__hf_model nm__hf_models[4];
 
-struct nm__hf_added { int32_t id; bool special, single_word, lstrip, rstrip; };
+struct nm__hf_added {
+  int32_t id;
+  bool special, single_word, lstrip, rstrip, normalized;
+  struct nm__span text;            /* what is looked for, and what it decodes to */
+};
 
 struct nm__hf {
   const struct nm__tok *t;
@@ -144,16 +146,28 @@ struct nm__hf {
   bool keeps_bytes;                /* what is no UTF-8 reaches the model byte by byte */
   const struct nm__hf_model *model;
   int32_t n_model;                 /* tokens of the model's vocabulary */
-  struct nm__span unk;             /* unk_token; n 0: none */
-  struct nm__span prefix, suffix;  /* continuing_subword_prefix, end_of_word_suffix */
+  struct nm__dict all;             /* every token by its text; t->dict has no special ones */
+  char *unk, *prefix, *suffix;     /* unk_token (NULL: none), continuing_subword_prefix, ... */
   int64_t max_chars;
   bool fuse_unk, byte_fallback, ignore_merges;
-  double *score, least;            /* Unigram */
-  struct nm__specials pieces;      /* Unigram's dictionary, by prefix */
   struct nm__hf_added *added;
   size_t n_added;
+  int32_t *added_at;               /* for each token its place in `added`, or -1 */
   struct nm__specials raw, normed; /* ids are places in `added` */
+  struct nm__hf_regex *word;       /* a character of a word; NULL: nobody asks */
   struct nm__ids before, after;    /* what the post-processor puts around a text */
 };
+
+/* hf_post.c: fills before and after. */
+int nm__hf_read_post(struct nm__hf_reader *r, struct nm__hf *h, const json_t *o);
+/* hf_open.c: t->hf and the pieces, from the text of a tokenizer.json. */
+int nm__hf_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err);
+void nm__hf_free(struct nm__hf *h);
+/* hf_tok.c */
+void nm__hf_work_init(struct nm__hf_work *w, const struct nm__tok *t, size_t n, nm_err *err);
+int nm__hf_encode(const struct nm__tok *t, const char *s, size_t n, struct nm__tok_opts o,
+                  struct nm__ids *out, nm_err *err);
+int nm__hf_decode(const struct nm__tok *t, const int32_t *id, size_t n, bool special,
+                  struct nm__buf *out, nm_err *err);
 
 #endif
