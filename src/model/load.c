@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/spmodel.h"
+
 /* ---- metadata -------------------------------------------------------- */
 
 static int size_key(const nm_model *m, const char *name, long long absent, int *out, nm_err *err) {
@@ -330,7 +332,7 @@ static void count_types(nm_model *m) {
 }
 
 static int load_tokenizer(nm_model *m, nm_err *err) {
-  if (!nm__gguf_find(m->g, "tokenizer.ggml.model")) return NM_OK;
+  if (!nm__tok_here(m->g)) return NM_OK;
   nm_err why = {0}, warn = {0};
   if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
     if (why.status == NM_EMEMORY) return *err = why, why.status;
@@ -372,6 +374,13 @@ static int load(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
+/* A SentencePiece model is shown as a GGUF that holds a vocabulary only. */
+static int open_file(const char *path, struct nm__gguf **g, nm_err *err) {
+  if (!nm__spmodel_is(path)) return nm__gguf_open(path, g, err);
+  int st = nm__gguf_new(path, "SentencePiece", g, err);
+  return st ? st : nm__spmodel_keys(path, *g, err);
+}
+
 static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
   *out = NULL;
   nm_model *m = nm__alloc(1, sizeof *m);
@@ -379,7 +388,7 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__gguf_open(path, &m->g, err);
+  int st = open_file(path, &m->g, err);
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);

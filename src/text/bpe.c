@@ -137,6 +137,17 @@ static int open_merges(struct opening *o, const struct nm__gguf *g, nm_err *err)
   return NM_OK;
 }
 
+static void warn_pretok(const struct nm__tok *t, const char *name, nm_err *warn) {
+  if (!nm__pretok_known(t->pretok))
+    nm__fail(warn, NM_EFORMAT, *name ? "%s: pre-tokenizer '%s' is not known; text is split by "
+             "general rules, and token ids may differ from the original's"
+             : "%s: no pre-tokenizer is named%s; text is split by general rules, and token ids "
+             "may differ from the original's", t->path, name);
+  else if (!nm__pretok_checked(t->pretok))
+    nm__fail(warn, NM_EFORMAT, "%s: tokenizer.ggml.pre '%s': rule known, not checked against "
+             "vectors", t->path, name);
+}
+
 static int open_pretok(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   struct nm__str pre = {"", 0};
   int rc = nm__gguf_find(g, "tokenizer.ggml.pre")
@@ -145,11 +156,7 @@ static int open_pretok(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn
   if (rc) return rc;
   char name[64];
   nm__printable(name, sizeof name, pre.s, pre.n);
-  if (!nm__pretok_known(t->pretok))
-    nm__fail(warn, NM_EFORMAT, pre.n ? "%s: pre-tokenizer '%s' is not known; text is split by "
-             "general rules, and token ids may differ from the original's"
-             : "%s: no pre-tokenizer is named%s; text is split by general rules, and token ids "
-             "may differ from the original's", t->path, name);
+  warn_pretok(t, name, warn);
   free(t->pre);
   t->pre = nm__strdup(name);
   t->whole_first = nm__pretok_whole_first(t->pretok);

@@ -48,12 +48,10 @@ static uint32_t char_of(uint8_t b) {
 }
 
 int nm__hf_byte_of(uint32_t cp) {
-  if (cp >= 256 + 68 || cp < 33 || (cp > 126 && cp <= 160) || cp == 173) {
-    if (cp < 256 || cp >= 256 + 68) return -1;
-    cp -= 256;
-    return cp < 33 ? (int)cp : cp < 67 ? (int)cp - 33 + 127 : 173;
-  }
-  return cp < 256 ? (int)cp : -1;
+  if (cp >= 256 + 68) return -1;
+  if (cp < 256) return char_of((uint8_t)cp) == cp ? (int)cp : -1;
+  cp -= 256;
+  return cp < 33 ? (int)cp : cp < 67 ? (int)cp - 33 + 127 : 173;
 }
 
 void nm__hf_put_byte(struct nm__buf *out, uint8_t byte) { put_char(out, char_of(byte)); }
@@ -313,6 +311,79 @@ static int run_replace(const struct nm__hf_step *s, struct nm__hf_work *w) {
   return NM_OK;
 }
 
+/* ---- SentencePiece's character map -------------------------------------- */
+
+static int base64_digit(char c) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const char *p = c ? strchr(digits, c) : NULL;
+  return p ? (int)(p - digits) : -1;
+}
+
+static bool from_base64(struct nm__str s, struct nm__buf *out) {
+  uint32_t bits = 0;
+  int n = 0;
+  while (s.n && s.s[s.n - 1] == '=') s.n--;
+  for (size_t i = 0; i < s.n; i++) {
+    int d = base64_digit(s.s[i]);
+    if (d < 0) return false;
+    bits = bits << 6 | (uint32_t)d;
+    n += 6;
+    if (n >= 8) nm__buf_putc(out, (int)(bits >> (n -= 8) & 255));
+  }
+  return n < 6;
+}
+
+static int read_precompiled(struct nm__hf_reader *r, const json_t *o, struct nm__hf_step *s) {
+  struct nm__str text = {0};
+  struct nm__buf bytes;
+  int rc = nm__hf_text(r, o, "precompiled_charsmap", true, &text);
+  if (rc) return rc;
+  nm__buf_init(&bytes, text.n + 1);
+  nm__buf_puts(&bytes, "");
+  if (!from_base64(text, &bytes)) rc = nm__hf_refuse(r, "precompiled_charsmap", "must be base64");
+  if (!rc && bytes.failed) rc = nm__fail_memory(r->err, "a character map", text.n);
+  if (!rc) rc = nm__charsmap_new(r->path, (const uint8_t *)bytes.s, bytes.len, &s->map, r->err);
+  nm__buf_done(&bytes);
+  return rc;
+}
+
+/* Bytes that a reader takes for one character. */
+static size_t grapheme(const char *s, size_t n) {
+  uint32_t a, b;
+  utf8proc_int32_t state = 0;
+  size_t len = (size_t)nm__hf_next(s, n, &a);
+  while (len < n) {
+    size_t more = (size_t)nm__hf_next(s + len, n - len, &b);
+    if (utf8proc_grapheme_break_stateful((int32_t)a, (int32_t)b, &state)) break;
+    len += more;
+    a = b;
+  }
+  return len;
+}
+
+/* As the library does it, which is not quite what SentencePiece does: a short grapheme
+ * becomes what stands for its shortest known beginning, others go character by character. */
+static int run_precompiled(const struct nm__hf_step *s, struct nm__hf_work *w) {
+  const char *t = w->text.s;
+  struct nm__str to;
+  for (size_t i = 0, len; i < w->text.len; i += len) {
+    len = grapheme(t + i, w->text.len - i);
+    if (len < 6 && nm__charsmap_first(s->map, t + i, len, &to)) {
+      nm__buf_put(&w->next, to.s, to.n);
+      *FIRST = *FIRST && (i || to.n);
+      continue;
+    }
+    for (size_t k = i, one; k < i + len; k += one) {
+      uint32_t c;
+      one = (size_t)nm__hf_next(t + k, i + len - k, &c);
+      bool known = nm__charsmap_first(s->map, t + k, one, &to);
+      nm__buf_put(&w->next, known ? to.s : t + k, known ? to.n : one);
+      *FIRST = *FIRST && (k || !known || to.n);
+    }
+  }
+  return NM_OK;
+}
+
 static int run_byte_level(const struct nm__hf_step *s, struct nm__hf_work *w) {
   (void)s;
   nm__hf_put_bytes(w, &w->next, w->text.s, w->text.len);
@@ -362,6 +433,7 @@ static const struct nm__hf_kind kinds[] = {
   {"NFKD", "", read_nfd, run_nfd},
   {"Lowercase", "", NULL, run_lowercase},
   {"Nmt", "", NULL, run_nmt},
+  {"Precompiled", "precompiled_charsmap", read_precompiled, run_precompiled},
   {"Prepend", "prepend", read_prepend, run_prepend},
   {"Replace", "pattern content", read_replace, run_replace},
   {"ByteLevel", "", NULL, run_byte_level},

@@ -178,6 +178,7 @@ int nm__hf_steps_read(struct nm__hf_reader *r, const json_t *o, const struct nm_
 void nm__hf_steps_done(struct nm__hf_steps *v) {
   for (size_t i = 0; i < v->n; i++) {
     nm__hf_regex_free(v->v[i].re);
+    nm__charsmap_free(v->v[i].map);
     free(v->v[i].s);
   }
   free(v->v);

@@ -20,8 +20,7 @@ static int spm_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, n
                     "tokenizer needs", t->path);
   if (nm__tok_open_pieces(t)) return nm__fail_memory(err, "the vocabulary", t->pool.len);
   int rc = nm__tok_flag(g, "tokenizer.ggml.add_bos_token", true, &t->add_bos, err);
-  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_space_prefix", true, &t->prefix, err);
-  return rc;
+  return rc ? rc : nm__tok_open_normal(t, g, err);
 }
 
 /* ---- a run of text --------------------------------------------------- */
@@ -47,22 +46,6 @@ static bool pair(const void *arg, const struct nm__sym *a, const struct nm__sym 
   if (*id < 0) return false;
   *prio = urgency(p->t->piece[*id].score);
   return true;
-}
-
-/* Writes the run with U+2581 for spaces into w->text. */
-static bool escape(const struct nm__tok *t, struct nm__buf *b, const char *s, size_t n) {
-  nm__buf_reset(b);
-  if (t->prefix) nm__buf_puts(b, NM__SPACE);
-  while (n) {
-    const char *space = memchr(s, ' ', n);
-    size_t plain = space ? (size_t)(space - s) : n;
-    nm__buf_put(b, s, plain);
-    if (space) nm__buf_puts(b, NM__SPACE);
-    plain += space != NULL;
-    s += plain;
-    n -= plain;
-  }
-  return !b->failed;
 }
 
 /* Where the part of the run that can be merged on its own ends. When no piece goes on
@@ -109,8 +92,7 @@ static int encode_part(const struct nm__tok *t, struct nm__work *w, const char *
 static int spm_run(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
                    nm_err *err) {
   const struct nm__buf *b = &w->text;
-  if (!escape(t, &w->text, s, n)) return NM_EMEMORY;
-  int rc = NM_OK;
+  int rc = nm__tok_normalise(t, &w->text, s, n);
   for (size_t at = 0, end; at < b->len && !rc; at = end) {
     end = part_end(t, b, at);
     rc = encode_part(t, w, b->s + at, end - at, err);

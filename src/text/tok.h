@@ -9,6 +9,7 @@
 #ifndef NM_TEXT_TOK_H
 #define NM_TEXT_TOK_H
 
+#include "text/charsmap.h"
 #include "text/merge.h"
 #include "text/pretok.h"
 #include "text/tokenizer.h"
@@ -80,6 +81,8 @@ struct nm__tok {
   int32_t eot, eom;                /* what ends a turn, a message; -1: none */
   bool add_bos, add_eos;           /* families set what holds when the file does not say */
   bool prefix;                     /* SPM, UGM: a space before each run; WPM: each word's */
+  bool squeeze;                    /* SPM, UGM: spaces at the ends vanish, runs become one */
+  struct nm__charsmap *charsmap;   /* SPM, UGM; NULL: characters stay as they are */
   bool by_word;                    /* SPM: no piece goes on across the beginning of a word */
   int32_t byte[256];               /* SPM: token or -1; BPE: symbol */
   bool all_bytes;                  /* every byte has a token, so nothing becomes unk */
@@ -135,6 +138,11 @@ int nm__tok_read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err);
 bool nm__tok_unescape(struct nm__tok *t, struct nm__piece *p);
 /* A flag's value in the file, or `otherwise`. */
 int nm__tok_flag(const struct nm__gguf *g, const char *key, bool otherwise, bool *out, nm_err *err);
+
+/* normal.c: SentencePiece's way of preparing a run. _open once all_bytes is set. The text goes
+ * to *b; 0 or NM_EMEMORY. */
+int nm__tok_open_normal(struct nm__tok *t, const struct nm__gguf *g, nm_err *err);
+int nm__tok_normalise(const struct nm__tok *t, struct nm__buf *b, const char *s, size_t n);
 
 /* ---- algorithms that more than one kind of file asks for --------------- */
 

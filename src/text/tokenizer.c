@@ -43,6 +43,17 @@ static int open_all(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, n
   return NM_OK;
 }
 
+bool nm__tok_here(const struct nm__gguf *g) {
+  static const char *const none[] = {"none", "no_vocab"};
+  struct nm__str s;
+  if (nm__gguf_find(g, "tokenizer.huggingface.json")) return true;
+  if (!nm__gguf_find(g, "tokenizer.ggml.model")) return false;
+  if (nm__gguf_string(g, "tokenizer.ggml.model", &s, NULL)) return true;
+  for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+    if (strlen(none[i]) == s.n && memcmp(none[i], s.s, s.n) == 0) return false;
+  return true;
+}
+
 int nm__tok_open(const struct nm__gguf *g, struct nm__tok **out, nm_err *warn, nm_err *err) {
   *out = NULL;
   if (warn) *warn = (nm_err){0};
@@ -67,6 +78,7 @@ void nm__tok_free(struct nm__tok *t) {
   nm__specials_done(&t->special);
   nm__specials_done(&t->choice);
   nm__pretok_free(t->pretok);
+  nm__charsmap_free(t->charsmap);
   nm__hf_free(t->hf);
   nm__buf_done(&t->pool);
   free(t->dict.slot);
@@ -83,6 +95,8 @@ const char *nm__tok_family(const struct nm__tok *t) { return t->family->name; }
 const char *nm__tok_pre(const struct nm__tok *t) { return t->pre; }
 int32_t nm__tok_bos(const struct nm__tok *t) { return t->bos; }
 int32_t nm__tok_eos(const struct nm__tok *t) { return t->eos; }
+int32_t nm__tok_eot(const struct nm__tok *t) { return t->eot; }
+int32_t nm__tok_eom(const struct nm__tok *t) { return t->eom; }
 bool nm__tok_adds_bos(const struct nm__tok *t) { return t->add_bos && t->bos >= 0; }
 
 struct nm__str nm__tok_piece(const struct nm__tok *t, int32_t id) {

@@ -182,13 +182,20 @@ static int read_frame(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) 
   return NM_OK;
 }
 
-/* SentencePiece's own numbers, for files that leave the ids out: 1 BOS, 2 EOS. */
-static void default_ids(struct nm__tok *t) {
+/* What an id is when the file says nothing of it: *id becomes `at` if a control piece is there. */
+static void default_id(const struct nm__tok *t, const struct nm__gguf *g, const char *key,
+                       int32_t at, int32_t *id) {
+  if (!nm__gguf_find(g, key) && at < t->n && t->piece[at].type == NM__TOK_CONTROL) *id = at;
+}
+
+/* SentencePiece's own numbers are 1 BOS, 2 EOS; T5's EOS is 1. */
+static void default_ids(struct nm__tok *t, const struct nm__gguf *g) {
+  static const char bos[] = "tokenizer.ggml.bos_token_id", eos[] = "tokenizer.ggml.eos_token_id";
   for (int32_t i = 0; i < t->n && t->unk < 0; i++)
     if (t->piece[i].type == NM__TOK_UNKNOWN) t->unk = i;
-  if (t->family != &nm__tok_spm) return;
-  if (t->bos < 0 && t->n > 1 && t->piece[1].type == NM__TOK_CONTROL) t->bos = 1;
-  if (t->eos < 0 && t->n > 2 && t->piece[2].type == NM__TOK_CONTROL) t->eos = 2;
+  if (t->family == &nm__tok_spm) default_id(t, g, bos, 1, &t->bos);
+  if (t->family == &nm__tok_spm) default_id(t, g, eos, 2, &t->eos);
+  if (t->family == &nm__tok_ugm) default_id(t, g, eos, 1, &t->eos);
 }
 
 static bool byte_form(const char *s, size_t n) {
@@ -238,7 +245,7 @@ int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   if (!rc && t->family == &nm__tok_wpm) rc = read_frame(t, g, err);
   if (rc) return rc;
   if (!typed) guess_types(t);
-  default_ids(t);
+  default_ids(t, g);
   return NM_OK;
 }
 
