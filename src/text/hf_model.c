@@ -169,14 +169,24 @@ static int open_bpe(struct nm__tok *t, struct nm__hf_reader *r, const json_t *o)
   return rc;
 }
 
+static bool is_special(const struct nm__tok *t, int32_t id) {
+  return t->piece[id].type == NM__TOK_CONTROL && id != t->unk;
+}
+
 static bool pair(const void *arg, const struct nm__sym *a, const struct nm__sym *b, uint64_t *prio,
                  int32_t *id) {
   const struct nm__tok *t = arg;
   const struct nm__pair_slot *e = nm__pairs_find(&t->pairs, a->id, b->id);
-  if (e->left < 0 || t->piece[e->merged].type == NM__TOK_CONTROL) return false;
+  if (e->left < 0) return false;
   *prio = e->rank;
   *id = e->merged;
   return true;
+}
+
+/* The same without the merges that end in a special token. */
+static bool plain_pair(const void *arg, const struct nm__sym *a, const struct nm__sym *b,
+                       uint64_t *prio, int32_t *id) {
+  return pair(arg, a, b, prio, id) && !is_special(arg, *id);
 }
 
 /* Unknown characters wait until a known one comes; bytes go past them, as in the library. */
@@ -231,11 +241,9 @@ static const char *key_of(const struct nm__hf *h, struct nm__hf_work *w, const c
   return b->failed ? NULL : b->s;
 }
 
-static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
-  const struct nm__tok *t = h->t;
+static int merge_word(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n,
+                      nm__pair_fn *fn) {
   struct nm__merge *m = &w->core.merge;
-  int32_t id = h->ignore_merges ? nm__dict_get(&t->dict, t->pool.s, s, n) : -1;
-  if (id >= 0) return nm__ids_push(w->core.out, id);
   struct waiting u = {0};
   int rc = NM_OK;
   nm__merge_reset(m);
@@ -247,7 +255,20 @@ static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s,
     rc = key ? add_char(h, w, &u, key, n_key, (uint32_t)at, (uint32_t)len, cp) : NM_EMEMORY;
   }
   if (!rc) rc = put_waiting(h, w, &u);
-  if (!rc) rc = nm__merge_run(m, pair, t);
+  return rc ? rc : nm__merge_run(m, fn, h->t);
+}
+
+/* A merge may go through a special token, but must not end in one. */
+static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
+  const struct nm__tok *t = h->t;
+  const struct nm__merge *m = &w->core.merge;
+  int32_t id = h->ignore_merges ? nm__dict_get(&t->dict, t->pool.s, s, n) : -1;
+  if (id >= 0) return nm__ids_push(w->core.out, id);
+  bool special = false;
+  int rc = merge_word(h, w, s, n, pair);
+  for (uint32_t i = m->n ? 0 : NM__NO_SYM; i != NM__NO_SYM && !rc; i = m->sym[i].next)
+    special = special || (m->sym[i].len > 1 && is_special(t, m->sym[i].id));
+  if (special && !rc) rc = merge_word(h, w, s, n, plain_pair);
   for (uint32_t i = m->n ? 0 : NM__NO_SYM; i != NM__NO_SYM && !rc; i = m->sym[i].next)
     rc = nm__ids_push(w->core.out, m->sym[i].id);
   return rc;
@@ -324,9 +345,17 @@ static int open_unigram(struct nm__tok *t, struct nm__hf_reader *r, const json_t
   return rc;
 }
 
+/* The unknown token, written out in a text, is a part of the unknown text around it. */
+static void fuse_unknown(const struct nm__tok *t, struct nm__ids *out, size_t from) {
+  size_t n = from;
+  for (size_t i = from; i < out->n; i++)
+    if (i == from || out->id[i] != t->unk || out->id[n - 1] != t->unk) out->id[n++] = out->id[i];
+  out->n = n;
+}
+
 /* Bytes that are no UTF-8 part the text: each is its own token. */
 static int run_unigram(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
-  size_t from = 0;
+  size_t from = 0, before = w->core.out->n;
   int rc = NM_OK;
   w->core.unk_end = 0;
   for (size_t at = 0, len; w->bad && at < n && !rc; at += len) {
@@ -338,7 +367,9 @@ static int run_unigram(const struct nm__hf *h, struct nm__hf_work *w, const char
     if (!rc) rc = nm__tok_fall_back(h->t, &w->core, &byte, 1, w->err);
     from = at + len;
   }
-  return rc || from == n ? rc : nm__unigram(h->t, &w->core, s + from, n - from, w->err);
+  if (!rc && from < n) rc = nm__unigram(h->t, &w->core, s + from, n - from, w->err);
+  fuse_unknown(h->t, w->core.out, before);
+  return rc;
 }
 
 const struct nm__hf_model nm__hf_models[4] = {

@@ -203,7 +203,7 @@ static int normal_form(struct nm__hf_work *w, int options) {
   }
   int32_t *v;
   size_t n;
-  int rc = decompose(&w->text, options & ~UTF8PROC_COMPOSE, &v, &n);
+  int rc = decompose(&w->text, (options & ~UTF8PROC_COMPOSE) | UTF8PROC_DECOMPOSE, &v, &n);
   if (!rc) rc = put_in_order(v, n);
   if (!rc && options & UTF8PROC_COMPOSE) {
     utf8proc_ssize_t k = utf8proc_normalize_utf32(v, (utf8proc_ssize_t)n, options);
@@ -370,7 +370,6 @@ static int run_precompiled(const struct nm__hf_step *s, struct nm__hf_work *w) {
     len = grapheme(t + i, w->text.len - i);
     if (len < 6 && nm__charsmap_first(s->map, t + i, len, &to)) {
       nm__buf_put(&w->next, to.s, to.n);
-      *FIRST = *FIRST && (i || to.n);
       continue;
     }
     for (size_t k = i, one; k < i + len; k += one) {
@@ -378,7 +377,6 @@ static int run_precompiled(const struct nm__hf_step *s, struct nm__hf_work *w) {
       one = (size_t)nm__hf_next(t + k, i + len - k, &c);
       bool known = nm__charsmap_first(s->map, t + k, one, &to);
       nm__buf_put(&w->next, known ? to.s : t + k, known ? to.n : one);
-      *FIRST = *FIRST && (k || !known || to.n);
     }
   }
   return NM_OK;

@@ -4,18 +4,19 @@
 
 #include "text/hf.h"
 
-/* Ids around what there is so far: `before` in front of all, `after` behind all. */
+/* Ids around those of the text. */
 struct frame { struct nm__ids before, after; };
 
-static int wrap(struct nm__hf_reader *r, struct nm__hf *h, const struct frame *f) {
-  struct nm__ids front = {0};
-  int rc = NM_OK;
-  for (size_t i = 0; i < f->before.n && !rc; i++) rc = nm__ids_push(&front, f->before.id[i]);
-  for (size_t i = 0; i < h->before.n && !rc; i++) rc = nm__ids_push(&front, h->before.id[i]);
-  for (size_t i = 0; i < f->after.n && !rc; i++) rc = nm__ids_push(&h->after, f->after.id[i]);
-  nm__ids_done(&h->before);
-  h->before = front;
-  return rc ? nm__fail_memory(r->err, "a tokenizer", sizeof front) : NM_OK;
+/* A second processor that adds tokens would see the first one's as texts of their own. */
+static int take(struct nm__hf_reader *r, struct nm__hf *h, struct frame *f) {
+  if (!f->before.n && !f->after.n) return NM_OK;
+  if (h->before.n || h->after.n)
+    return nm__hf_refuse(r, "", "adds tokens to those of another processor, which is not "
+                         "supported");
+  h->before = f->before;
+  h->after = f->after;
+  *f = (struct frame){0};
+  return NM_OK;
 }
 
 static int push_id(struct nm__hf_reader *r, const struct nm__hf *h, const json_t *v,
@@ -95,7 +96,7 @@ static int read_one(struct nm__hf_reader *r, struct nm__hf *h, const json_t *o, 
     struct frame f = {0};
     int rc = nm__hf_known(r, o, kinds[i].fields);
     if (!rc) rc = kinds[i].read(r, h, o, &f);
-    if (!rc) rc = wrap(r, h, &f);
+    if (!rc) rc = take(r, h, &f);
     nm__ids_done(&f.before);
     nm__ids_done(&f.after);
     return rc;

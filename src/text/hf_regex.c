@@ -84,6 +84,31 @@ static void braced(struct rewriting *w, char close) {
   else copy(w, (size_t)(e - w->s) + 1);
 }
 
+/* \p{NAME} that PCRE2 has under another name, or not at all. */
+static const struct property { const char *name, *members; } names[] = {
+  {"Letter", "\\p{L}"}, {"Lowercase_Letter", "\\p{Ll}"}, {"Uppercase_Letter", "\\p{Lu}"},
+  {"Mark", "\\p{M}"}, {"Number", "\\p{N}"}, {"Decimal_Number", "\\p{Nd}"}, {"Digit", "\\p{Nd}"},
+  {"Punctuation", "\\p{P}"}, {"Symbol", "\\p{S}"}, {"Separator", "\\p{Z}"}, {"Space", WS},
+  {"Word", WORD}, {"Punct", "\\p{P}$+<=>\\^`|~"},
+};
+
+static void property(struct rewriting *w, bool in_class) {
+  bool negated = peek(w, 1) == 'P';
+  const char *s = w->s + 3;
+  if (s < w->end && *s == '^') negated = !negated, s++;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    size_t n = strlen(names[i].name);
+    if ((size_t)(w->end - s) <= n || memcmp(s, names[i].name, n) || s[n] != '}') continue;
+    if (in_class && negated) w->why = "has a negated escape inside of [ ]";
+    if (!in_class) nm__buf_puts(w->out, negated ? "[^" : "[");
+    nm__buf_puts(w->out, names[i].members);
+    if (!in_class) nm__buf_putc(w->out, ']');
+    w->s = s + n + 1;
+    return;
+  }
+  braced(w, '}');
+}
+
 static void letter_escape(struct rewriting *w, int c, bool in_class) {
   for (size_t i = 0; i < sizeof letters / sizeof *letters; i++) {
     if (letters[i].c != c) continue;
@@ -92,7 +117,8 @@ static void letter_escape(struct rewriting *w, int c, bool in_class) {
     else w->why = "has a negated escape inside of [ ]";
     return;
   }
-  if ((c == 'p' || c == 'P' || c == 'x') && peek(w, 2) == '{') braced(w, '}');
+  if ((c == 'p' || c == 'P') && peek(w, 2) == '{') property(w, in_class);
+  else if (c == 'x' && peek(w, 2) == '{') braced(w, '}');
   else if (c == 'x') hex_escape(w, 2);
   else if (c == 'u') hex_escape(w, 4);
   else if (strchr("tnrfaedD", c)) copy(w, 2);
