@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/hf_keys.h"
 #include "text/spmodel.h"
 
 /* ---- metadata -------------------------------------------------------- */
@@ -374,8 +375,9 @@ static int load(nm_model *m, nm_err *err) {
   return NM_OK;
 }
 
-/* A SentencePiece model is shown as a GGUF that holds a vocabulary only. */
-static int open_file(const char *path, struct nm__gguf **g, nm_err *err) {
+/* A SentencePiece model or a tokenizer.json is shown as a GGUF that holds a vocabulary only. */
+static int open_file(const char *path, bool vocab_only, struct nm__gguf **g, nm_err *err) {
+  if (vocab_only && nm__hf_tokenizer_path(path)) return nm__hf_tokenizer_open(path, g, err);
   if (!nm__spmodel_is(path)) return nm__gguf_open(path, g, err);
   int st = nm__gguf_new(path, "SentencePiece", g, err);
   return st ? st : nm__spmodel_keys(path, *g, err);
@@ -388,7 +390,7 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = open_file(path, &m->g, err);
+  int st = open_file(path, vocab_only, &m->g, err);
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);

@@ -7,7 +7,8 @@
  *   nm__hf_tokenizer_keys("models/pythia", g, err);   // g from nm__gguf_new
  *   nm__tok_open(g, &t, &warn, err);
  *
- * Nothing here reads a vocabulary: a damaged tokenizer.json is refused by nm__tok_open. */
+ * What is not looked at here (a damaged vocabulary, a step that is not known) is refused by
+ * nm__tok_open. */
 #ifndef NM_TEXT_HF_KEYS_H
 #define NM_TEXT_HF_KEYS_H
 
