@@ -143,9 +143,10 @@ static int add_pooling(const char *dir, struct nm__hf_facts facts, struct nm__gg
     if (json_is_true(json_object_get(j, modes[i].key))) type = modes[i].type, n++;
   char key[96];
   snprintf(key, sizeof key, "%s.pooling_type", facts.f->arch);
-  if (!st && n != 1)
-    st = nm__fail(err, NM_EFORMAT, "%s: one of mean, cls and last token must be the pooling", path);
-  if (!st) st = nm__gguf_add_u32(g, key, type, err);
+  if (!st && n > 1)
+    st = nm__fail(err, NM_EFORMAT, "%s: asks for several poolings at once, which is not supported",
+                  path);
+  if (!st && n) st = nm__gguf_add_u32(g, key, type, err);
   json_decref(j);
   nm__map_close(&map);
   free(path);

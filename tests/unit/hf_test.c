@@ -262,6 +262,37 @@ static void unaligned(void **state) {
   same_model(dir, PLANTED);
 }
 
+/* How an encoder's vectors become one stands in a file of its own. */
+static void pooling(void **state) {
+  (void)state;
+  if (no_shared()) skip();
+  static const struct {
+    const char *text;
+    enum nm_pooling want;
+  } cases[] = {
+      {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":false}", NM_POOL_CLS},
+      {"{\"pooling_mode_mean_tokens\":true}", NM_POOL_MEAN},
+      {"{}", NM_POOL_DEFAULT}};
+  round_trip(SHARED "models/arch/bert/model.gguf");
+  assert_int_equal(mkdir(in_dir("1_Pooling"), 0777), 0);
+  for (int i = 0; i < 3; i++) {
+    nm_model_info info;
+    put_text("1_Pooling/config.json", cases[i].text, strlen(cases[i].text));
+    nm_model *m = open_model(dir);
+    nm_model_describe(m, &info);
+    assert_true(info.encoder && info.pooling == cases[i].want);
+    nm_model_close(m);
+  }
+  const char *both = "{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":true}";
+  put_text("1_Pooling/config.json", both, strlen(both));
+  nm_model *m;
+  nm_err err = {0};
+  assert_int_equal(nm_model_open(dir, &m, &err), NM_EFORMAT);
+  assert_non_null(strstr(err.text, "several poolings"));
+  unlink(in_dir("1_Pooling/config.json"));
+  rmdir(in_dir("1_Pooling"));
+}
+
 /* ---- several files ----------------------------------------------------------- */
 
 static void open_refused(const char *path, const char *why) {
@@ -447,6 +478,7 @@ int main(void) {
       cmocka_unit_test(planted_round_trip),
       cmocka_unit_test(all_round_trips),
       cmocka_unit_test(pending_rows),
+      cmocka_unit_test(pooling),
       cmocka_unit_test(unaligned),
       cmocka_unit_test(several_files),
       cmocka_unit_test(misfits),
