@@ -1,4 +1,4 @@
-/* hf_test.c - Hugging Face directories: models written as such and opened again, weights in
+/* hf_dir_test.c - Hugging Face directories: models written as such and opened again, weights in
  * several files, tensors that do not fit, damage. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -463,7 +463,7 @@ static void damaged(void **state) {
 
 static int begin(void **state) {
   (void)state;
-  snprintf(dir, sizeof dir, "/tmp/noema_hf_test.%ld", (long)getpid());
+  snprintf(dir, sizeof dir, "/tmp/noema_hf_dir_test.%ld", (long)getpid());
   return mkdir(dir, 0777);
 }
 
