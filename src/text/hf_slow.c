@@ -150,6 +150,18 @@ static json_t *read_lines(struct nm__str text, nm_err *err) {
   return vocab;
 }
 
+/* BERT's special tokens are cut out of a text, also where no config lists any. */
+static void add_usual(json_t *list, const json_t *vocab) {
+  static const char *const names[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
+  if (json_array_size(list)) return;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const json_t *id = json_object_get(vocab, names[i]);
+    if (id)
+      json_array_append_new(list, json_pack("{s:I, s:s, s:b, s:b}", "id", json_integer_value(id),
+                                            "content", names[i], "special", 1, "normalized", 0));
+  }
+}
+
 json_t *nm__hf_from_vocab_txt(struct nm__str lines, const json_t *config, nm_err *err) {
   json_t *vocab = read_lines(lines, err);
   if (!vocab) return NULL;
@@ -168,16 +180,7 @@ json_t *nm__hf_from_vocab_txt(struct nm__str lines, const json_t *config, nm_err
   json_t *decoder = json_pack("{s:s, s:s, s:b}", "type", "WordPiece", "prefix", "##", "cleanup", 1);
   json_t *o = whole(norm, json_pack("{s:s}", "type", "BertPreTokenizer"), post, decoder, model,
                     config);
-  /* The special tokens are cut out of a text, as the config's would be. */
-  json_t *list = json_object_get(o, "added_tokens");
-  static const char *const names[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
-  for (size_t i = 0; list && json_array_size(list) == i && i < 5; i++) {
-    const json_t *id = json_object_get(json_object_get(json_object_get(o, "model"), "vocab"),
-                                       names[i]);
-    if (!id) break;
-    json_array_append_new(list, json_pack("{s:I, s:s, s:b, s:b}", "id", json_integer_value(id),
-                                          "content", names[i], "special", 1, "normalized", 0));
-  }
+  if (o) add_usual(json_object_get(o, "added_tokens"), json_object_get(model, "vocab"));
   if (!o) nm__fail_memory(err, "a tokenizer", lines.n);
   return o;
 }
