@@ -96,7 +96,8 @@ static int set_param(struct nm_world *w, const char *set, nm_err *err) {
   errno = 0;
   long v = strtol(set + n + 1, &end, 10);
   if (end == set + n + 1 || *end || errno || v < p[i].low || v > p[i].high)
-    return nm__fail(err, NM_EUSAGE, "world %s: %s is a whole number from %d to %d (%s), not '%.20s'",
+    return nm__fail(err, NM_EUSAGE,
+                    "world %s: %s is a whole number from %d to %d (%s), not '%.20s'",
                     w->kind->name, p[i].name, p[i].low, p[i].high, p[i].about, set + n + 1);
   w->param[i] = (int)v;
   return NM_OK;
