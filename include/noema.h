@@ -362,4 +362,54 @@ int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t s
 int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,
                     const nm_progress *p, nm_err *err);
 
+/* ---- worlds: texts whose truth is known -------------------------------- */
+
+/* docs/worlds.md describes each. A world is a pure function: W draws its truth, and
+ * (W, seed, i) makes item i, so items may be made in any order.
+ *
+ *   nm_world *w; nm_world_item it = {0};
+ *   const char *set[] = {"hops=2", "k_min=8"};
+ *   if (nm_world_open("chase", set, 2, 7, 1, &w, &err)) return fail(err.text);
+ *   for (uint64_t i = 0; i < 1000 && !nm_world_make(w, i, &it, &err); i++) use(it.text);
+ *   nm_world_item_done(&it); nm_world_close(w); */
+typedef struct nm_world_param { const char *name, *about; int low, high, standard; } nm_world_param;
+typedef struct nm_world_info {
+  const char *name, *about;
+  const char *const *labels;       /* names of classes 0, 1, ...; ends with NULL */
+  const nm_world_param *params;    /* ends with name NULL */
+} nm_world_info;
+/* World i = 0, 1, ...; false after the last. */
+bool nm_worlds(int i, nm_world_info *out);
+
+typedef struct nm_world nm_world;  /* read-only: may be shared by threads */
+/* `set`: n_set parameters as "KEY=VALUE". NM_EUSAGE for a world, a parameter or a value that
+ * does not exist; the sentence lists those that do. */
+int nm_world_open(const char *name, const char *const *set, int n_set, uint64_t W, uint64_t seed,
+                  nm_world **out, nm_err *err);
+void nm_world_close(nm_world *w);
+
+typedef struct nm_world_part { const char *text; int weight; } nm_world_part;
+typedef struct nm_world_item {
+  uint64_t id, twin;               /* items of one twin share the fact behind them */
+  const char *text;                /* ends where the answer is read */
+  const char *answer, *label_name;
+  int label, depth;                /* class; sequential steps from the words to the answer */
+  bool test;                       /* else train: by the twin, the same for every seed of W */
+  const nm_world_part *parts;      /* for training, joined by spaces: weight 1 is an answer */
+  int n_parts;
+  void *memory;                    /* of the strings, which live until the next call */
+} nm_world_item;
+/* Start with an item of zeros; the next calls reuse its memory. */
+int nm_world_make(const nm_world *w, uint64_t i, nm_world_item *item, nm_err *err);
+void nm_world_item_done(nm_world_item *item);
+
+enum nm_world_form { NM_WORLD_BOTH, NM_WORLD_PROBE, NM_WORLD_TRAIN };
+/* The first n items as JSONL (docs/worlds.md). split: "train", "test", or NULL for both. A probe
+ * form leaves out the parts, a training form everything about the question but its parts. */
+int nm_world_write(const nm_world *w, uint64_t n, const char *split, enum nm_world_form form,
+                   const char *path, const nm_progress *p, nm_err *err);
+/* Whether an answer is right for a line of such a file (with its world, W and text), solved from
+ * the text alone. Space around the answer does not count. NM_EFORMAT: no item of a world. */
+int nm_world_check(const char *json, size_t n, const char *answer, bool *right, nm_err *err);
+
 #endif

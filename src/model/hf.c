@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "core/json.h"
 #include "model/hf_impl.h"
+#include "text/hf_keys.h"
 #include "text/spmodel.h"
 
 enum { CONFIG_MAX = 1 << 22 };
@@ -142,9 +143,10 @@ static int add_pooling(const char *dir, struct nm__hf_facts facts, struct nm__gg
     if (json_is_true(json_object_get(j, modes[i].key))) type = modes[i].type, n++;
   char key[96];
   snprintf(key, sizeof key, "%s.pooling_type", facts.f->arch);
-  if (!st && n != 1)
-    st = nm__fail(err, NM_EFORMAT, "%s: one of mean, cls and last token must be the pooling", path);
-  if (!st) st = nm__gguf_add_u32(g, key, type, err);
+  if (!st && n > 1)
+    st = nm__fail(err, NM_EFORMAT, "%s: asks for several poolings at once, which is not supported",
+                  path);
+  if (!st && n) st = nm__gguf_add_u32(g, key, type, err);
   json_decref(j);
   nm__map_close(&map);
   free(path);
@@ -162,6 +164,18 @@ static int add_keys(const char *dir, struct nm__gguf *g, struct nm__hf_facts *fa
   const char *name = nm__path_base(dir);
   if (!st) st = nm__gguf_add_string(g, "general.name", name, strlen(name), err);
   return st ? st : add_pooling(dir, *facts, g, err);
+}
+
+/* A tokenizer that cannot be read leaves a model that runs on ids. */
+static int add_tokenizer(const char *dir, struct nm__gguf *g, nm_err *err) {
+  nm_err why = {0};
+  size_t n = g->n_kv;
+  int st = nm__hf_tokenizer_keys(dir, g, &why);
+  if (!st) return NM_OK;
+  nm__gguf_forget_kv(g, n);
+  g->no_tokenizer = nm__strdup(why.text);
+  if (st == NM_EMEMORY || !g->no_tokenizer) return nm__fail_memory(err, "a tokenizer", 0);
+  return NM_OK;
 }
 
 /* ---- opening ------------------------------------------------------------- */
@@ -204,6 +218,7 @@ int nm__hf_map(const char *path, struct nm__gguf **out, nm_err *err) {
   if (!st) g->hf_rows = true;
   if (!st) st = nm__hf_files_open(dir, &files, &own);
   if (!st) st = add_files(g, facts, &files, &own);
+  if (!st) st = add_tokenizer(dir, g, &own);
   nm__hf_files_done(&files);
   free(dir);
   free(shown);

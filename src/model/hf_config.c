@@ -107,6 +107,7 @@ static const struct { const char *key; enum { FALSE, TRUE, UNSET, EMPTY, ZERO, O
     {"add_cross_attention", FALSE, NULL},
     {"use_bidirectional_attention", FALSE, NULL},
     {"clip_qkv", UNSET, NULL},
+    {"rope_interleaved", FALSE, NULL},
     {"partial_rotary_factor", ONE, "llama"},
     {"partial_rotary_factor", ONE, "qwen2"},
     {"partial_rotary_factor", ONE, "qwen3"},

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/hf_keys.h"
 
 /* ---- metadata -------------------------------------------------------- */
 
@@ -415,6 +416,8 @@ static void count_types(nm_model *m) {
 }
 
 static int load_tokenizer(nm_model *m, nm_err *err) {
+  if (m->g->no_tokenizer)
+    snprintf(m->warning, sizeof m->warning, "no text in or out: %.350s", m->g->no_tokenizer);
   if (!nm__tok_here(m->g)) return NM_OK;
   nm_err why = {0}, warn = {0};
   if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
@@ -485,8 +488,9 @@ int nm__model_from(struct nm__gguf *g, nm_model **out, nm_err *err) {
 
 static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *err) {
   struct nm__gguf *g;
+  bool alone = vocab_only && nm__hf_tokenizer_path(path);      /* no weights are needed */
   *out = NULL;
-  int st = nm__model_map(path, &g, err);
+  int st = alone ? nm__hf_tokenizer_open(path, &g, err) : nm__model_map(path, &g, err);
   return st ? st : open_container(g->path, g, vocab_only, out, err);
 }
 

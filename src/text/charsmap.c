@@ -55,8 +55,9 @@ void nm__charsmap_free(struct nm__charsmap *m) {
 static uint32_t offset(uint32_t unit) { return (unit >> 10) << ((unit & 1u << 9) >> 6); }
 static uint32_t label(uint32_t unit) { return unit & (1u << 31 | 0xFF); }
 
-/* Bytes of the longest beginning that has a value, or 0. */
-static size_t longest(const struct nm__charsmap *m, const char *s, size_t n, uint32_t *value) {
+/* Bytes of the longest (or the first) beginning that has a value, or 0. */
+static size_t walk(const struct nm__charsmap *m, const char *s, size_t n, bool first,
+                   uint32_t *value) {
   size_t best = 0;
   if (m->n_units == 0) return 0;
   uint32_t at = offset(m->unit[0]);
@@ -70,19 +71,28 @@ static size_t longest(const struct nm__charsmap *m, const char *s, size_t n, uin
     if (at >= m->n_units) break;
     *value = m->unit[at] & ~(1u << 31);
     best = i + 1;
+    if (first) break;
   }
   return best;
+}
+
+static bool replacement(const struct nm__charsmap *m, uint32_t value, struct nm__str *to) {
+  if (value >= m->n_text) return false;
+  *to = (struct nm__str){m->text + value, strnlen(m->text + value, m->n_text - value)};
+  return to->n <= MAX_REPLACEMENT;
+}
+
+bool nm__charsmap_first(const struct nm__charsmap *m, const char *s, size_t n,
+                        struct nm__str *to) {
+  uint32_t value = 0;
+  return walk(m, s, n, true, &value) && replacement(m, value, to);
 }
 
 size_t nm__charsmap_next(const struct nm__charsmap *m, const char *s, size_t n,
                          struct nm__str *to) {
   uint32_t value = 0, cp;
-  size_t len = longest(m, s, n, &value);
-  size_t left = value < m->n_text ? m->n_text - value : 0;
-  if (len && left) {
-    *to = (struct nm__str){m->text + value, strnlen(m->text + value, left)};
-    if (to->n <= MAX_REPLACEMENT) return len;
-  }
+  size_t len = walk(m, s, n, false, &value);
+  if (len && replacement(m, value, to)) return len;
   len = (size_t)nm__utf8_decode(s, n, &cp);
   *to = (struct nm__str){len ? s : NULL, len};
   return len ? len : 1;

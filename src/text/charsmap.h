@@ -30,5 +30,8 @@ void nm__charsmap_free(struct nm__charsmap *m);
  * the lone byte. */
 size_t nm__charsmap_next(const struct nm__charsmap *m, const char *s, size_t n,
                          struct nm__str *to);
+/* What stands for the shortest beginning that has a replacement; false when none has. */
+bool nm__charsmap_first(const struct nm__charsmap *m, const char *s, size_t n,
+                        struct nm__str *to);
 
 #endif

@@ -69,11 +69,16 @@ int nm__specials_new(const struct nm__tok *t, unsigned types, struct nm__special
     if (!wanted(p, types)) continue;
     out->v[k++] = (struct nm__special){nm__tok_bytes(t, p->raw), p->raw.n, i, -1};
   }
-  qsort(out->v, out->n, sizeof *out->v, compare_special);
+  nm__specials_take(out->v, out->n, out);
+  return NM_OK;
+}
+
+void nm__specials_take(struct nm__special *v, size_t n, struct nm__specials *out) {
+  *out = (struct nm__specials){.v = v, .n = n};
+  qsort(v, n, sizeof *v, compare_special);
   drop_doubles(out);
   link_prefixes(out);
   index_first(out);
-  return NM_OK;
 }
 
 void nm__specials_done(struct nm__specials *v) {

@@ -22,7 +22,7 @@ struct nm__span { size_t at; uint32_t n; };       /* bytes of the tokenizer's po
 
 struct nm__piece {
   struct nm__span raw, out;        /* as stored, and as decoded */
-  float score;
+  double score;
   uint8_t type;                    /* enum nm__tok_type */
 };
 
@@ -42,6 +42,9 @@ int nm__dict_put(struct nm__dict *d, const char *pool, struct nm__span key, int3
 
 struct nm__pair_slot { int32_t left, right, merged; uint32_t rank; };       /* left -1: free */
 struct nm__pairs { struct nm__pair_slot *slot; size_t n_slots; };
+int nm__pairs_new(struct nm__pairs *p, size_t n);        /* room for n; 0 or NM_EMEMORY */
+/* The pair's slot, or the free one where it goes. */
+struct nm__pair_slot *nm__pairs_find(const struct nm__pairs *p, int32_t left, int32_t right);
 
 /* ---- special tokens -------------------------------------------------- */
 
@@ -64,6 +67,7 @@ struct nm__tok_family {
   int (*run)(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n, nm_err *err);
 };
 extern const struct nm__tok_family nm__tok_spm, nm__tok_bpe, nm__tok_wpm, nm__tok_ugm;
+extern const struct nm__tok_family nm__tok_hf;   /* no run: it has a frame of its own (hf.h) */
 #define NM__SPACE "\xE2\x96\x81"  /* U+2581, how SentencePiece writes a space */
 
 struct nm__tok {
@@ -95,6 +99,8 @@ struct nm__tok {
   struct nm__pairs pairs;
   struct nm__span *extra;
   int32_t n_extra, cap_extra;
+
+  struct nm__hf *hf;               /* of a tokenizer.json; else NULL */
 };
 
 struct nm__work {
@@ -126,6 +132,8 @@ int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err);
 /* Pieces as SentencePiece writes them: fills dict, byte, longest, by_word and what each piece
  * decodes to. 0 or NM_EMEMORY. */
 int nm__tok_open_pieces(struct nm__tok *t);
+/* The ids that have keys of their own. */
+int nm__tok_read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err);
 /* p->out: the piece with spaces for U+2581. False when memory is short. */
 bool nm__tok_unescape(struct nm__tok *t, struct nm__piece *p);
 /* A flag's value in the file, or `otherwise`. */
@@ -156,6 +164,8 @@ int nm__unigram(const struct nm__tok *t, struct nm__work *w, const char *s, size
 #define NM__TYPE(type) (1u << NM__TOK_##type)
 /* `types`: NM__TYPE(USER) | ... 0 or NM_EMEMORY. */
 int nm__specials_new(const struct nm__tok *t, unsigned types, struct nm__specials *out);
+/* A set of the pieces v, which it takes over. */
+void nm__specials_take(struct nm__special *v, size_t n, struct nm__specials *out);
 void nm__specials_done(struct nm__specials *v);
 /* Down the sorted set: the pieces that the text at s begins with, from the shortest to the
  * longest. Start with nm__specials_at(v, s, n); -1 when there are no more. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/tok.h"
+#include "text/hf.h"
 
 /* Symbols are counted in 32 bits, and SPM's spaces are three bytes long. */
 enum { MAX_TEXT = 1 << 30 };
@@ -34,7 +34,8 @@ int nm__ids_push(struct nm__ids *v, int32_t id) {
 static int open_all(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   int rc = nm__tok_read(t, g, err);
   if (!rc) rc = t->family->open(t, g, warn, err);
-  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", t->add_eos, &t->add_eos, err);
+  if (rc || t->hf) return rc;
+  rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", t->add_eos, &t->add_eos, err);
   if (rc) return rc;
   unsigned all = NM__TYPE(USER) | NM__TYPE(CONTROL) | NM__TYPE(UNKNOWN);
   if (nm__specials_new(t, NM__TYPE(USER), &t->user) || nm__specials_new(t, all, &t->special))
@@ -45,6 +46,7 @@ static int open_all(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, n
 bool nm__tok_here(const struct nm__gguf *g) {
   static const char *const none[] = {"none", "no_vocab"};
   struct nm__str s;
+  if (nm__gguf_find(g, "tokenizer.huggingface.json")) return true;
   if (!nm__gguf_find(g, "tokenizer.ggml.model")) return false;
   if (nm__gguf_string(g, "tokenizer.ggml.model", &s, NULL)) return true;
   for (size_t i = 0; i < sizeof none / sizeof *none; i++)
@@ -77,6 +79,7 @@ void nm__tok_free(struct nm__tok *t) {
   nm__specials_done(&t->choice);
   nm__pretok_free(t->pretok);
   nm__charsmap_free(t->charsmap);
+  nm__hf_free(t->hf);
   nm__buf_done(&t->pool);
   free(t->dict.slot);
   free(t->pairs.slot);
@@ -168,16 +171,22 @@ static int encode_text(const struct nm__tok *t, const char *s, size_t n, bool sp
   return rc;
 }
 
+static int encode(const struct nm__tok *t, const char *text, size_t n, struct nm__tok_opts o,
+                  struct nm__ids *out, nm_err *err) {
+  int rc = NM_OK;
+  if (!o.no_bos && nm__tok_adds_bos(t)) rc = nm__ids_push(out, t->bos);
+  if (!rc && n) rc = encode_text(t, text, n, o.parse_special, out, err);
+  if (!rc && !o.no_bos && t->add_eos && t->eos >= 0) rc = nm__ids_push(out, t->eos);
+  return rc;
+}
+
 int nm__tok_encode(const struct nm__tok *t, const char *text, size_t n, struct nm__tok_opts o,
                    struct nm__ids *out, nm_err *err) {
   if (n > MAX_TEXT)
     return nm__fail(err, NM_EUSAGE, "tokenising a text of %zu bytes: at most %d at once; split it",
                     n, MAX_TEXT);
   size_t before = out->n;
-  int rc = NM_OK;
-  if (!o.no_bos && nm__tok_adds_bos(t)) rc = nm__ids_push(out, t->bos);
-  if (!rc && n) rc = encode_text(t, text, n, o.parse_special, out, err);
-  if (!rc && !o.no_bos && t->add_eos && t->eos >= 0) rc = nm__ids_push(out, t->eos);
+  int rc = t->hf ? nm__hf_encode(t, text, n, o, out, err) : encode(t, text, n, o, out, err);
   if (rc == NM_EMEMORY) nm__fail_memory(err, "tokenising a text", n);
   if (rc) out->n = before;
   return rc;
@@ -202,6 +211,10 @@ static bool begins_with_space(const struct nm__tok *t, const struct nm__piece *p
  * there it parts the words around. */
 int nm__tok_decode(const struct nm__tok *t, const int32_t *id, size_t n, bool special,
                    struct nm__buf *out, nm_err *err) {
+  if (t->hf) {
+    int rc = nm__hf_decode(t, id, n, special, out, err);
+    return rc == NM_EMEMORY ? nm__fail_memory(err, "decoded text", out->max) : rc;
+  }
   bool prefix = t->prefix;
   for (size_t i = 0; i < n; i++) {
     if (id[i] < 0 || id[i] >= t->n)

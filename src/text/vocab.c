@@ -152,7 +152,7 @@ static int read_id(const struct nm__tok *t, const struct nm__gguf *g, const char
   return NM_OK;
 }
 
-static int read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+int nm__tok_read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   int rc = read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.unknown_token_id", &t->unk, err);
@@ -212,15 +212,19 @@ static void guess_types(struct nm__tok *t) {
   if (t->unk >= 0) t->piece[t->unk].type = NM__TOK_UNKNOWN;
 }
 
+/* A tokenizer.json counts where the file has no other family's keys that noema reads. */
 static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe, &nm__tok_wpm,
                                                        &nm__tok_ugm};
-  struct nm__str s;
-  int rc = nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
+  struct nm__str s = {0};
+  bool json = nm__gguf_find(g, "tokenizer.huggingface.json") != NULL;
+  int rc = json && !nm__gguf_find(g, "tokenizer.ggml.model") ? NM_OK
+           : nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
   if (rc) return rc;
   for (size_t i = 0; i < sizeof family / sizeof *family; i++)
     if (strlen(family[i]->name) == s.n && memcmp(family[i]->name, s.s, s.n) == 0)
       t->family = family[i];
+  if (!t->family && json) t->family = &nm__tok_hf;
   char name[64];
   if (!t->family)
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer family '%s' is not supported; noema has "
@@ -233,10 +237,11 @@ static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err)
 int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   bool typed = false;
   int rc = read_family(t, g, err);
-  if (!rc) rc = read_pieces(t, g, err);
+  if (rc || t->family == &nm__tok_hf) return rc;       /* which brings its own vocabulary */
+  rc = read_pieces(t, g, err);
   if (!rc) rc = read_types(t, g, &typed, err);
   if (!rc) rc = read_scores(t, g, err);
-  if (!rc) rc = read_ids(t, g, err);
+  if (!rc) rc = nm__tok_read_ids(t, g, err);
   if (!rc && t->family == &nm__tok_wpm) rc = read_frame(t, g, err);
   if (rc) return rc;
   if (!typed) guess_types(t);

@@ -50,7 +50,7 @@ for v in info tokenize logits acts embed depth probe bench; do
   says "^noema $v: "; says "^usage: noema $v"
   is "$v: nothing on stdout" "$(wc -c < out)" 0
 done
-run 2 "world without arguments" "$noema" world
+run 0 "world without arguments" "$noema" world; prints "^chase "
 for v in info tokenize logits acts embed depth probe runs world bench; do
   run 0 "$v --help" "$noema" $v --help
   prints "^usage: noema $v"

@@ -601,11 +601,11 @@ struct damage {
   const char *why;                             /* NULL: still opens */
 };
 
-/* The random bert again, with one thing changed. */
-static int rewritten(const struct damage *d, nm_model **m, nm_err *err) {
+/* A file again (the random bert), with one thing changed. */
+static int rewritten_from(const char *from, const struct damage *d, nm_model **m, nm_err *err) {
   struct nm__gguf *g;
   struct nm__gguf_writer *w;
-  assert_int_equal(nm__gguf_open(tiny, &g, NULL), 0);
+  assert_int_equal(nm__gguf_open(from, &g, NULL), 0);
   assert_int_equal(nm__gguf_writer_new(&w, NULL), 0);
   for (size_t i = 0; i < g->n_kv; i++)
     if (!d->key || strcmp(d->key, g->kv[i].key)) nm__gguf_put_kv(w, &g->kv[i]);
@@ -614,11 +614,11 @@ static int rewritten(const struct damage *d, nm_model **m, nm_err *err) {
   for (int pass = 0; pass < 2; pass++) {
     for (size_t i = 0; i < g->n_tensors; i++) {
       const struct nm__gguf_tensor *t = &g->tensors[i];
-      bool hit = d->tensor && !strcmp(t->name, d->tensor);
-      int64_t ne[2] = {hit && d->how == RESHAPE ? t->ne[0] / 2 : t->ne[0], t->ne[1]};
+      bool hit = d->tensor && !strcmp(t->name, d->tensor), narrow = hit && d->how == RESHAPE;
+      int64_t ne[2] = {narrow ? t->ne[0] / 2 : t->ne[0], t->ne[1]};
       if (hit && d->how == DROP) continue;
       if (!pass) nm__gguf_announce(w, t->name, t->type, t->n_dims, ne);
-      else assert_int_equal(nm__gguf_data(w, t->data, (size_t)(ne[0] * ne[1]) * 4, NULL), 0);
+      else assert_int_equal(nm__gguf_data(w, t->data, t->bytes / (narrow ? 2 : 1), NULL), 0);
     }
     if (!pass) assert_int_equal(nm__gguf_begin(w, scratch, NULL), 0);
   }
@@ -626,6 +626,10 @@ static int rewritten(const struct damage *d, nm_model **m, nm_err *err) {
   nm__gguf_writer_free(w);
   nm__gguf_close(g);
   return nm_model_open(scratch, m, err);
+}
+
+static int rewritten(const struct damage *d, nm_model **m, nm_err *err) {
+  return rewritten_from(tiny, d, m, err);
 }
 
 static void odd_files(void **state) {
@@ -679,6 +683,32 @@ static void causal_key(void **state) {
   nm_model_close(m);
 }
 
+/* And a decoder that it is not: then no chunk splits a text, and nothing is shared. */
+static void decoder_sees_all(void **state) {
+  (void)state;
+  nm_model *m;
+  nm_err err = {0};
+  struct damage d = {.key = "llama.attention.causal", .value = 0, .is_bool = true};
+  if (rewritten_from(PLANTED, &d, &m, &err)) fail_msg("%s", err.text);
+  struct texts t;
+  make_texts(m, &t);
+  const nm_tap taps[] = {{"*.resid_post|logits", "last"}, {"*.attn.pattern", "-1"}};
+  nm_engine *whole = new_engine(m, (nm_engine_opts){.threads = 1}),
+            *pieces = new_engine(m, (nm_engine_opts){.threads = 3, .chunk = 3, .batch = 2});
+  struct rows a = together(whole, &t, taps, 2, 0), b = together(pieces, &t, taps, 2, 2);
+  assert_same_rows(&a, &b, "a decoder that sees all positions");
+  rows_done(&a);
+  rows_done(&b);
+  a = tap_one(whole, t.ids[0], 23, "blk.0.attn.pattern", "0", NULL);
+  float later = 0;
+  for (int k = 1; k < 23; k++) later += a.v[0].v[k];
+  assert_true(later > 0);
+  rows_done(&a);
+  nm_engine_free(whole);
+  nm_engine_free(pieces);
+  nm_model_close(m);
+}
+
 static void too_long(void **state) {
   (void)state;
   static int32_t ids[600];
@@ -704,7 +734,8 @@ int main(void) {
       cmocka_unit_test(same_bits),          cmocka_unit_test(later_tokens_count),
       cmocka_unit_test(measured),           cmocka_unit_test(edits),
       cmocka_unit_test(sites),              cmocka_unit_test(odd_files),
-      cmocka_unit_test(causal_key),         cmocka_unit_test(too_long),
+      cmocka_unit_test(causal_key),         cmocka_unit_test(decoder_sees_all),
+      cmocka_unit_test(too_long),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }

@@ -60,6 +60,21 @@ if [ -d "$data" ]; then
   prints 'hf: safetensors, 1.0 MB'; prints 'rotary half pairs'
   run 0 "acts of a folder" "$noema" acts "$hf" --site '*.resid_post' --at all --ids '1 2 3' -o acts
   run 0 "acts, again" "$noema" acts "$hf" --site '*.resid_post' --at all --ids '1 2 3' -o acts
+  mkdir stories
+  cp "$hf"/* stories/ && cp "$data/models/stories260K/tok512.model" stories/tokenizer.model
+  "$noema" logits "$data/models/stories260K/stories260K.f32.gguf" -p 'Once upon a' --json > want
+  run 0 "text into a folder" "$noema" logits stories -p 'Once upon a' --json
+  is "text into a folder" "$(cksum < out)" "$(cksum < want)"
+  run 0 "a data set" "$noema" world planted-a -n 20 -s 1 -o a.tsv
+  run 0 "depth of a folder" "$noema" depth stories/ --data a.tsv --repeats 2 -o depth
+  run 0 "depth of the file" "$noema" depth "$data/models/stories260K/stories260K.f32.gguf" \
+    --data a.tsv --repeats 2 -o depth-file
+  curve() { cut -d, -f1-7 "$1/depth.csv"; }
+  is "both curves" "$(curve depth)" "$(curve depth-file)"
+  echo '{' > stories/tokenizer.json
+  run 0 "a damaged tokenizer" "$noema" info stories; prints 'warning +no text in or out: .*tokenizer.json'
+  run 0 "ids go all the same" "$noema" logits stories --ids '1 5 9' --top 1
+  run 3 "text does not" "$noema" logits stories -p 'Once'; says 'tokenizer.json'
   run 0 "a folder of another kind" "$noema" info "$data/models/arch/clip"
   prints "no model here: .*'clip' is not supported yet"
 else
