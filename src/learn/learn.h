@@ -1,5 +1,6 @@
 /* learn.h - training: which numbers of a model are learned, from what, and one step of it.
  *
+ *   fresh.c    a new model of a given shape
  *   params.c   a container whose chosen tensors are f32 in one run of memory, with adapters
  *   sample.c   texts to ids with a weight a token
  *   step.c     the gradient of one batch, cut into slots, and the optimiser's step
@@ -13,6 +14,16 @@
 #include "model/model.h"
 #include "tensor/optim.h"
 #include "tensor/tape.h"
+
+/* ---- fresh.c ----------------------------------------------------------- */
+
+/* A new model as a container in memory: all keys, and F32 tensors initialised as `shape` says
+ * (zeros in it are filled in, see model/shape.h). `tokenizer` lends its "tokenizer." keys and,
+ * where shape->V is 0, the size of the vocabulary; NULL: a model of ids only. The caller closes
+ * *out; nm__model_from or nm__params_make go on from there. */
+struct nm__shape;
+int nm__fresh(const struct nm__shape *shape, const struct nm__gguf *tokenizer, uint64_t seed,
+              struct nm__gguf **out, nm_err *err);
 
 /* ---- params.c ---------------------------------------------------------- */
 
