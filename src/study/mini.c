@@ -1,102 +1,73 @@
-/* mini.c - a small decoder of the qwen2 family before training, its training run, and what is done
- * to its weights afterwards. */
+/* mini.c - a small decoder of the qwen2 family: its first values, its training run, its answers. */
 #include "study/mini.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/shape.h"
 #include "tensor/math.h"
 
 enum { CONTEXT = NM__MINI_LONGEST, LOOK_EVERY = 50, LOOK_ITEMS = 256 };
 
 /* ---- first values ------------------------------------------------------------- */
 
-/* Normal by Box and Muller; every number a function of (seed, tensor, element). */
-static double normal(uint64_t seed, uint64_t tensor, uint64_t i) {
-  double u = ((double)(nm__rand_at(seed, tensor, 2 * i) >> 11) + 0.5) * 0x1p-53;
-  double v = (double)(nm__rand_at(seed, tensor, 2 * i + 1) >> 11) * 0x1p-53;
-  return nm__sqrt(-2 * nm_log(u)) * nm__cos(6.283185307179586 * v);
-}
-
-/* Rotation turns pair i of a query at p and a key at j by p t_i and j t_i. With q = a (cos t, -sin
- * t) and k = (1, 0) in every pair their product is a sum over a cos((p - j - 1) t_i): most at the
- * previous token. `nats` is how far that is above the two next to it, after the scaling. */
-static void previous_token(const struct nm__mini_shape *s, bool query, float *bias) {
+/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos t_i,
+ * -sin t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - 1) t_i):
+ * most at the previous token. `nats` is how far its score lies above those next to it. */
+static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
   int hd = s->D / s->H, half = hd / 2;
   double drop = 0;
   for (int i = 0; i < half; i++)
     drop += 1 - nm__cos(nm__pow(s->rope_base, -2.0 * i / hd));
-  double a = nm__sqrt(s->previous * nm__sqrt((double)hd) / drop);
+  double a = nm__sqrt(s->nats * nm__sqrt((double)hd) / drop);
   for (int i = 0; i < half; i++) {
     double t = nm__pow(s->rope_base, -2.0 * i / hd);
-    bias[i] = (float)(query ? a * nm__cos(t) : a);
-    bias[i + half] = (float)(query ? -a * nm__sin(t) : 0);
+    q[i] = (float)(a * nm__cos(t));
+    q[i + half] = (float)(-a * nm__sin(t));
+    k[i] = (float)a;
+    k[i + half] = 0;
   }
 }
 
-struct builder {
-  struct nm__gguf *g;
-  const struct nm__mini_shape *s;
-  uint64_t seed, n;
-  int block;                       /* < 0: outside the blocks */
-  int st;
-  nm_err *err;
-};
+static float *values(const struct nm__params *p, const char *name, size_t *n) {
+  for (int i = 0; i < p->n; i++) {
+    if (strcmp(p->v[i].name, name)) continue;
+    *n = (size_t)(p->v[i].rows * p->v[i].cols);
+    return p->values + p->v[i].at;
+  }
+  *n = 0;
+  return NULL;
+}
 
-static float *add(struct builder *b, const char *name, int64_t rows, int64_t cols) {
+static float *of_block(const struct nm__params *p, int block, const char *name, size_t *n) {
   char full[64];
-  if (b->st) return NULL;
-  if (b->block < 0) snprintf(full, sizeof full, "%s", name);
-  else snprintf(full, sizeof full, "blk.%d.%s", b->block, name);
-  float *v = nm__gguf_own(b->g, (size_t)(rows * cols), sizeof *v, b->err);
-  if (!v) return b->st = NM_EMEMORY, NULL;
-  b->st = nm__gguf_add_tensor(b->g, full, NM__F32, rows > 1 ? 2 : 1, (int64_t[]){cols, rows},
-                              (const uint8_t *)v, b->err);
-  return v;
+  snprintf(full, sizeof full, "blk.%d.%s", block, name);
+  return values(p, full, n);
 }
 
-static void matrix(struct builder *b, const char *name, int64_t rows, int64_t cols, double std) {
-  float *v = add(b, name, rows, cols);
-  b->n++;
-  for (int64_t i = 0; v && i < rows * cols; i++)
-    v[i] = (float)(std * normal(b->seed, b->n, (uint64_t)i));
+static void scale(float *v, size_t n, double by) {
+  for (size_t i = 0; i < n; i++) v[i] = (float)((double)v[i] * by);
 }
 
-static void vector(struct builder *b, const char *name, int64_t n, double value) {
-  float *v = add(b, name, 1, n);
-  for (int64_t i = 0; v && i < n; i++) v[i] = (float)value;
-}
-
-static void block(struct builder *b) {
-  const struct nm__mini_shape *s = b->s;
-  double std = 1 / nm__sqrt((double)s->D), out = 1 / nm__sqrt(2.0 * s->L);
-  vector(b, "attn_norm.weight", s->D, 1);
-  matrix(b, "attn_q.weight", s->D, s->D, 0.5 * std);
-  matrix(b, "attn_k.weight", s->D, s->D, 0.5 * std);
-  matrix(b, "attn_v.weight", s->D, s->D, std);
-  float *q = add(b, "attn_q.bias", 1, s->D), *k = add(b, "attn_k.bias", 1, s->D);
-  if (q && k) previous_token(s, true, q), previous_token(s, false, k);
-  vector(b, "attn_v.bias", s->D, 0);
-  matrix(b, "attn_output.weight", s->D, s->D, out * std);
-  vector(b, "ffn_norm.weight", s->D, 1);
-  matrix(b, "ffn_gate.weight", s->F, s->D, std);
-  matrix(b, "ffn_up.weight", s->F, s->D, std);
-  matrix(b, "ffn_down.weight", s->D, s->F, out / nm__sqrt((double)s->F));
-}
-
-static int put_keys(struct nm__gguf *g, const struct nm__mini_shape *s, nm_err *err) {
-  const struct { const char *key; int v;
-  } size[] = {{"qwen2.context_length", CONTEXT},     {"qwen2.embedding_length", s->D},
-              {"qwen2.block_count", s->L},           {"qwen2.feed_forward_length", s->F},
-              {"qwen2.attention.head_count", s->H},  {"qwen2.attention.head_count_kv", s->H}};
-  int st = nm__gguf_add_string(g, "general.architecture", "qwen2", 5, err);
-  if (!st) st = nm__gguf_add_string(g, "general.name", "miniature", 9, err);
-  for (size_t i = 0; i < sizeof size / sizeof *size && !st; i++)
-    st = nm__gguf_add_u32(g, size[i].key, (uint32_t)size[i].v, err);
-  if (!st) st = nm__gguf_add_f32(g, "qwen2.attention.layer_norm_rms_epsilon", 1e-6f, err);
-  if (!st) st = nm__gguf_add_f32(g, "qwen2.rope.freq_base", (float)s->rope_base, err);
-  return st;
+/* Matrices have a standard deviation of 1 / sqrt(D). Embeddings are as large as the norms make
+ * them, queries and keys small, so that the biases of head 0 decide what it looks at. */
+static void first_values(struct nm__mini *t) {
+  const struct nm__mini_shape *s = &t->r.shape;
+  size_t n, m;
+  float *v = values(&t->p, "token_embd.weight", &n), *k;
+  scale(v, n, nm__sqrt((double)s->D));
+  v = values(&t->p, "output_norm.weight", &n);
+  scale(v, n, s->final_gain);
+  for (int i = 0; i < s->L; i++) {
+    v = of_block(&t->p, i, "attn_q.weight", &n);
+    k = of_block(&t->p, i, "attn_k.weight", &m);
+    scale(v, n, 0.5);
+    scale(k, m, 0.5);
+    v = of_block(&t->p, i, "attn_q.bias", &n);
+    k = of_block(&t->p, i, "attn_k.bias", &m);
+    if (n && m) previous_token(s, v, k);
+  }
 }
 
 int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
@@ -104,16 +75,15 @@ int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l
   static const char *const all[] = {"*"};
   struct nm__gguf *g = NULL;
   *t = (struct nm__mini){.r = *r, .late_from = -1};
+  const struct nm__mini_shape *h = &r->shape;
   int st = nm__mini_words_make(l, n_levels, W, &t->words, err);
-  if (!st) st = nm__gguf_new("miniature", "GGUF", &t->start, err);
-  if (!st) st = put_keys(t->start, &r->shape, err);
-  struct builder b = {.g = t->start, .s = &t->r.shape, .seed = seed, .block = -1, .st = st,
-                      .err = err};
-  matrix(&b, "token_embd.weight", t->words.n, r->shape.D, 1);
-  vector(&b, "output_norm.weight", r->shape.D, r->shape.final_gain);
-  for (b.block = 0; b.block < r->shape.L; b.block++) block(&b);
-  st = b.st;
+  struct nm__shape s = {.arch = "qwen2", .name = "miniature", .L = h->L, .D = h->D, .H = h->H,
+                        .F = h->F, .V = t->words.n, .ctx = CONTEXT,
+                        .rope_base = (float)h->rope_base, .eps = 1e-6f,
+                        .std = (float)(1 / nm__sqrt((double)h->D))};
+  if (!st) st = nm__fresh(&s, NULL, seed, &t->start, err);
   if (!st) st = nm__params_make(t->start, all, 1, &g, &t->p, err);
+  if (!st) first_values(t);
   if (!st) st = nm__model_from(g, &t->m, err);
   if (st) nm__mini_done(t);
   return st;
@@ -249,18 +219,19 @@ static int look(struct corpus *c, uint64_t W, uint64_t seed, int64_t step, int t
   return NM_OK;
 }
 
-static int say(struct nm__mini *t, int64_t step, double loss, double start, const nm_progress *p,
-               nm_err *err) {
-  char what[64];
+static int say(struct nm__mini *t, int64_t step, double loss, double start, const char *label,
+               const nm_progress *p, nm_err *err) {
+  char what[96];
   t->loss = step ? 0.95 * t->loss + 0.05 * loss : loss;
   t->seconds = nm__now() - start;
-  snprintf(what, sizeof what, "training, loss %.3f, %.1f k tokens/s; steps", t->loss,
+  snprintf(what, sizeof what, "%.40s, loss %.3f, %.1f k tokens/s, step", label, t->loss,
            t->tokens / t->seconds / 1e3);
   return nm__progress(p, what, (double)step + 1, t->r.steps, err);
 }
 
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
-                   uint64_t seed, int threads, const nm_progress *p, nm_err *err) {
+                   uint64_t seed, int threads, const char *label, const nm_progress *p,
+                   nm_err *err) {
   struct corpus *c = nm__alloc(1, sizeof *c);
   struct nm__stepper s = {0};
   float *state = nm__alloc(2 * t->p.n_floats + 1, sizeof *state);
@@ -274,7 +245,7 @@ int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_lev
     if (!st) st = nm__step_batch(&s, c->batch, c->n, 1, true, &loss, &weight, err);
     if (!st && (st = update(t, &s, state, step)) && err) *err = s.ops.err;
     t->tokens += c->n_tokens;
-    if (!st) st = say(t, step, loss, start, p, err);
+    if (!st) st = say(t, step, loss, start, label, p, err);
     if (!st && step % LOOK_EVERY == LOOK_EVERY - 1) st = look(c, W, seed, step, threads, err);
   }
   nm__stepper_done(&s);
@@ -310,26 +281,4 @@ int nm__mini_exact(const nm_model *m, const struct nm__mini_items *t, int thread
   nm_engine_free(e);
   *share = st ? 0 : (double)x.right / (double)t->n;
   return st;
-}
-
-/* ---- rounding --------------------------------------------------------------------------- */
-
-static double nearest(double x) { return x < 0 ? -(double)(int64_t)(0.5 - x) : (double)(int64_t)(x + 0.5); }
-
-void nm__mini_round(struct nm__params *p, int bits) {
-  double levels = (double)((1 << (bits - 1)) - 1);
-  for (int i = 0; i < p->n; i++) {
-    const struct nm__learned *v = &p->v[i];
-    if (strncmp(v->name, "blk.", 4) || v->rows == 1) continue;
-    for (int64_t r = 0; r < v->rows; r++) {
-      float *x = p->values + v->at + r * v->cols;
-      double most = 0;
-      for (int64_t k = 0; k < v->cols; k++) {
-        double a = x[k] < 0 ? -(double)x[k] : (double)x[k];
-        if (a > most) most = a;
-      }
-      for (int64_t k = 0; k < v->cols && most > 0; k++)
-        x[k] = (float)(nearest((double)x[k] / most * levels) * most / levels);
-    }
-  }
 }

@@ -2,7 +2,8 @@
  * knows what its model can do and what it was shown.
  *
  *   mini_words.c   the vocabulary of some worlds, their items as token ids
- *   mini.c         the model before training, one training run, rounding of its weights
+ *   mini.c         the model before training, one training run
+ *   mini_file.c    its file, rounding of its weights
  *
  * A level is a world with parameters. Training and evaluation draw items of different seeds. */
 #ifndef NM_STUDY_MINI_H
@@ -54,12 +55,12 @@ int nm__mini_items_make(const struct nm__mini_level *l, uint64_t W, uint64_t see
                         nm_err *err);
 void nm__mini_items_done(struct nm__mini_items *t);
 
-/* ---- mini.c ------------------------------------------------------------------- */
+/* ---- mini.c, mini_file.c ------------------------------------------------------------------- */
 
 struct nm__mini_shape {
   int L, D, H, F;
   double rope_base, final_gain;    /* what the final norm's weights start at */
-  double previous;                 /* how far head 0 prefers the previous token, in nats */
+  double nats;                     /* by which head 0 first prefers the previous token */
 };
 
 struct nm__mini_recipe {
@@ -85,13 +86,21 @@ struct nm__mini {
 int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
                  uint64_t W, uint64_t seed, struct nm__mini *out, nm_err *err);
 void nm__mini_done(struct nm__mini *t);
+/* `label` is what the progress says is done; loss and tokens a second follow behind a comma. */
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
-                   uint64_t seed, int threads, const nm_progress *p, nm_err *err);
+                   uint64_t seed, int threads, const char *label, const nm_progress *p,
+                   nm_err *err);
+/* A GGUF that any noema verb reads by ids; `recipe` is kept in it. Loading gives false when there
+ * is no file, or one of another recipe or other tensors: then nothing is changed. */
+int nm__mini_save(const struct nm__mini *t, const char *path, const char *recipe, nm_err *err);
+bool nm__mini_load(struct nm__mini *t, const char *path, const char *recipe);
 /* Share of items whose answer is the likeliest token. */
 int nm__mini_exact(const nm_model *m, const struct nm__mini_items *t, int threads, double *share,
                    nm_err *err);
 /* Values of all matrices of blocks to 2^(bits-1) - 1 levels on each side of zero, a scale a row
  * (absmax). bits 2 .. 8. */
 void nm__mini_round(struct nm__params *p, int bits);
+/* The most different values that a row of a block's matrices holds. */
+int nm__mini_most_values(const struct nm__params *p);
 
 #endif
