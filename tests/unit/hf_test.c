@@ -325,7 +325,7 @@ static void remove_file(const char *name) {
 }
 
 static struct nm__tok *open_dir(struct nm__gguf **g) {
-  struct nm__tok *t;
+  struct nm__tok *t = NULL;
   nm_err err = {0};
   if (nm__hf_tokenizer_open(dir, g, &err) || nm__tok_open(*g, &t, NULL, &err))
     fail_msg("%s", err.text);
