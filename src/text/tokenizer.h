@@ -1,4 +1,5 @@
-/* tokenizer.h - text to token ids and back, from a GGUF's tokenizer.ggml.* keys.
+/* tokenizer.h - text to token ids and back, from a GGUF's tokenizer.ggml.* keys or its
+ * tokenizer.huggingface.json (family "hf", see hf.h).
  *
  * Families: "llama" (SentencePiece BPE by score, here SPM), "gpt2" (byte-level BPE by
  * merge rank), "bert" (WordPiece, here WPM) and "t5" (SentencePiece unigram, here UGM).
