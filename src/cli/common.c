@@ -129,8 +129,13 @@ static int read_ids(struct cli *c, struct cli_input *in, const char *s) {
   return one_seq(in, v, n);
 }
 
-static int read_data(struct cli *c, struct cli_input *in, const char *path, int flags,
-                     nm_err *err) {
+static int tokenize(struct cli *c, const struct cli_input *in, const char *text, int32_t **ids,
+                    size_t *n, nm_err *err) {
+  if (cli_flag(c, "chat")) return cli_chat_turn(c, in->m, text, ids, n, err);
+  return nm_tokenize(in->m, text, strlen(text), cli_flag(c, "no-bos") ? NM_NO_BOS : 0, ids, n, err);
+}
+
+static int read_data(struct cli *c, struct cli_input *in, const char *path, nm_err *err) {
   nm_texts t;
   if (nm_texts_load(path, cli_text(c, "column"), &t, err)) return err->status;
   in->n = t.n;
@@ -144,7 +149,7 @@ static int read_data(struct cli *c, struct cli_input *in, const char *path, int 
   if (!in->seqs) return NM_EMEMORY;
   for (size_t i = 0; i < t.n; i++) {
     int32_t *ids;
-    int st = nm_tokenize(in->m, t.text[i], strlen(t.text[i]), flags, &ids, &in->seqs[i].n, err);
+    int st = tokenize(c, in, t.text[i], &ids, &in->seqs[i].n, err);
     if (st) return st;
     in->seqs[i].ids = ids;
   }
@@ -156,14 +161,14 @@ int cli_read_input(struct cli *c, struct cli_input *in) {
   const char *ids = cli_text(c, "ids"), *prompt = cli_text(c, "prompt"),
              *data = cli_text(c, "data");
   if (!!ids + !!prompt + !!data != 1) return cli_usage(c, "give one of --ids, -p and --data");
-  int flags = cli_flag(c, "no-bos") ? NM_NO_BOS : 0, st;
+  int st;
   if (ids) return read_ids(c, in, ids);
   if (data) {
-    st = read_data(c, in, data, flags, &err);
+    st = read_data(c, in, data, &err);
   } else {
     int32_t *v;
     size_t n;
-    st = nm_tokenize(in->m, prompt, strlen(prompt), flags, &v, &n, &err);
+    st = tokenize(c, in, prompt, &v, &n, &err);
     if (!st) return one_seq(in, v, n);
   }
   return st ? cli_fail(c, &err) : 0;
