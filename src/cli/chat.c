@@ -85,8 +85,8 @@ int cli_chat_turn(struct cli *c, const nm_model *m, const char *text, int32_t **
     else json[k++] = (char)ch;
   }
   memcpy(json + k, tail, sizeof tail);
-  int st = cli_chat(c, m, json, k + sizeof tail - 1, cli_flag(c, "show-prompt") ? stderr : NULL, ids,
-                    n_ids, err);
+  FILE *shown = cli_flag(c, "show-prompt") ? stderr : NULL;
+  int st = cli_chat(c, m, json, k + sizeof tail - 1, shown, ids, n_ids, err);
   free(json);
   return st;
 }

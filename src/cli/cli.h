@@ -66,7 +66,7 @@ struct cli_input {
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
 #define CLI_CHAT_OPTS \
-  {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml, llama3 ...), native, or a Jinja file"}, \
+  {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
   {"--chat-date", CLI_TEXT, "DATE", "what templates take for today (2026-01-31)"}, \
   {"--no-generation-prompt", CLI_FLAG, NULL, "leave out the beginning of the answer"}, \
   {"--show-prompt", CLI_FLAG, NULL, "print the prompt; what came from a user is underlined"}

@@ -45,11 +45,15 @@ static struct nm__str model_template(const nm_model *m, const char *name) {
 static int no_template(const nm_model *m, const char *name, nm_err *err) {
   struct nm__buf b;
   nm__buf_init(&b, 1000);
-  for (int i = 0; nm__chat_name(i); i++) nm__buf_printf(&b, "%s%s", i ? ", " : "", nm__chat_name(i));
-  int st = name ? nm__fail(err, NM_EUSAGE, "'%.60s' is neither a family of chat templates (%s) nor "
-                           "one of the model's own", name, b.s)
-                : nm__fail(err, NM_EFORMAT, "%s: has no chat template; name a family (%s) or a file",
-                           m ? m->path : "no model", b.s);
+  for (int i = 0; nm__chat_name(i); i++)
+    nm__buf_printf(&b, "%s%s", i ? ", " : "", nm__chat_name(i));
+  int st;
+  if (name)
+    st = nm__fail(err, NM_EUSAGE, "'%.60s' is neither a family of chat templates (%s) nor one of "
+                  "the model's own", name, b.s);
+  else
+    st = nm__fail(err, NM_EFORMAT, "%s: has no chat template; name a family (%s) or a file",
+                  m ? m->path : "no model", b.s);
   nm__buf_done(&b);
   return st;
 }

@@ -41,7 +41,7 @@ struct nm__jinja_opts {
   const json_t *vars;              /* an object: the variables, all of them data */
   const struct nm__jinja_text *texts;
   int n_texts;
-  const char *date;                /* "2026-01-31" or with " 12:30:00", for strftime_now; NULL: now */
+  const char *date;                /* for strftime_now: "2026-01-31[ 12:30:00]"; NULL: now */
   size_t max_output, max_memory;   /* bytes; 0: 64 MB, and 256 MB more than the data's size */
   uint64_t max_steps;              /* 0: 50 million */
 };

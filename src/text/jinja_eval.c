@@ -28,7 +28,8 @@ void nm__j_eval_args(struct nm__j *j, const struct nm__jnode *call, struct nm__j
   for (const struct nm__jnode *e = call->b; e; e = e->next) a->pos[a->n++] = nm__j_eval(j, e);
   for (const struct nm__jnode *e = call->c; e; e = e->next) {
     for (size_t i = 0; i < a->n_kw; i++)
-      if (!strcmp(a->kw[i].name, e->name)) nm__j_fail(j, "argument '%.60s' is given twice", e->name);
+      if (!strcmp(a->kw[i].name, e->name))
+        nm__j_fail(j, "argument '%.60s' is given twice", e->name);
     a->kw[a->n_kw++] = (struct nm__jkw){e->name, nm__j_eval(j, e->a)};
   }
 }
@@ -52,7 +53,8 @@ bool nm__j_bind(struct nm__j *j, const char *what, const struct nm__jargs *a, co
   if (j->st) return false;
   place(names, "", &n);
   for (int i = 0; i < n; i++) out[i] = i < (int)a->n ? a->pos[i] : (struct nm__jv){0};
-  if (a->n > (size_t)n) nm__j_fail(j, "%s takes at most %d arguments, %zu are given", what, n, a->n);
+  if (a->n > (size_t)n)
+    nm__j_fail(j, "%s takes at most %d arguments, %zu are given", what, n, a->n);
   for (size_t i = 0; i < a->n_kw; i++) {
     int all, k = place(names, a->kw[i].name, &all);
     if (k < 0) nm__j_fail(j, "%s has no argument '%.60s'", what, a->kw[i].name);
@@ -223,7 +225,7 @@ static struct nm__jv eval_cond(struct nm__j *j, const struct nm__jnode *n) {
   if (j->st) return nm__j_none();
   if (yes) return nm__j_eval(j, n->b);
   if (n->c) return nm__j_eval(j, n->c);
-  return nm__j_undef(j, "the inline if-expression on line %u has no else and its condition is false",
+  return nm__j_undef(j, "the inline if of line %u has no else and its condition is false",
                      n->line);
 }
 

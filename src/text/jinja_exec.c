@@ -106,7 +106,7 @@ static void for_loop(struct nm__j *j, const struct nm__jnode *n) {
   struct nm__jloop *loop = nm__j_take(j, 1, sizeof *loop);
   if (l && n->c) l = select_items(j, n, l);
   if (!l || !loop) return;
-  *loop = (struct nm__jloop){.l = l, .depth = j->loop_depth++};
+  *loop = (struct nm__jloop){.l = l};
   bool ended = false;
   for (size_t i = 0; i < l->n && nm__j_tick(j, 1); i++) {
     struct nm__jscope *had = push_scope(j, j->scope);
@@ -118,7 +118,6 @@ static void for_loop(struct nm__j *j, const struct nm__jnode *n) {
     if (flow == BREAK) break;
     if (flow == GO_ON) ended = true;
   }
-  j->loop_depth--;
   if (ended || j->st || !n->d->b) return;
   struct nm__jscope *had = push_scope(j, j->scope);
   run(j, n->d->b);
@@ -176,17 +175,14 @@ static void bind_parameters(struct nm__j *j, const struct nm__jnode *def,
 struct nm__jv nm__j_call_macro(struct nm__j *j, struct nm__jmacro *m, const struct nm__jargs *a) {
   struct nm__jbuf b = {0}, *out = j->out;
   const struct nm__jnode *at = j->at;
-  int loop_depth = j->loop_depth;
   struct nm__jscope *had = push_scope(j, m->scope);
   j->out = &b;
-  j->loop_depth = 0;
   if (m->def->flags & JF_CALLER)
     nm__j_set(j, "caller", nm__j_undef(j, "No caller defined"));
   bind_parameters(j, m->def, a);
   if (!j->st) run(j, m->def->b);
   j->out = out;
   j->scope = had;
-  j->loop_depth = loop_depth;
   j->at = at;
   return nm__jbuf_value(j, &b);
 }

@@ -67,7 +67,6 @@ struct nm__jdict { struct nm__jpair *v; size_t n, cap; };
 struct nm__jloop {
   const struct nm__jlist *l;
   size_t i;
-  int depth;
   struct nm__jv changed;           /* last argument of loop.changed(); ABSENT: none yet */
 };
 
@@ -156,7 +155,7 @@ struct nm__j {
   const struct nm__jinja *t;
   const struct nm__jinja_opts *o;
   nm_err *err;
-  int st, depth, loop_depth;
+  int st, depth;
   uint64_t steps;
   size_t max_output;
   struct nm__jmem mem;

@@ -22,8 +22,8 @@ static struct nm__jv loop_attr(struct nm__j *j, struct nm__jv v, const char *nam
   if (!strcmp(name, "first")) return nm__j_bool(i == 0);
   if (!strcmp(name, "last")) return nm__j_bool(i == n - 1);
   if (!strcmp(name, "length")) return nm__j_int(n, false);
-  if (!strcmp(name, "depth")) return nm__j_int(l->depth + 1, false);
-  if (!strcmp(name, "depth0")) return nm__j_int(l->depth, false);
+  if (!strcmp(name, "depth")) return nm__j_int(1, false);
+  if (!strcmp(name, "depth0")) return nm__j_int(0, false);
   if (!strcmp(name, "previtem"))
     return i ? l->l->v[i - 1] : nm__j_undef(j, "there is no previous item");
   if (!strcmp(name, "nextitem"))

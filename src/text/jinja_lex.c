@@ -223,8 +223,9 @@ static int operator(struct lex *x) {
     x->closers[x->n_open++] = c == '(' ? ')' : c == '[' ? ']' : '}';
   } else if (strchr(")]}", c)) {
     if (!x->n_open || x->closers[x->n_open - 1] != c) {
-      snprintf(what, sizeof what, x->n_open ? "'%c' where '%c' was expected" : "'%c' closes nothing",
-               c, x->n_open ? x->closers[x->n_open - 1] : 0);
+      if (!x->n_open) snprintf(what, sizeof what, "'%c' closes nothing", c);
+      else
+        snprintf(what, sizeof what, "'%c' where '%c' was expected", c, x->closers[x->n_open - 1]);
       return bad(x, from, what);
     }
     x->n_open--;

@@ -202,7 +202,8 @@ FILTER(unique) {
   return out;
 }
 
-static struct nm__jv extreme(struct nm__j *j, struct nm__jv v, const struct nm__jargs *a, int sign) {
+static struct nm__jv extreme(struct nm__j *j, struct nm__jv v, const struct nm__jargs *a,
+                             int sign) {
   struct nm__jv arg[2], best = {0}, best_key = {0};
   if (!nm__j_bind(j, sign < 0 ? "min" : "max", a, "case_sensitive,attribute", 0, arg))
     return nm__j_none();
@@ -249,7 +250,8 @@ FILTER(length) {
   return nm__j_int(nm__j_len(j, v), v.user);
 }
 
-static struct nm__jv end_of(struct nm__j *j, struct nm__jv v, const struct nm__jargs *a, bool last) {
+static struct nm__jv end_of(struct nm__j *j, struct nm__jv v, const struct nm__jargs *a,
+                            bool last) {
   if (!nm__j_bind(j, last ? "last" : "first", a, "", 0, NULL)) return nm__j_none();
   if (last && v.kind == NM__J_GEN) nm__j_fail(j, "'generator' object is not reversible");
   const struct nm__jlist *l = nm__j_iter(j, v);

@@ -181,7 +181,8 @@ METHOD(is_digits) { return all_are(j, self, a, is_decimal); }
 /* ---- dicts ----------------------------------------------------------- */
 
 enum { KEYS, VALUES, ITEMS };
-static struct nm__jv view(struct nm__j *j, struct nm__jv self, const struct nm__jargs *a, int what) {
+static struct nm__jv view(struct nm__j *j, struct nm__jv self, const struct nm__jargs *a,
+                          int what) {
   static const char *const name[] = {"dict_keys", "dict_values", "dict_items"};
   struct nm__jv out = nm__j_list(j, NM__J_VIEW);
   if (!nm__j_bind(j, name[what], a, "", 0, NULL)) return nm__j_none();

@@ -139,7 +139,11 @@ struct nm__jv nm__j_str(struct nm__j *j, struct nm__jv v) {
 
 /* ---- JSON ------------------------------------------------------------ */
 
-struct json { struct nm__jbuf *b; bool ascii, sort; const struct nm__jstr *indent, *comma, *colon; };
+struct json {
+  struct nm__jbuf *b;
+  bool ascii, sort;
+  const struct nm__jstr *indent, *comma, *colon;
+};
 
 static void json_string_(struct nm__j *j, const struct json *x, const struct nm__jstr *s) {
   static const char plain[] = "\"\"\\\\\bb\ff\nn\rr\tt";

@@ -66,7 +66,8 @@ TEST(divisible) { return modulo(j, v, arg[0]) == 0; }
 
 /* str.islower(), str.isupper(): some letter, and none of the other case. */
 static bool all_case(struct nm__j *j, struct nm__jv v, enum nm__jcase same, enum nm__jcase other) {
-  struct nm__jv s = nm__j_str(j, v), a = nm__j_case(j, s.u.s, same), b = nm__j_case(j, s.u.s, other);
+  struct nm__jv s = nm__j_str(j, v), a = nm__j_case(j, s.u.s, same);
+  struct nm__jv b = nm__j_case(j, s.u.s, other);
   return nm__j_equal(j, s, a) && !nm__j_equal(j, s, b);
 }
 TEST(lower) { (void)arg; return all_case(j, v, NM__J_LOWER, NM__J_UPPER); }
@@ -107,7 +108,8 @@ enum { MAX_RANGE = 100000 };       /* the sandbox's own limit */
 static struct nm__jv range(struct nm__j *j, const struct nm__jargs *a) {
   int64_t at[3] = {0, 0, 1};
   if (a->n < 1 || a->n > 3 || a->n_kw) nm__j_fail(j, "range() takes one to three numbers");
-  for (size_t i = 0; i < a->n && !j->st; i++) nm__j_want_int(j, a->pos[i], "range()'s argument", &at[i]);
+  for (size_t i = 0; i < a->n && !j->st; i++)
+    nm__j_want_int(j, a->pos[i], "range()'s argument", &at[i]);
   if (a->n == 1) {
     at[1] = at[0];
     at[0] = 0;
