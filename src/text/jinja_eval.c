@@ -206,10 +206,6 @@ static struct nm__jv eval_slice(struct nm__j *j, const struct nm__jnode *n) {
   struct nm__jv at[3], v = nm__j_eval(j, n->a);
   for (int i = 0; i < 3; i++) at[i] = part[i] ? nm__j_eval(j, part[i]) : nm__j_none();
   j->at = n;
-  /* Jinja folds literals by other rules: what cannot be sliced is undefined then. */
-  bool literal = n->a->op == JE_CONST || n->a->op == JE_DICT;
-  if (literal && v.kind != NM__J_STR)
-    return nm__j_undef(j, "'%s' object cannot be sliced", nm__j_type(v));
   return nm__j_slice(j, v, at);
 }
 

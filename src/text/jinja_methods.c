@@ -269,6 +269,7 @@ static const struct nm__jmethod methods[] = {
     {L, "extend", NULL}, {L, "insert", NULL}, {L, "pop", NULL}, {L, "remove", NULL},
     {L, "reverse", NULL}, {L, "sort", NULL}, {L, "clear", NULL},
     {T, "index", list_index}, {T, "count", list_count},
+    {NM__J_RANGE, "index", list_index}, {NM__J_RANGE, "count", list_count},
     {NM__J_LOOP, "cycle", cycle}, {NM__J_LOOP, "changed", changed}, {0}};
 
 bool nm__j_method(struct nm__j *j, struct nm__jv self, const char *name, struct nm__jv *out) {
