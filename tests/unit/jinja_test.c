@@ -243,7 +243,7 @@ static void mutations(void **state) {
       vars[f] = data_json(names[f], ".json");
     }
     static const char *const bits[] = {"{{", "}}", "{%", "%}", "(", ")", "[", "|", "'", "-", "~", ":", ".", "end", "\n", "\xc3", "not ", "0"};
-    char *s = nm__strndup(src[f], size[f] + 16);
+    char *s = nm__strndup(src[f], size[f]);
     size_t n = size[f];
     for (uint64_t k = 1 + nm__rng_below(&r, 3); k > 0; k--) {
       size_t at = nm__rng_below(&r, n - 4), len = 1 + nm__rng_below(&r, 4);
