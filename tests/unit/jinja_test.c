@@ -351,7 +351,7 @@ static struct nm__tok *small_tokenizer(const char *family) {
     type[7 + i] = 1;
   }
   struct nm__gguf *g;
-  struct nm__tok *t;
+  struct nm__tok *t = NULL;
   struct nm__str none = {"x y", 3};
   if (nm__gguf_new("small", "test", &g, &err) ||
       nm__gguf_add_string(g, "tokenizer.ggml.model", family, strlen(family), &err) ||
