@@ -123,6 +123,31 @@ int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **te
 /* A tokenizer without running the model: also opens vocabulary-only files. */
 int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 
+/* ---- conversations ------------------------------------------------------ */
+
+/* A prompt and where each of its bytes came from: user[i] is 1 for bytes out of the messages
+ * (or tools ...), 0 for those of the template. */
+typedef struct nm_prompt { char *text; size_t n; uint8_t *user; } nm_prompt;
+typedef struct nm_chat_opts {
+  const char *name;                /* NULL: the model's own template; a family (nm_chat_family);
+                                      "native": the family the model's template belongs to; or
+                                      NAME of the model's tokenizer.chat_template.NAME */
+  const char *source; size_t n_source;   /* a Jinja template instead; `name` is for messages */
+  bool no_generation_prompt;       /* leave out the beginning of the answer */
+  const char *date;                /* "2026-01-31" for templates that write the date; NULL: today */
+} nm_chat_opts;
+/* json: [{"role": ..., "content": ...}, ...], or an object with "messages", "tools" and whatever
+ * else the template reads. m may be NULL with a family or a source. NM_EFORMAT names the
+ * template, line and column of what went wrong; docs/chat.md tells the subset of Jinja. */
+int nm_chat_render(const nm_model *m, const char *json, size_t n, const nm_chat_opts *o,
+                   nm_prompt *out, nm_err *err);
+/* Control tokens come out of the template's bytes only, whatever a user writes; BOS as the
+ * file says (unless NM_NO_BOS), once. Free *ids with nm_free. */
+int nm_chat_tokenize(const nm_model *m, const nm_prompt *p, int flags, int32_t **ids,
+                     size_t *n_ids, nm_err *err);
+void nm_prompt_free(nm_prompt *p);
+const char *nm_chat_family(int i);       /* "chatml" ...; NULL after the last */
+
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
