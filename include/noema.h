@@ -307,7 +307,7 @@ int nm_write_planted(const char *path, nm_err *err);
  * differ only in the words the concepts are made of. */
 int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
- * "tiny") and type ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_0"), for measuring. */
+ * "tiny") and type ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", ...), for measuring. */
 int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,
                     const nm_progress *p, nm_err *err);
 
