@@ -1,9 +1,9 @@
 /* noema.h - the public face of noema, from simple to full.
  *
- * noema opens a language model a person owns (a GGUF file), runs it on a plain CPU
- * with the same bits every time, reads and edits any of its intermediates, and shows
- * at which layer a concept becomes readable. The command line is written on this
- * header alone; whatever it does, a program can do.
+ * noema opens a language model a person owns (a GGUF file or a Hugging Face directory),
+ * runs it on a plain CPU with the same bits every time, reads and edits any of its
+ * intermediates, and shows at which layer a concept becomes readable. The command line is
+ * written on this header alone; whatever it does, a program can do.
  *
  *   nm_err err;
  *   nm_model *m;
@@ -68,11 +68,20 @@ typedef struct nm_progress {
 
 /* ---- a model --------------------------------------------------------- */
 
-/* A GGUF file, mapped read-only; weights are never copied. */
+/* A model's files, mapped read-only; weights are computed on where they lie. */
 typedef struct nm_model nm_model;
 
-/* NM_EFORMAT when the file is not a valid GGUF (the sentence names place and finding)
- * or holds no model noema can run. */
+/* How the vectors of a text's tokens become one (see nm_embed). Files mark rerankers with
+ * NM_POOL_RANK; it is no way to pool. */
+enum nm_pooling { NM_POOL_DEFAULT, NM_POOL_NONE, NM_POOL_MEAN, NM_POOL_CLS, NM_POOL_LAST,
+                  NM_POOL_RANK };
+/* "default", "none", "mean", "cls", "last", "rank"; and back, false when not known. */
+const char *nm_pooling_name(enum nm_pooling p);
+bool nm_pooling_by_name(const char *name, enum nm_pooling *out);
+
+/* path: a GGUF file or one of its pieces, a Hugging Face directory, or config.json,
+ * model.safetensors or the index in one. NM_EFORMAT when it is not valid (the sentence names
+ * place and finding) or holds no model noema can run. */
 int nm_model_open(const char *path, nm_model **out, nm_err *err);
 void nm_model_close(nm_model *m);
 
@@ -83,15 +92,21 @@ typedef struct nm_model_info {
   uint64_t n_params, weight_bytes, file_bytes;
   char types[400];                 /* "Q5_0 132, Q8_0 13, F32 121": tensors per stored type */
   char rope[160];                  /* "half, base 1000000" or "none" */
+  int window, n_windowed;          /* keys a position sees in n_windowed of the blocks; 0: all */
+  int n_experts, n_experts_used;   /* mixture of experts; 0: none */
+  int expert_F, shared_F;          /* widths of an expert and of a shared one; 0: none */
   bool tied;                       /* output matrix = token embedding */
   const char *tokenizer, *pre;     /* family and pre-tokenizer; "" when the file has none */
   const char *warning;             /* "" or one sentence worth telling */
+  bool encoder;                    /* no next token: no logits, nothing to generate */
+  enum nm_pooling pooling;         /* as the file says; NM_POOL_DEFAULT: it does not */
 } nm_model_info;
 void nm_model_describe(const nm_model *m, nm_model_info *out);
-/* 32 hex digits of the hash of the file's bytes (computed once, then kept). */
+/* 32 hex digits of the hash of the file's bytes, or of those of all its files and the config
+ * (computed once, then kept). */
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err);
 
-/* Any valid GGUF container, model or not: writes what it holds as text or JSON to a
+/* Any valid GGUF or safetensors container or directory, model or not: writes what it holds as text or JSON to a
  * string the caller frees. `sites` adds the table of sites. */
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err);
 
@@ -111,14 +126,16 @@ int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it). */
+ * options but n_ctx (rope scalings may follow it) and gelu. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
   int n_ctx;                       /* 0: the model's; a longer text is an error */
-  int chunk;                       /* most positions of a sequence at once; 0: 512 */
+  int chunk;                       /* most positions of a sequence at once; 0: 512. Without
+                                      effect where positions see those after them */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
   const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);
@@ -182,6 +199,38 @@ int nm_sites(const nm_model *m, nm_site **out, int *n);
 void nm_log_softmax(const float *logits, int V, double *out);
 double nm_exp(double x);                 /* noema's own: the same bits everywhere */
 double nm_log(double x);
+
+/* ---- sentence vectors ------------------------------------------------ */
+
+/* One vector a text, so that near vectors mean near texts: the last block's vectors of all its
+ * tokens (an encoder's last resid_post, a decoder's final_norm), pooled. NM_POOL_MEAN is their
+ * mean over all tokens, NM_POOL_CLS the first token's (Reimers and Gurevych, Sentence-BERT, arXiv
+ * 1908.10084), NM_POOL_LAST the last one's, which in a decoder has seen the whole text
+ * (Neelakantan et al., arXiv 2201.10005), NM_POOL_NONE all of them. NM_POOL_DEFAULT takes what the
+ * file says and, where it says nothing, last for decoders and mean for encoders. */
+typedef struct nm_embed_opts {
+  enum nm_pooling pooling;
+  bool keep_length;                /* else each vector is divided by its Euclidean length */
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_embed_opts;
+typedef struct nm_vectors {
+  float *v;                        /* [first[n], D] */
+  size_t n, *first;                /* text i has the rows first[i] .. first[i + 1] - 1 */
+  int D;
+  enum nm_pooling pooling;         /* what was done */
+} nm_vectors;
+/* NM_EFORMAT for a reranker's file without a pooling asked for; NM_EUSAGE for cls in a causal
+ * model. Options NULL: defaults. nm_embed_measure: the memory it would take. */
+int nm_embed(nm_engine *e, const nm_seq *seqs, size_t n, const nm_embed_opts *o, nm_vectors *out,
+             nm_err *err);
+int nm_embed_measure(nm_engine *e, const nm_seq *seqs, size_t n, const nm_embed_opts *o,
+                     nm_memory *need, nm_err *err);
+/* [first[n], D] as .npy; of several texts only when each has one vector (else NM_EUSAGE). */
+int nm_vectors_save(const nm_vectors *v, const char *path, nm_err *err);
+void nm_vectors_free(nm_vectors *v);
+/* Cosine of the angle between two vectors of n values; 0 when one of them is zero. */
+double nm_cosine(const float *a, const float *b, int64_t n);
 
 /* ---- labelled data --------------------------------------------------- */
 
@@ -253,6 +302,7 @@ typedef struct nm_depth_curve {
   nm_depth_layer *random;          /* same architecture, random weights; n_layers rows */
   nm_interval answer;              /* the model's own answer; n_answer 0: it cannot answer */
   size_t n_answer;
+  const char *no_answer;           /* why it cannot; else NULL */
   double shuffled_max;             /* mean over repeats of the shuffled row's maximum over layers */
   int peak, jump, converge, literal;  /* layers; -1: none */
   double jump_lo, jump_hi, converge_lo, converge_hi;    /* 95 % over repeats */
@@ -299,6 +349,45 @@ typedef struct nm_run_record {
 int nm_runs(const char *root, const char *find, nm_run_record **out, size_t *n, nm_err *err);
 void nm_runs_free(nm_run_record *r, size_t n);
 
+/* ---- writing models again ---------------------------------------------- */
+
+typedef struct nm_convert_opts {
+  const char *in;                  /* a GGUF, one of its pieces, or a Hugging Face directory */
+  const char *out;                 /* F.gguf, or a directory */
+  const char *to;                  /* "gguf" or "safetensors"; NULL: gguf if `out` ends so */
+  const char *type;                /* see nm_convert_types; NULL: as stored */
+  bool pure;                       /* all matrices in the type, no mixture */
+  const char *const *tensor_type;  /* "GLOB=TYPE": tensors of these names get that type */
+  int n_tensor_type;
+  uint64_t split_bytes;            /* most bytes of a file's data; 0: one file */
+  bool force, dry_run;             /* overwrite what is there; write nothing */
+  int threads;                     /* 0: all cores */
+  const nm_progress *progress;
+} nm_convert_opts;
+typedef struct nm_convert_tensor {
+  char name[160];                  /* as written */
+  const char *from, *to;           /* types */
+  int n_dims; int64_t dims[4];     /* as the written form lists them */
+  uint64_t bytes_from, bytes_to;
+} nm_convert_tensor;
+typedef struct nm_convert_result {
+  nm_convert_tensor *tensor;
+  size_t n_tensors;
+  int n_files;                     /* of weights */
+  uint64_t bytes;                  /* of all files written; of the tensors for a dry run */
+  uint64_t n_weights;
+  double bits_per_weight;
+  char warning[240];               /* "" or one sentence worth telling */
+} nm_convert_result;
+/* Reads a model in one form and writes it in the other, or with other types. Memory is bounded by
+ * a piece of a tensor (of gpt2's matrices: one). Every file appears whole or not at all. The same
+ * input gives the same bytes for any number of threads. A value that is no finite number, or too
+ * large for the type, is NM_EFORMAT with the tensor's name. */
+int nm_convert(const nm_convert_opts *o, nm_convert_result *out, nm_err *err);
+void nm_convert_result_free(nm_convert_result *r);
+/* The types and mixtures `type` may name: "F32, F16, ...". Free with nm_free. */
+char *nm_convert_types(void);
+
 /* ---- models of our own ------------------------------------------------- */
 
 /* The hand-wired transformer of docs/planted.md: known concepts at known layers. */
@@ -307,7 +396,8 @@ int nm_write_planted(const char *path, nm_err *err);
  * differ only in the words the concepts are made of. */
 int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
- * "tiny") and type ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", ...), for measuring. */
+ * "tiny"; encoders "tiny-bert", "minilm-l6", "nomic-embed") and type ("F32", "F16", "BF16", "Q8_0",
+ * "Q4_0", "Q4_K", ...), for measuring. */
 int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,
                     const nm_progress *p, nm_err *err);
 

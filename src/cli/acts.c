@@ -156,10 +156,22 @@ static int show(struct cli *c, struct cli_input *in) {
   return 0;
 }
 
+static int need_head(struct cli *c, const struct cli_input *in) {
+  nm_model_info i;
+  nm_err err = {.status = NM_EFORMAT};
+  nm_model_describe(in->m, &i);
+  if (!i.encoder) return 0;
+  snprintf(err.text, sizeof err.text, "%s: is an encoder (%s) and has no vocabulary head, so no "
+           "logits; noema embed gives its sentence vectors, noema acts its activations", i.path,
+           i.arch);
+  return cli_fail(c, &err);
+}
+
 static int run_logits(struct cli *c) {
   struct cli_input in = {0};
   if (cli_int(c, "top", 10) < 1) return cli_usage(c, "--top must be at least 1");
   int st = cli_open(c, &in);
+  if (!st) st = need_head(c, &in);
   if (!st) st = cli_read_input(c, &in);
   if (!st)
     st = cli_text(c, "out") || cli_flag(c, "dry-run") ? to_files(c, &in, "logits", true)

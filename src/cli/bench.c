@@ -9,7 +9,8 @@
 
 static const struct cli_opt opts[] = {
     {"--make", CLI_TEXT, "SHAPE:TYPE",
-     "write a random model: tiny, smollm2-135m, qwen2.5-0.5b, llama3.2-1b"},
+     "write a random model: tiny, smollm2-135m, qwen2.5-0.5b, llama3.2-1b, tiny-bert, minilm-l6, "
+     "nomic-embed"},
     {"-o, --out", CLI_TEXT, "F.gguf", "where --make writes"},
     {"-s, --seed", CLI_INT, "S", "seed of the random weights (default 1)"},
     {"-n, --tokens", CLI_INT, "N",
@@ -72,18 +73,20 @@ static int measure(struct cli *c, struct cli_input *in) {
   nm_model_describe(in->m, &i);
   double plain, all, one;
   nm_seq whole = in->seqs[0];
-  if (time_run(in, (nm_tap){"logits", "last"}, &plain, &err) ||
+  nm_tap end = {i.encoder ? "blk.*.resid_post" : "logits", "last"};
+  if (time_run(in, end, &plain, &err) ||
       time_run(in, (nm_tap){"blk.*.resid_post", "all"}, &all, &err))
     return cli_fail(c, &err);
   in->seqs[0].n = 1;
-  int st = time_run(in, (nm_tap){"logits", "last"}, &one, &err);
+  int st = time_run(in, end, &one, &err);
   in->seqs[0] = whole;
   if (st) return cli_fail(c, &err);
   struct rusage u;
   getrusage(RUSAGE_SELF, &u);
   double n = (double)whole.n, gb = (double)i.weight_bytes / one / 1e9;
   double flop =
-      2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied ? 1 : 2)) + 2.0 * n * i.D * i.L;
+      2.0 * ((double)i.n_params - (double)i.V * i.D * (i.tied || i.encoder ? 1 : 2)) +
+      2.0 * n * i.D * i.L;
   cli_progress_end();
   printf(cli_flag(c, "json")
              ? "{\"tokens\": %.0f, \"prefill_s\": %.4f, \"prefill_per_s\": %.1f, \"gflops\": %.1f, "

@@ -32,7 +32,7 @@ struct cli_verb {
   int (*run)(struct cli *c);       /* exit code */
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
-    cli_runs, cli_world, cli_bench;
+    cli_runs, cli_world, cli_bench, cli_embed, cli_convert;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -64,6 +64,7 @@ struct cli_input {
   {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
   {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
+  {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
 #define CLI_INPUT_OPTS \
   {"--ids", CLI_TEXT, "\"1 2 3\"", "token ids"}, \

@@ -88,7 +88,7 @@ int cli_open(struct cli *c, struct cli_input *in) {
   if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels")};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
   const char *edit = cli_text(c, "edit");
   if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
     cli_close(in);
@@ -129,24 +129,43 @@ static int read_ids(struct cli *c, struct cli_input *in, const char *s) {
   return one_seq(in, v, n);
 }
 
-static int read_data(struct cli *c, struct cli_input *in, const char *path, int flags,
-                     nm_err *err) {
+static int no_prefix(nm_err *err) {
+  *err = (nm_err){NM_EUSAGE, "--prefix goes in front of texts; ids were given"};
+  return NM_EUSAGE;
+}
+
+/* Ids of a text with --prefix in front. */
+static int encode(struct cli *c, struct cli_input *in, const char *text, nm_seq *out, nm_err *err) {
+  int flags = cli_flag(c, "no-bos") ? NM_NO_BOS : 0, st;
+  const char *prefix = cli_text(c, "prefix");
+  size_t n = prefix ? strlen(prefix) : 0, k = strlen(text);
+  char *whole = malloc(n + k + 1);
+  int32_t *ids = NULL;
+  if (!whole) return NM_EMEMORY;
+  if (n) memcpy(whole, prefix, n);
+  memcpy(whole + n, text, k);
+  st = nm_tokenize(in->m, whole, n + k, flags, &ids, &out->n, err);
+  out->ids = ids;
+  free(whole);
+  return st;
+}
+
+static int read_data(struct cli *c, struct cli_input *in, const char *path, nm_err *err) {
   nm_texts t;
   if (nm_texts_load(path, cli_text(c, "column"), &t, err)) return err->status;
   in->n = t.n;
   if (t.seq) {
     in->seqs = t.seq;
     free(t.text);
+    if (cli_text(c, "prefix")) return no_prefix(err);
     return 0;
   }
   in->texts = t.text;
   in->seqs = calloc(t.n, sizeof *in->seqs);
   if (!in->seqs) return NM_EMEMORY;
   for (size_t i = 0; i < t.n; i++) {
-    int32_t *ids;
-    int st = nm_tokenize(in->m, t.text[i], strlen(t.text[i]), flags, &ids, &in->seqs[i].n, err);
+    int st = encode(c, in, t.text[i], &in->seqs[i], err);
     if (st) return st;
-    in->seqs[i].ids = ids;
   }
   return 0;
 }
@@ -156,17 +175,12 @@ int cli_read_input(struct cli *c, struct cli_input *in) {
   const char *ids = cli_text(c, "ids"), *prompt = cli_text(c, "prompt"),
              *data = cli_text(c, "data");
   if (!!ids + !!prompt + !!data != 1) return cli_usage(c, "give one of --ids, -p and --data");
-  int flags = cli_flag(c, "no-bos") ? NM_NO_BOS : 0, st;
+  if (ids && cli_text(c, "prefix") && no_prefix(&err)) return cli_fail(c, &err);
   if (ids) return read_ids(c, in, ids);
-  if (data) {
-    st = read_data(c, in, data, flags, &err);
-  } else {
-    int32_t *v;
-    size_t n;
-    st = nm_tokenize(in->m, prompt, strlen(prompt), flags, &v, &n, &err);
-    if (!st) return one_seq(in, v, n);
-  }
-  return st ? cli_fail(c, &err) : 0;
+  nm_seq one = {0};
+  int st = data ? read_data(c, in, data, &err) : encode(c, in, prompt, &one, &err);
+  if (st) return cli_fail(c, &err);
+  return data ? 0 : one_seq(in, (int32_t *)(uintptr_t)one.ids, one.n);
 }
 
 void cli_close(struct cli_input *in) {

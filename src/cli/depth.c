@@ -148,7 +148,8 @@ static const struct cli_opt probe_opts[] = {
     {"--json", CLI_FLAG, NULL, "a JSON object a line"},
     {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"},
     {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"},
-    {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, {0}};
+    {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"},
+    {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published)"}, {0}};
 
 static int judge(struct cli *c, nm_engine *e, const nm_probe *p, const char *text, nm_err *err) {
   double prob;
@@ -173,7 +174,7 @@ static int run_probe(struct cli *c) {
     return cli_usage(c, "say: probe apply MODEL PROBE");
   if (!text == !data) return cli_usage(c, "give one of -p and --data");
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
-                      .kernels = cli_text(c, "kernels")};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
   int st = nm_model_open(c->pos[1], &m, &err);
   if (!st) st = nm_engine_new(m, &o, &e, &err);
   if (!st) st = nm_probe_load(c->pos[2], &p, &err);

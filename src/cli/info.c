@@ -11,7 +11,7 @@ static const struct cli_opt opts[] = {
 static int run(struct cli *c) {
   nm_err err = {0};
   char *text;
-  if (c->n_pos != 1) return cli_usage(c, "one MODEL file is needed");
+  if (c->n_pos != 1) return cli_usage(c, "one MODEL file or folder is needed");
   if (nm_info(c->pos[0], cli_flag(c, "json"), cli_flag(c, "sites"), &text, &err))
     return cli_fail(c, &err);
   fputs(text, stdout);
@@ -22,9 +22,9 @@ static int run(struct cli *c) {
 const struct cli_verb cli_info = {"info",
                                   "architecture, sizes, types, tokenizer, sites, memory",
                                   "info MODEL [--sites] [--json]",
-                                  "Shows what a GGUF file holds. Any valid container is accepted; "
-                                  "one that noema cannot\nrun says \"no model here\" "
-                                  "and why.",
+                                  "Shows what a GGUF file, a Hugging Face directory or a "
+                                  "safetensors file holds. One that noema\ncannot run says \"no "
+                                  "model here\" and why.",
                                   "  noema info models/planted.gguf --sites",
                                   opts,
                                   run};

@@ -277,15 +277,6 @@ static int read_alignment(struct reader *r, struct nm__gguf *g) {
   return NM_OK;
 }
 
-static int refuse_split(const struct reader *r, const struct nm__gguf *g) {
-  const struct nm__gguf_kv *kv = nm__gguf_find(g, "split.count");
-  int64_t n;
-  if (!kv || !nm__gguf_int_at(kv, 0, &n) || n <= 1) return NM_OK;
-  return nm__fail(r->err, NM_EFORMAT,
-                  "%s: is one of %lld pieces (key 'split.count'); split files are not read yet: "
-                  "merge them", r->name, (long long)n);
-}
-
 /* ---- tensor infos ---------------------------------------------------- */
 
 static int read_shape(struct reader *r, struct nm__gguf_tensor *t) {
@@ -419,7 +410,6 @@ static int refuse_overlap(struct reader *r, const struct nm__gguf *g) {
 static int parse(struct reader *r, struct nm__gguf *g) {
   int st = read_header(r, g);
   if (!st) st = read_kvs(r, g);
-  if (!st) st = refuse_split(r, g);
   size_t infos = r->at;
   if (!st) st = read_alignment(r, g);
   r->at = infos;
@@ -453,8 +443,12 @@ int nm__gguf_open(const char *path, struct nm__gguf **out, nm_err *err) {
   int st = nm__map_open(path, &map, err);
   if (st) return st;
   st = nm__gguf_parse(path, map.data, map.size, out, err);
-  if (st) nm__map_close(&map);
-  else (*out)->borrowed = false;
+  if (st) return nm__map_close(&map), st;
+  (*out)->borrowed = false;
+  if (!nm__gguf_is_piece(*out)) return NM_OK;
+  struct nm__gguf *piece = *out;
+  st = nm__gguf_open_pieces(piece, out, err);
+  nm__gguf_close(piece);
   return st;
 }
 

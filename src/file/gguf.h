@@ -51,6 +51,7 @@ struct nm__gguf {
   struct nm__gguf_kv *kv;
   struct nm__gguf_tensor *tensors;
   bool borrowed;                   /* maps[0] is the caller's (nm__gguf_parse) */
+  bool hf_rows;                    /* rows of q and k in Hugging Face's order (model/hf.h) */
   void **own;                      /* memory that goes with it */
   size_t n_own;
   uint64_t made_bytes;             /* offsets given out so far, of one made in memory */
@@ -58,6 +59,7 @@ struct nm__gguf {
   size_t n_slots;                  /* a power of two */
 };
 
+/* A piece of a split file opens all pieces as one (gguf_split.c). */
 int nm__gguf_open(const char *path, struct nm__gguf **out, nm_err *err);
 /* Parses bytes the caller keeps alive (tests, fuzzing). */
 int nm__gguf_parse(const char *name, const void *bytes, size_t n, struct nm__gguf **out,
@@ -110,6 +112,10 @@ int nm__gguf_add_kv(struct nm__gguf *g, const struct nm__gguf_kv *kv, nm_err *er
 /* ne: fastest first. `data` must hold the bytes that type and sizes ask for. */
 int nm__gguf_add_tensor(struct nm__gguf *g, const char *name, uint32_t type, int n_dims,
                         const int64_t *ne, const uint8_t *data, nm_err *err);
+
+/* Whether g, as it was parsed, is one of several pieces; all of them, found beside it. */
+bool nm__gguf_is_piece(const struct nm__gguf *g);
+int nm__gguf_open_pieces(const struct nm__gguf *one, struct nm__gguf **out, nm_err *err);
 
 /* ---- writing --------------------------------------------------------- */
 

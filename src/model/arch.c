@@ -8,11 +8,15 @@
 
 static const struct nm__arch table[] = {
     {.name = "llama", .permuted = true, .gated = true, .global_every = NM__NEVER,
-     .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+     .experts = NM__EXPERTS_MAYBE, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "qwen2", .gated = true, .qkv_bias = true, .act = NM__ACT_SILU,
      .eps_key = RMS_EPS},
     {.name = "qwen3", .gated = true, .qk_norm = NM__QK_NORM_HEAD, .act = NM__ACT_SILU,
      .eps_key = RMS_EPS},
+    {.name = "qwen2moe", .gated = true, .qkv_bias = true, .experts = NM__EXPERTS_ALWAYS,
+     .keep_top_k = true, .shared_expert = true, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
+    {.name = "qwen3moe", .gated = true, .qk_norm = NM__QK_NORM_HEAD,
+     .experts = NM__EXPERTS_ALWAYS, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "gemma", .gated = true, .embd_scale = true, .act = NM__ACT_GELU_TANH,
      .eps_key = RMS_EPS},
     {.name = "gemma2", .gated = true, .embd_scale = true, .post_norm = true, .soft_caps = true,
@@ -26,8 +30,18 @@ static const struct nm__arch table[] = {
      .global_every = NM__NEVER, .act = NM__ACT_SILU, .eps_key = RMS_EPS},
     {.name = "gptneox", .layernorm = true, .fused_qkv = true, .qkv_bias = true, .all_bias = true,
      .may_be_parallel = true, .act = NM__ACT_GELU_ERF, .eps_key = LN_EPS},
+    {.name = "falcon", .layernorm = true, .fused_qkv = true, .may_be_parallel = true,
+     .one_norm = true, .act = NM__ACT_GELU_ERF, .eps_key = LN_EPS},
+    {.name = "starcoder2", .layernorm = true, .qkv_bias = true, .all_bias = true,
+     .global_every = NM__NEVER, .act = NM__ACT_GELU_TANH, .eps_key = LN_EPS},
     {.name = "gpt2", .layernorm = true, .learned_pos = true, .fused_qkv = true, .qkv_bias = true,
      .all_bias = true, .act = NM__ACT_GELU_TANH, .eps_key = LN_EPS},
+    {.name = "bert", .encoder = true, .layernorm = true, .learned_pos = true, .embd_norm = true,
+     .no_pre_norm = true, .sum_norm = true, .qkv_bias = true, .all_bias = true,
+     .act = NM__ACT_GELU_ERF, .eps_key = LN_EPS},
+    {.name = "nomic-bert", .encoder = true, .layernorm = true, .embd_norm = true,
+     .no_pre_norm = true, .sum_norm = true, .fused_qkv = true, .gated = true,
+     .act = NM__ACT_SILU, .eps_key = LN_EPS},
 };
 enum { N_ARCH = sizeof table / sizeof *table };
 
@@ -39,4 +53,10 @@ const struct nm__arch *nm__arch_find(const char *name, size_t n) {
 
 void nm__arch_names(struct nm__buf *b) {
   for (int i = 0; i < N_ARCH; i++) nm__buf_printf(b, "%s%s", i ? ", " : "", table[i].name);
+}
+
+enum nm__act nm__act_of(const nm_model *m, enum nm__gelu gelu) {
+  enum nm__act own = m->arch->act;
+  if (own == NM__ACT_SILU || gelu == NM__GELU_OWN) return own;
+  return gelu == NM__GELU_ERF ? NM__ACT_GELU_ERF : NM__ACT_GELU_TANH;
 }

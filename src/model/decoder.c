@@ -1,5 +1,6 @@
-/* decoder.c - the one forward pass. The block is read off the architecture row;
- * every intermediate passes through site(), where taps read and edits change it.
+/* decoder.c - the one forward pass, of decoders and encoders. The block is read off the
+ * architecture row; every intermediate passes through site(), where taps read and edits
+ * change it.
  *
  *   x ── resid_pre ─┬─ norm ─ q k v ─ [norm] ─ rope ─ attention ─ o ─ [norm] ─ attn_out ─(+)─┐
  *                   └───────────────────────────────────────────────────────────────────────┤
@@ -7,7 +8,8 @@
  *     ├─ mlp_norm ─ gate, up ─ act ─ down ─ [norm] ─ mlp_out ─(+)─ resid_post ─> next block
  *     └────────────────────────────────────────────────────────┘
  *
- * What stands in brackets, and which norms there are at all, the row and the file decide.
+ * In an encoder a norm follows each (+): there the stream itself is normalised. What stands
+ * in brackets, and which norms there are at all, the row and the file decide.
  * Arena: the residual stream lives in two buffers that blocks hand back and forth;
  * everything a block makes besides is released when it ends. */
 #include "model/model.h"
@@ -17,14 +19,14 @@
 static bool ok(const struct nm__forward *f) { return !f->ops->err.status; }
 
 static void site_rows(struct nm__forward *f, int site, int layer, struct nm__t *t,
-                      const int32_t *rows) {
+                      const int32_t *rows, const struct nm__route *route) {
   const struct nm__visitor *v = f->vis;
   if (!v || !ok(f) || f->ops->mode == NM__MEASURE) return;
-  if (v->wants(v->arg, site, layer)) v->visit(v->arg, site, layer, t, rows);
+  if (v->wants(v->arg, site, layer)) v->visit(v->arg, site, layer, t, rows, route);
 }
 
 static void site(struct nm__forward *f, int s, int layer, struct nm__t *t) {
-  site_rows(f, s, layer, t, NULL);
+  site_rows(f, s, layer, t, NULL, NULL);
 }
 
 /* ---- ops with this model's facts --------------------------------------- */
@@ -63,8 +65,8 @@ static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, st
   const nm_model *m = f->m;
   struct nm__t t = matmul(f, h, w, b);
   struct nm__op_args a = {.x = t, .head_dim = m->hd, .rope = rope, .rope_n = m->n_rot,
-                          .rope_pair = m->arch->permuted ? m->hd / 2 : m->n_rot / 2};
-  if (m->arch->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
+                          .rope_pair = m->permuted ? m->hd / 2 : m->n_rot / 2};
+  if (m->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
   site(f, raw, il, &t);
   if (nw.data) a.x = t = qk_norm(f, t, nw);
   if (m->n_rot) t = nm__op(f->ops, NM__OP_ROPE, &a);
@@ -89,12 +91,13 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
   struct hook h = {f, il, vis && vis->wants(vis->arg, NM__S_SCORES, il),
                    vis && vis->wants(vis->arg, NM__S_PATTERN, il)};
   struct nm__attn_hook hook = {attention_row, &h};
-  struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = il, .spans = f->spans,
+  int slot = m->causal ? il : 0;   /* what no later chunk reads is kept for one block only */
+  struct nm__op_args a = {.x = k, .y = v, .kv = f->kv, .layer = slot, .spans = f->spans,
                           .n_spans = f->n_spans};
   nm__op(f->ops, NM__OP_KV_APPEND, &a);
   a = (struct nm__op_args){.x = q,
                            .kv = f->kv,
-                           .layer = il,
+                           .layer = slot,
                            .spans = f->spans,
                            .n_spans = f->n_spans,
                            .n_head = m->H,
@@ -104,6 +107,7 @@ static struct nm__t attention(struct nm__forward *f, int il, struct nm__t q, str
                            .scale = m->score_scale,
                            .cap = m->attn_cap,
                            .window = m->layer[il].window,
+                           .all_keys = !m->causal,
                            .hook = h.scores || h.pattern ? &hook : NULL};
   struct nm__t z = nm__op(f->ops, NM__OP_ATTENTION, &a);
   if (h.scores) site(f, NM__S_SCORES, il, &z);         /* their rows have all been seen: hand on */
@@ -133,10 +137,21 @@ static struct nm__t half_output(struct nm__forward *f, int il, struct nm__t o, s
   return o;
 }
 
-static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x,
+/* The stream with a half's output added, in encoders normalised after that. */
+static struct nm__t half_sum(struct nm__forward *f, int il, struct nm__t x, struct nm__t y,
+                             struct nm__w w, struct nm__w b, int raw, int s) {
+  struct nm__t sum = add(f, x, y);
+  if (w.data) {
+    site(f, raw, il, &sum);
+    sum = norm(f, sum, w, b);
+  }
+  site(f, s, il, &sum);
+  return sum;
+}
+
+static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t h,
                                    const float *rope) {
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t h = half_input(f, il, x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
   if (rope) rope += (size_t)l->rope * (size_t)f->T * (size_t)f->m->n_rot;
   struct nm__t q = head_input(f, il, h, l->q, l->q_b, l->q_norm, rope, NM__S_Q_RAW, NM__S_Q);
   struct nm__t k = head_input(f, il, h, l->k, l->k_b, l->k_norm, rope, NM__S_K_RAW, NM__S_K);
@@ -148,37 +163,88 @@ static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t x
   return half_output(f, il, o, l->attn_post, NM__S_ATTN_RAW, NM__S_ATTN_OUT);
 }
 
-static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t h) {
-  const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t gate = {0};
-  if (f->m->arch->gated) {
-    gate = matmul(f, h, l->gate, l->gate_b);
-    site(f, NM__S_GATE, il, &gate);
-  }
-  struct nm__t up = matmul(f, h, l->up, l->up_b);
-  site(f, NM__S_UP, il, &up);
-  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = f->m->arch->act};
+/* act(gate x) * up x; act(up x) where there is no gate. Sites s, s + 1, s + 2. */
+static struct nm__t activation(struct nm__forward *f, int il, struct nm__t gate, struct nm__t up,
+                               int s, const struct nm__route *route) {
+  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = nm__act_of(f->m, f->gelu)};
+  if (gate.rows) site_rows(f, s, il, &gate, NULL, route);
+  site_rows(f, s + 1, il, &up, NULL, route);
   if (gate.rows) a.y = up;
   struct nm__t act = nm__op(f->ops, gate.rows ? NM__OP_ACT_MUL : NM__OP_ACT, &a);
-  site(f, NM__S_ACT, il, &act);
-  struct nm__t o = matmul(f, act, l->down, l->down_b);
-  return half_output(f, il, o, l->mlp_post, NM__S_MLP_RAW, NM__S_MLP_OUT);
+  site_rows(f, s + 2, il, &act, NULL, route);
+  return act;
 }
 
-/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read;
- * the sum (x + attn_out) + mlp_out is the same, and its middle is no site. */
+static struct nm__t dense_mlp(struct nm__forward *f, int il, struct nm__t h) {
+  const struct nm__layer *l = &f->m->layer[il];
+  struct nm__t gate = {0};
+  if (f->m->arch->gated) gate = matmul(f, h, l->gate, l->gate_b);
+  struct nm__t up = matmul(f, h, l->up, l->up_b);
+  return matmul(f, activation(f, il, gate, up, NM__S_GATE, NULL), l->down, l->down_b);
+}
+
+/* The expert that every position goes through, times the sigmoid of its own gate. */
+static struct nm__t shared_expert(struct nm__forward *f, int il, struct nm__t h) {
+  const struct nm__layer *l = &f->m->layer[il];
+  const struct nm__w none = {0};
+  struct nm__t w = matmul(f, h, l->shared_gate, none);
+  w = nm__op(f->ops, NM__OP_SIGMOID, &(struct nm__op_args){.x = w});
+  site(f, NM__S_SHARED_WEIGHT, il, &w);
+  struct nm__t gate = matmul(f, h, l->shared[0], none), up = matmul(f, h, l->shared[1], none);
+  struct nm__t o = activation(f, il, gate, up, NM__S_SHARED_GATE, NULL);
+  o = matmul(f, o, l->shared[2], none);
+  o = nm__op(f->ops, NM__OP_ROW_SCALE, &(struct nm__op_args){.x = o, .y = w});
+  site(f, NM__S_SHARED_OUT, il, &o);
+  return o;
+}
+
+static struct nm__t experts(struct nm__forward *f, struct nm__t x, const struct nm__w *w,
+                            struct nm__route *r) {
+  return nm__op(f->ops, NM__OP_EXPERTS, &(struct nm__op_args){.x = x, .experts = w, .route = r});
+}
+
+/* The router's probabilities choose the experts of a position; only these are computed. */
+static struct nm__t moe_mlp(struct nm__forward *f, int il, struct nm__t h) {
+  const struct nm__layer *l = &f->m->layer[il];
+  const struct nm__moe *moe = &f->m->moe;
+  struct nm__route r;
+  nm__route_take(f->ops, h.rows, moe->n, moe->used, &r);
+  struct nm__op_args a = {.x = matmul(f, h, l->router, (struct nm__w){0})};
+  struct nm__t p = nm__op(f->ops, NM__OP_SOFTMAX, &a);
+  site(f, NM__S_ROUTER, il, &p);
+  a = (struct nm__op_args){.x = p, .route = &r, .renormalise = moe->renormalise};
+  struct nm__t w = nm__op(f->ops, NM__OP_TOP_K, &a);
+  site(f, NM__S_MOE_WEIGHTS, il, &w);
+  a = (struct nm__op_args){.x = h, .ids = r.pos, .n_ids = h.rows * moe->used};
+  struct nm__t x = nm__op(f->ops, NM__OP_GATHER, &a);
+  struct nm__t gate = experts(f, x, l->expert[0], &r), up = experts(f, x, l->expert[1], &r);
+  struct nm__t act = activation(f, il, gate, up, NM__S_MOE_GATE, &r);
+  a = (struct nm__op_args){.x = experts(f, act, l->expert[2], &r), .y = w, .route = &r};
+  struct nm__t o = nm__op(f->ops, NM__OP_COMBINE, &a);
+  return l->shared_gate.data ? add(f, o, shared_expert(f, il, h)) : o;
+}
+
+static struct nm__t mlp_half(struct nm__forward *f, int il, struct nm__t h) {
+  struct nm__t o = f->m->moe.n ? moe_mlp(f, il, h) : dense_mlp(f, il, h);
+  return half_output(f, il, o, f->m->layer[il].mlp_post, NM__S_MLP_RAW, NM__S_MLP_OUT);
+}
+
+/* Runs block il on x, in x's place. In a parallel block the MLP reads what attention read, through
+ * a norm of its own or (falcon) through the same; the sum (x + attn_out) + mlp_out is the same as
+ * elsewhere, and its middle is no site. */
 static void block(struct nm__forward *f, int il, struct nm__t *x, const float *rope) {
   size_t mark = f->ops->arena.used;
   bool last = il == f->last_layer;
   site(f, NM__S_RESID_PRE, il, x);
   const struct nm__layer *l = &f->m->layer[il];
-  struct nm__t mid = add(f, *x, attention_half(f, il, *x, rope));
-  if (!f->m->parallel) site(f, NM__S_RESID_MID, il, &mid);
-  struct nm__t h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b,
-                              NM__S_MLP_NORM);
+  struct nm__t h = half_input(f, il, *x, l->attn_norm, l->attn_norm_b, NM__S_ATTN_NORM);
+  struct nm__t mid = half_sum(f, il, *x, attention_half(f, il, h, rope), l->attn_sum,
+                              l->attn_sum_b, NM__S_RESID_MID_RAW, NM__S_RESID_MID);
+  if (!f->m->one_norm)
+    h = half_input(f, il, f->m->parallel ? *x : mid, l->mlp_norm, l->mlp_norm_b, NM__S_MLP_NORM);
   if (!(last && f->stop_before_mlp)) {
-    struct nm__t post = add(f, mid, mlp_half(f, il, h));
-    site(f, NM__S_RESID_POST, il, &post);
+    struct nm__t post = half_sum(f, il, mid, mlp_half(f, il, h), l->mlp_sum, l->mlp_sum_b,
+                                 NM__S_RESID_POST_RAW, NM__S_RESID_POST);
     if (ok(f) && f->ops->mode != NM__MEASURE)
       memcpy(x->d, post.d, sizeof(float) * (size_t)(x->rows * x->cols));
   }
@@ -187,20 +253,33 @@ static void block(struct nm__forward *f, int il, struct nm__t *x, const float *r
 
 /* ---- trunk ------------------------------------------------------------------ */
 
+/* x plus one row of w a position: the row of its place, or row 0. */
+static struct nm__t add_rows(struct nm__forward *f, struct nm__t x, struct nm__w w, bool by_place) {
+  int32_t *ids = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
+  if (ids && f->ops->mode != NM__MEASURE)
+    for (int s = 0; s < f->n_spans; s++)
+      for (int i = 0; i < f->spans[s].n; i++)
+        ids[f->spans[s].row0 + i] = by_place ? f->spans[s].first + i : 0;
+  struct nm__op_args a = {.w = w, .ids = ids, .n_ids = f->T};
+  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+}
+
 static struct nm__t embed(struct nm__forward *f) {
-  struct nm__op_args a = {.w = f->m->embd, .ids = f->ids, .n_ids = f->T};
+  const nm_model *m = f->m;
+  struct nm__op_args a = {.w = m->embd, .ids = f->ids, .n_ids = f->T};
   struct nm__t x = nm__op(f->ops, NM__OP_EMBED, &a);
-  if (f->m->arch->embd_scale) {
-    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)f->m->D)};
+  if (m->arch->embd_scale) {
+    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)m->D)};
     x = nm__op(f->ops, NM__OP_SCALE, &a);
   }
-  if (!f->m->arch->learned_pos) return x;
-  int32_t *pos = nm__arena_take(&f->ops->arena, sizeof(int32_t) * (size_t)f->T);
-  if (pos && f->ops->mode != NM__MEASURE)
-    for (int s = 0; s < f->n_spans; s++)
-      for (int i = 0; i < f->spans[s].n; i++) pos[f->spans[s].row0 + i] = f->spans[s].first + i;
-  a = (struct nm__op_args){.w = f->m->pos, .ids = pos, .n_ids = f->T};
-  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+  if (m->type_embd.data) x = add_rows(f, x, m->type_embd, false);
+  if (m->arch->learned_pos) x = add_rows(f, x, m->pos, true);
+  if (m->embd_norm.data) {
+    site(f, NM__S_EMBED_RAW, -1, &x);
+    x = norm(f, x, m->embd_norm, m->embd_norm_b);
+  }
+  site(f, NM__S_EMBED, -1, &x);
+  return x;
 }
 
 enum { HEAD_ROWS = 32 };           /* rows of logits that exist at once */
@@ -213,12 +292,12 @@ static void head(struct nm__forward *f, struct nm__t x) {
     struct nm__op_args a = {.x = x, .ids = rows, .n_ids = n};
     struct nm__t h = nm__op(f->ops, NM__OP_GATHER, &a);
     h = norm(f, h, f->m->out_norm, f->m->out_norm_b);
-    site_rows(f, NM__S_FINAL_NORM, -1, &h, rows);
+    site_rows(f, NM__S_FINAL_NORM, -1, &h, rows, NULL);
     if (f->head) {
       struct nm__t z = matmul(f, h, f->m->output, (struct nm__w){0});
       a = (struct nm__op_args){.x = z, .cap = f->m->final_cap};
       if (a.cap > 0) z = nm__op(f->ops, NM__OP_SOFT_CAP, &a);
-      site_rows(f, NM__S_LOGITS, -1, &z, rows);
+      site_rows(f, NM__S_LOGITS, -1, &z, rows, NULL);
     }
     if (f->ops->mode != NM__RECORD) f->ops->arena.used = mark;
     if (f->ops->mode == NM__MEASURE) break;
@@ -237,7 +316,6 @@ int nm__forward(struct nm__forward *f) {
       nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
   struct nm__t x = embed(f);
-  site(f, NM__S_EMBED, -1, &x);
   for (int il = 0; il <= f->last_layer && ok(f); il++) block(f, il, &x, rope);
   if (f->n_head_rows && ok(f)) head(f, x);
   return o->err.status;

@@ -1,10 +1,10 @@
-/* info.c - what a GGUF file holds, for people and as JSON. Any valid container is
+/* info.c - what a model file or folder holds, for people and as JSON. Any valid container is
  * shown; one that noema cannot run says why. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "core/json.h"
-#include "model/model.h"
+#include "model/hf_impl.h"
 
 static json_t *value_json(const struct nm__gguf *g, const struct nm__gguf_kv *kv) {
   struct nm__str s;
@@ -53,6 +53,13 @@ static void add_model_json(json_t *o, const nm_model *m) {
                                 (json_int_t)i.n_params, "weight_bytes", (json_int_t)i.weight_bytes,
                                 "types", i.types, "rope", i.rope, "tied", i.tied, "tokenizer",
                                 i.tokenizer, "pre", i.pre, "warning", i.warning));
+  json_t *more = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}", "window", i.window,
+                           "windowed_layers", i.n_windowed, "experts", i.n_experts, "experts_used",
+                           i.n_experts_used, "expert_mlp", i.expert_F, "shared_expert_mlp",
+                           i.shared_F, "encoder", i.encoder, "pooling",
+                           nm_pooling_name(i.pooling));
+  if (more) json_object_update(json_object_get(o, "model"), more);
+  json_decref(more);
 }
 
 /* ---- text ------------------------------------------------------------------ */
@@ -77,15 +84,28 @@ static void model_text(struct nm__buf *b, const nm_model *m) {
   char h[32], h2[32];
   nm_model_describe(m, &i);
   int ctx = i.n_ctx < 4096 ? i.n_ctx : 4096;
-  uint64_t kv = nm__kv_bytes(i.L, ctx, (int64_t)i.K * i.head_dim);
+  uint64_t kv = nm__kv_bytes(m->causal ? i.L : 1, ctx, (int64_t)i.K * i.head_dim);
   nm__buf_printf(b, "  architecture   %s%s%s\n", i.arch, *i.name ? ", " : "", i.name);
   nm__buf_printf(
       b, "  sizes          L %d layers, D %d, H %d heads of %d, K %d kv heads, F %d, V %d\n", i.L,
       i.D, i.H, i.head_dim, i.K, i.F, i.V);
   nm__buf_printf(b, "  parameters     %.3g M; head %s\n", (double)i.n_params / 1e6,
-                 i.tied ? "tied to the embedding" : "of its own");
+                 i.encoder ? "none" : i.tied ? "tied to the embedding" : "of its own");
+  if (i.encoder)
+    nm__buf_printf(b, "  encoder        %s; sentence vectors: %s\n",
+                   m->causal ? "causal" : "all positions see each other",
+                   nm_pooling_name(i.pooling));
   nm__buf_printf(b, "  stored as      %s\n", i.types);
+  if (i.n_experts) {
+    nm__buf_printf(b, "  experts        %d in every layer, %d of them used, F %d", i.n_experts,
+                   i.n_experts_used, i.expert_F);
+    if (i.shared_F) nm__buf_printf(b, "; and a shared one, F %d", i.shared_F);
+    nm__buf_puts(b, "\n");
+  }
   nm__buf_printf(b, "  positions      context %d, rotary %s\n", i.n_ctx, i.rope);
+  if (i.window)
+    nm__buf_printf(b, "  window         %d positions in %d of %d layers\n", i.window, i.n_windowed,
+                   i.L);
   nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none",
                  *i.pre ? ", pre " : "", i.pre);
   nm__buf_printf(b, "  memory         weights %s (mapped, shared), KV cache %s at %d positions\n",
@@ -101,8 +121,9 @@ static void sites_text(struct nm__buf *b, const nm_model *m) {
   for (int i = 0; i < n; i++) {
     if (s[i].layer > 0) continue;
     char name[64];
-    snprintf(name, sizeof name, s[i].layer == 0 ? "blk.N%s" : "%s",
-             s[i].layer == 0 ? s[i].name + 5 : s[i].name);
+    char *number = s[i].layer == 0 ? strstr(s[i].name, "blk.0.") : NULL;
+    if (number) number[4] = 'N';
+    snprintf(name, sizeof name, "%s", s[i].name);
     if (s[i].width)
       nm__buf_printf(b, "  %-24s %-10lld %lld\n", name, (long long)s[i].width,
                      (long long)s[i].width * 4);
@@ -124,33 +145,101 @@ static void sites_json(json_t *o, const nm_model *m) {
   free(s);
 }
 
+/* ---- safetensors that are no model ------------------------------------------- */
+
+static json_t *st_tensor_json(const struct nm__st_tensor *t) {
+  json_t *shape = json_array();
+  for (int d = t->n_dims; d-- > 0;) json_array_append_new(shape, json_integer(t->shape[d]));
+  return json_pack("{s:o, s:s, s:o, s:I}", "name", nm__json_text(t->name), "type", t->dtype,
+                   "shape", shape, "bytes", (json_int_t)t->bytes);
+}
+
+/* Shapes stand as for GGUF, fastest first, so that one reader serves both. */
+static json_t *files_json(const char *path, const struct nm__hf_files *s) {
+  json_t *keys = json_object(), *tensors = json_array();
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < s->n; i++) {
+    const struct nm__st *f = s->v[i];
+    bytes += f->map.size;
+    for (size_t k = 0; k < f->n_meta; k++)
+      json_object_set_new(keys, f->meta[k].key, nm__json_text(f->meta[k].value));
+    for (size_t k = 0; k < f->n; k++) json_array_append_new(tensors, st_tensor_json(&f->t[k]));
+  }
+  return json_pack("{s:s, s:s, s:I, s:o, s:o}", "file", nm__path_base(path), "format",
+                   "safetensors", "bytes", (json_int_t)bytes, "metadata", keys, "tensors", tensors);
+}
+
+static void files_text(struct nm__buf *b, const char *path, const struct nm__hf_files *s) {
+  uint64_t bytes = 0;
+  size_t meta = 0, n = 0;
+  char h[32];
+  for (size_t i = 0; i < s->n; i++) {
+    bytes += s->v[i]->map.size;
+    meta += s->v[i]->n_meta;
+    n += s->v[i]->n;
+  }
+  nm__buf_printf(b, "%s: safetensors, %s, %zu metadata keys, %zu tensors\n", path, human(bytes, h),
+                 meta, n);
+}
+
+/* ---- the whole ------------------------------------------------------------------ */
+
+static void put_json(struct nm__buf *b, json_t *o, const nm_model *m, const nm_err *why,
+                     bool sites) {
+  if (o && m) add_model_json(o, m);
+  else if (o) json_object_set_new(o, "no_model", nm__json_text(why->text));
+  if (o && m && sites) sites_json(o, m);
+  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+  nm__buf_printf(b, "%s\n", s ? s : "{}");
+  free(s);
+  json_decref(o);
+}
+
+/* A folder that is no model here is still shown where its weights can be read, and so is a
+ * safetensors file of any name. */
+static int open_container(const char *path, struct nm__gguf **g, struct nm__hf_files *files,
+                          const nm_err *why, nm_err *err) {
+  *files = (struct nm__hf_files){0};
+  nm_err again;                    /* the model's sentence says more */
+  int st = nm__model_map(path, g, &again);
+  if (!st) return NM_OK;
+  size_t n = strlen(path);
+  bool one = n > 12 && !strcmp(path + n - 12, ".safetensors");
+  if (one) {
+    if (!(files->v = nm__alloc(1, sizeof *files->v))) return nm__fail_memory(err, "a file", 8);
+    st = nm__st_open(path, &files->v[0], err);
+    files->n = !st;
+  } else if (nm__hf_is(path)) {
+    st = nm__hf_files_of(path, files, NULL);
+  }
+  if (st && !one && err) *err = *why;
+  return st;
+}
+
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err) {
-  struct nm__gguf *g;
+  struct nm__gguf *g = NULL;
+  struct nm__hf_files files = {0};
   nm_model *m = NULL;
   nm_err why = {0};
   *out = NULL;
-  int st = nm__gguf_open(path, &g, err);
-  if (st) return st;
-  nm_model_open(path, &m, &why);
+  int st = nm_model_open(path, &m, &why) ? open_container(path, &g, &files, &why, err) : NM_OK;
+  const struct nm__gguf *shown = m ? m->g : g;
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 30);
-  if (json) {
-    json_t *o = container_json(g);
-    if (o && m) add_model_json(o, m);
-    else if (o) json_object_set_new(o, "no_model", nm__json_text_n(why.text, strlen(why.text)));
-    if (o && m && sites) sites_json(o, m);
-    char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-    nm__buf_printf(&b, "%s\n", s ? s : "{}");
-    free(s);
-    json_decref(o);
-  } else {
-    container_text(&b, g);
+  if (!st && json) {
+    put_json(&b, shown ? container_json(shown) : files_json(path, &files), m, &why, sites);
+  } else if (!st) {
+    if (shown) container_text(&b, shown);
+    else files_text(&b, path, &files);
     if (m) model_text(&b, m);
     else nm__buf_printf(&b, "  no model here: %s\n", why.text);
     if (m && sites) sites_text(&b, m);
   }
   nm_model_close(m);
   nm__gguf_close(g);
-  *out = b.s;
-  return b.failed ? nm__fail_memory(err, "the description", b.len) : NM_OK;
+  nm__hf_files_done(&files);
+  if (!st && b.failed) st = nm__fail_memory(err, "the description", b.len);
+  if (st) nm__buf_done(&b);
+  else *out = b.s;
+  return st;
 }

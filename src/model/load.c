@@ -1,6 +1,7 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
-#include "model/model.h"
+#include "model/hf.h"
+#include "model/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,14 +78,13 @@ static const struct nm__gguf_kv *find_key(const nm_model *m, const char *name) {
 /* A key that changes the result and that this family's row does not carry out. */
 static int refuse_unknown(nm_model *m, nm_err *err) {
   const struct { const char *key; bool carried; } keys[] = {
-      {"expert_count", false},
+      {"expert_count", m->arch->experts != NM__EXPERTS_NONE},
       {"attention.sliding_window", m->arch->global_every != 0},
       {"attn_logit_softcapping", m->arch->soft_caps},
       {"final_logit_softcapping", m->arch->soft_caps},
       {"logit_scale", false},
       {"embedding_scale", false},
       {"residual_scale", false},
-      {"attention.scale", false},
   };
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     double v = 0;
@@ -150,6 +150,37 @@ static int windows(nm_model *m, nm_err *err) {
   return st;
 }
 
+/* A factor of the scores that the sizes do not tell; 0 stands for none, as elsewhere. */
+static int score_scale(nm_model *m, nm_err *err) {
+  double v = 0;
+  const struct nm__gguf_kv *kv = find_key(m, "attention.scale");
+  if (!kv) return NM_OK;
+  if (!nm__gguf_float_at(kv, 0, &v) || !(v >= 0 && v < 1e6))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s: %g is not a usable scale", m->path, kv->key, v);
+  if (v > 0) m->score_scale = (float)v;
+  return NM_OK;
+}
+
+/* Whether positions see those after them, and how sentence vectors are made of them. */
+static int directions(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *causal = find_key(m, "attention.causal"),
+                           *pooling = find_key(m, "pooling_type");
+  int64_t v = 0;
+  int st;
+  m->causal = !m->arch->encoder;
+  if (causal && (st = nm__gguf_bool(m->g, causal->key, &m->causal, err))) return st;
+  if (pooling && (pooling->type == NM__GGUF_ARRAY || !nm__gguf_int_at(pooling, 0, &v) || v < 0 ||
+                  v > NM_POOL_RANK - NM_POOL_NONE))
+    return nm__fail(err, NM_EFORMAT, "%s: key %s must be 0 (none), 1 (mean), 2 (cls), 3 (last) or "
+                    "4 (rank), not %lld", m->path, pooling->key, (long long)v);
+  m->pooling = pooling ? (enum nm_pooling)(NM_POOL_NONE + (int)v) : NM_POOL_DEFAULT;
+  for (int i = 0; i < m->L && !m->causal; i++)
+    if (m->layer[i].window)
+      return nm__fail(err, NM_EFORMAT, "%s: a sliding window in attention that is not causal is "
+                      "not supported yet", m->path);
+  return NM_OK;
+}
+
 /* What the row leaves to the file, once the sizes are known. */
 static int facts(nm_model *m, nm_err *err) {
   const struct nm__arch *a = m->arch;
@@ -157,12 +188,18 @@ static int facts(nm_model *m, nm_err *err) {
   const struct nm__gguf_kv *kv = find_key(m, "use_parallel_residual");
   m->parallel = a->may_be_parallel;
   if (kv && m->parallel && (st = nm__gguf_bool(m->g, kv->key, &m->parallel, err))) return st;
+  if (a->one_norm && !m->parallel)
+    return nm__fail(err, NM_EFORMAT, "%s: key %s is false, which %s has no form for", m->path,
+                    kv->key, a->name);
   bool wide = a->wide_scale_at && m->L == a->wide_scale_at;
   m->score_scale = 1.0f / __builtin_sqrtf(wide ? (float)m->D / (float)m->H : (float)m->hd);
-  if (!a->soft_caps) return windows(m, err);
-  if ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err))) return st;
-  if ((st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))) return st;
-  return windows(m, err);
+  m->permuted = a->permuted && !m->g->hf_rows;
+  if ((st = score_scale(m, err))) return st;
+  if (a->soft_caps && ((st = soft_cap(m, "attn_logit_softcapping", &m->attn_cap, err)) ||
+                       (st = soft_cap(m, "final_logit_softcapping", &m->final_cap, err))))
+    return st;
+  st = windows(m, err);
+  return st ? st : directions(m, err);
 }
 
 /* ---- tensors --------------------------------------------------------- */
@@ -179,27 +216,33 @@ static int fail_type(const nm_model *m, const char *name, const struct nm__dtype
   return st;
 }
 
-static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
-                struct nm__w *out, nm_err *err) {
+int nm__bind(nm_model *m, const char *name, int64_t n, int64_t rows, int64_t cols, bool must,
+             struct nm__w *out, nm_err *err) {
   *out = (struct nm__w){0};
   const struct nm__gguf_tensor *t = nm__gguf_tensor(m->g, name);
   if (!t && !must) return NM_OK;
   if (!t) return nm__fail(err, NM_EFORMAT, "%s: tensor %s is missing", m->path, name);
   if (rows < 0) rows = t->ne[1];
-  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1)
+  if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != n || t->ne[3] != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is [%lld, %lld, %lld, %lld], the metadata asks for "
-                    "[%lld, %lld]",
+                    "[%lld, %lld, %lld]",
                     m->path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
-                    (long long)t->ne[3], (long long)cols, (long long)rows);
+                    (long long)t->ne[3], (long long)cols, (long long)rows, (long long)n);
   const struct nm__dtype_info *d = nm__dtype(t->type);
   if (!d->to_f32) return fail_type(m, name, d, err);
   if (rows == 1 && d->block != 1)
     return nm__fail(err, NM_EFORMAT,
                     "%s: tensor %s is stored as %s, which cannot be computed on for a vector",
                     m->path, name, d->name);
-  *out = (struct nm__w){t->data, t->type, rows, cols, (size_t)(cols / d->block) * (size_t)d->bytes};
+  size_t row = (size_t)(cols / d->block) * (size_t)d->bytes;
+  *out = (struct nm__w){t->data, t->type, n * rows, cols, row};
   return NM_OK;
+}
+
+static int bind(nm_model *m, const char *name, int64_t rows, int64_t cols, bool must,
+                struct nm__w *out, nm_err *err) {
+  return nm__bind(m, name, 1, rows, cols, must, out, err);
 }
 
 /* blk.N.STEM.weight and, where the file has one, .bias */
@@ -258,7 +301,12 @@ static int bind_extra_norms(nm_model *m, int il, struct nm__layer *l, nm_err *er
   if (a->qk_norm && !st) st = bind_norm(m, il, "attn_k_norm", nk, &l->k_norm, err);
   if (a->post_norm && !st) st = bind_norm(m, il, "post_attention_norm", m->D, &l->attn_post, err);
   if (a->post_norm && !st) st = bind_norm(m, il, "post_ffw_norm", m->D, &l->mlp_post, err);
-  return st;
+  if (!a->sum_norm || st) return st;
+  st = bind_pair(m, il, "attn_output_norm", 1, m->D, a->layernorm, &l->attn_sum, &l->attn_sum_b,
+                 err);
+  if (st) return st;
+  return bind_pair(m, il, "layer_output_norm", 1, m->D, a->layernorm, &l->mlp_sum, &l->mlp_sum_b,
+                   err);
 }
 
 static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
@@ -276,22 +324,41 @@ static int bind_gate_up(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
   return bind_pair(m, il, "ffn_up", m->F, m->D, all, &l->up, &l->up_b, err);
 }
 
+/* What attention and the MLP read through. Where one norm may feed both, a second one says that
+ * the first is the MLP's; all blocks must agree. */
+static int bind_pre_norms(nm_model *m, int il, struct nm__layer *l, nm_err *err) {
+  bool ln = m->arch->layernorm;
+  const char *attn = "attn_norm", *mlp = "ffn_norm";
+  char name[96];
+  snprintf(name, sizeof name, "blk.%d.attn_norm_2.weight", il);
+  bool second = m->arch->one_norm && nm__gguf_tensor(m->g, name);
+  if (second) attn = "attn_norm_2", mlp = "attn_norm";
+  if (m->arch->one_norm && il == 0) m->one_norm = !second;
+  if (m->arch->one_norm && m->one_norm == second)
+    return nm__fail(err, NM_EFORMAT, "%s: tensor %s is %s, unlike in block 0", m->path, name,
+                    second ? "there" : "missing");
+  int st = bind_pair(m, il, attn, 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err);
+  if (st || m->one_norm) return st;
+  return bind_pair(m, il, mlp, 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err);
+}
+
 static int bind_layer(nm_model *m, int il, nm_err *err) {
   struct nm__layer *l = &m->layer[il];
-  bool all = m->arch->all_bias, ln = m->arch->layernorm, pre = !m->arch->no_pre_norm;
+  bool all = m->arch->all_bias, pre = !m->arch->no_pre_norm;
   int st;
-  if (pre && (st = bind_pair(m, il, "attn_norm", 1, m->D, ln, &l->attn_norm, &l->attn_norm_b, err)))
-    return st;
+  if (pre && (st = bind_pre_norms(m, il, l, err))) return st;
   if ((st = bind_qkv(m, il, l, err)) || (st = bind_extra_norms(m, il, l, err))) return st;
   if ((st = bind_pair(m, il, "attn_output", m->D, (int64_t)m->H * m->hd, all, &l->o, &l->o_b, err)))
     return st;
-  if (pre && (st = bind_pair(m, il, "ffn_norm", 1, m->D, ln, &l->mlp_norm, &l->mlp_norm_b, err)))
-    return st;
+  if (m->moe.n) return nm__experts_bind(m, il, l, err);
   if ((st = bind_gate_up(m, il, l, err))) return st;
   return bind_pair(m, il, "ffn_down", m->D, m->F, all, &l->down, &l->down_b, err);
 }
 
-static int bind_all(nm_model *m, nm_err *err) {
+/* What the embedding is a sum of, and the norm that may follow. */
+static int bind_embedding(nm_model *m, nm_err *err) {
+  const struct nm__gguf_kv *types = nm__gguf_find(m->g, "tokenizer.ggml.token_type_count");
+  int64_t n_types = 0;
   int st;
   if ((st = bind(m, "token_embd.weight", -1, m->D, true, &m->embd, err))) return st;
   if (m->embd.rows > 1 << 24 || m->embd.rows < 1)
@@ -300,12 +367,29 @@ static int bind_all(nm_model *m, nm_err *err) {
   if (m->arch->learned_pos &&
       (st = bind(m, "position_embd.weight", -1, m->D, true, &m->pos, err))) return st;
   if (m->arch->learned_pos && m->n_ctx > m->pos.rows) m->n_ctx = (int)m->pos.rows;
+  if (!m->arch->embd_norm) return NM_OK;
+  bool typed = types && nm__gguf_int_at(types, 0, &n_types) && n_types > 0;
+  if ((st = bind(m, "token_types.weight", -1, m->D, typed, &m->type_embd, err))) return st;
+  if ((st = bind(m, "token_embd_norm.weight", 1, m->D, true, &m->embd_norm, err))) return st;
+  return bind(m, "token_embd_norm.bias", 1, m->D, m->arch->layernorm, &m->embd_norm_b, err);
+}
+
+static int bind_head(nm_model *m, nm_err *err) {
+  int st;
+  if (m->arch->encoder) return NM_OK;
   if ((st = bind(m, "output_norm.weight", 1, m->D, true, &m->out_norm, err))) return st;
   if ((st = bind(m, "output_norm.bias", 1, m->D, m->arch->layernorm, &m->out_norm_b, err)))
     return st;
   if ((st = bind(m, "output.weight", m->V, m->D, false, &m->output, err))) return st;
   m->tied = !m->output.data;
   if (m->tied) m->output = m->embd;
+  return NM_OK;
+}
+
+static int bind_all(nm_model *m, nm_err *err) {
+  int st = bind_embedding(m, err);
+  if (!st) st = bind_head(m, err);
+  if (st) return st;
   m->layer = nm__alloc((size_t)m->L, sizeof *m->layer);
   if (!m->layer) return nm__fail_memory(err, "the layer table", (size_t)m->L * sizeof *m->layer);
   for (int i = 0; i < m->L && !st; i++) st = bind_layer(m, i, err);
@@ -363,7 +447,8 @@ static int load(nm_model *m, nm_err *err) {
   struct nm__str name;
   if (!nm__gguf_string(m->g, "general.name", &name, NULL))
     nm__printable(m->name, sizeof m->name, name.s, name.n);
-  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err)) || (st = bind_all(m, err))) return st;
+  if ((st = sizes(m, err)) || (st = refuse_unknown(m, err))) return st;
+  if ((st = nm__experts_load(m, err)) || (st = bind_all(m, err))) return st;
   if ((st = facts(m, err)) || (st = nm__rope_load(m, err))) return st;
   if (m->tok && nm__tok_size(m->tok) > m->V)
     return nm__fail(err, NM_EFORMAT,
@@ -379,7 +464,11 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__gguf_open(path, &m->g, err);
+  int st = nm__model_map(path, &m->g, err);
+  if (!st && strcmp(path, m->g->path)) {       /* a folder was named with a slash at its end */
+    char *shown = nm__strdup(m->g->path);
+    if (shown) free(m->path), m->path = shown;
+  }
   if (!st) st = load_tokenizer(m, err);
   if (!st) count_types(m);
   if (!st && !vocab_only) st = load(m, err);
@@ -404,6 +493,7 @@ void nm_model_close(nm_model *m) {
   if (!m) return;
   nm__tok_free(m->tok);
   nm__gguf_close(m->g);
+  for (int i = 0; m->layer && i < m->L; i++) free(m->layer[i].expert[0]);
   free(m->layer);
   free(m->theta);
   free(m->path);
@@ -415,8 +505,15 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
                        .L = m->L, .D = m->D, .H = m->H, .K = m->K, .head_dim = m->hd, .F = m->F,
                        .V = m->V, .n_ctx = m->n_ctx, .n_params = m->n_params,
                        .weight_bytes = m->weight_bytes, .file_bytes = nm__gguf_bytes(m->g),
-                       .tied = m->tied, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
-                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning};
+                       .tied = m->tied, .encoder = m->arch && m->arch->encoder,
+                       .pooling = m->pooling, .tokenizer = m->tok ? nm__tok_family(m->tok) : "",
+                       .pre = m->tok ? nm__tok_pre(m->tok) : "", .warning = m->warning,
+                       .n_experts = m->moe.n, .n_experts_used = m->moe.used,
+                       .expert_F = m->moe.F, .shared_F = m->moe.shared_F};
+  for (int i = 0; m->layer && i < m->L; i++) {
+    o->n_windowed += m->layer[i].window > 0;
+    if (m->layer[i].window) o->window = m->layer[i].window;
+  }
   snprintf(o->types, sizeof o->types, "%s", m->types);
   snprintf(o->rope, sizeof o->rope, "%s", m->rope_text);
 }

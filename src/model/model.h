@@ -4,12 +4,13 @@
 #define NM_MODEL_H
 
 #include "file/gguf.h"
-#include "tensor/ops.h"
+#include "tensor/moe.h"
 #include "text/tokenizer.h"
 
 /* ---- the architecture table (arch.c) ----------------------------------- */
 
 enum nm__qk_norm { NM__QK_PLAIN, NM__QK_NORM_HEAD, NM__QK_NORM_WHOLE };
+enum nm__experts { NM__EXPERTS_NONE, NM__EXPERTS_MAYBE, NM__EXPERTS_ALWAYS };
 enum { NM__NEVER = 1 << 30 };      /* as global_every: all blocks are windowed */
 
 /* A new architecture is a row. */
@@ -17,7 +18,7 @@ struct nm__arch {
   const char *name;                /* general.architecture */
   bool layernorm;                  /* else RMSNorm */
   bool learned_pos;                /* position_embd added to the embedding; no rotary */
-  bool permuted;                   /* q and k rows are stored in neighbouring-pair order */
+  bool permuted;                   /* GGUF files store q and k rows in neighbouring-pair order */
   bool fused_qkv;                  /* attn_qkv holds the rows q, k, v */
   bool gated;                      /* mlp: down(act(gate x) * up x); else down(act(up x)) */
   bool qkv_bias, all_bias;         /* biases that must be there; others are read if present */
@@ -31,6 +32,14 @@ struct nm__arch {
   bool local_rope;                 /* windowed blocks: a base of their own, no scaling */
   int wide_scale_at;               /* with this many blocks scores are divided by sqrt(D / H) */
   bool may_be_parallel;            /* x + A(x) + F(x) unless a key says that it is not */
+  bool encoder;                    /* all positions see each other; no final norm, no head */
+  bool embd_norm;                  /* type row 0 is added to the embedding, then a norm */
+  bool sum_norm;                   /* the stream is normalised: x = N(x + A(x)), N(x + F(x)) */
+  bool one_norm;                   /* attn_norm feeds attention and MLP; with a second norm,
+                                      attn_norm_2, that one feeds attention */
+  enum nm__experts experts;
+  bool keep_top_k;                 /* weights of the chosen experts are not made to sum to 1 */
+  bool shared_expert;              /* one expert more that all go through, gated by a sigmoid */
   enum nm__act act;
   const char *eps_key;             /* after "ARCH." */
 };
@@ -44,9 +53,15 @@ struct nm__layer {
   struct nm__w attn_norm, attn_norm_b, q, k, v, q_b, k_b, v_b, o, o_b;
   struct nm__w mlp_norm, mlp_norm_b, gate, gate_b, up, up_b, down, down_b;
   struct nm__w q_norm, k_norm, attn_post, mlp_post;
+  struct nm__w attn_sum, attn_sum_b, mlp_sum, mlp_sum_b;
+  struct nm__w router, *expert[3]; /* gate, up, down: [moe.n] each; they lie in one block */
+  struct nm__w shared[3], shared_gate;
   int window;                      /* keys a query sees, its own included; 0: all */
   int rope;                        /* which of the model's rotations */
 };
+
+/* A mixture of experts in every block; n 0: there is none. */
+struct nm__moe { int n, used, F, shared_F; bool renormalise; };
 
 struct nm_model {
   char *path;
@@ -55,9 +70,14 @@ struct nm_model {
   const struct nm__arch *arch;     /* NULL: vocabulary only */
   int L, D, H, K, hd, F, V, n_ctx, n_rot;
   float eps, score_scale, attn_cap, final_cap;   /* caps: 0 for none */
-  bool parallel;
-  struct nm__w embd, pos, out_norm, out_norm_b, output;
+  bool parallel, causal;           /* causal: a position sees itself and those before it */
+  bool permuted;                   /* rows of q and k lie in neighbouring-pair order */
+  bool one_norm;                   /* one norm feeds attention and MLP: blocks have no mlp_norm */
+  struct nm__moe moe;
+  struct nm__w embd, pos, type_embd, embd_norm, embd_norm_b, out_norm, out_norm_b;
+  struct nm__w output;             /* without data: there is no vocabulary head */
   bool tied;
+  enum nm_pooling pooling;         /* NM_POOL_DEFAULT: the file does not say */
   struct nm__layer *layer;
   int n_rope;                      /* rotations in use: 2 where windowed blocks have their own */
   int long_after;                  /* longrope: a larger context takes row 1 of theta; 0: none */
@@ -79,10 +99,13 @@ bool nm__find_bad_weight(const nm_model *m, char *out, size_t n);
 /* ---- sites (sites.c) ------------------------------------------------------ */
 
 enum nm__site_id {
-  NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW, NM__S_Q, NM__S_K,
-  NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW, NM__S_ATTN_OUT,
-  NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT, NM__S_MLP_RAW, NM__S_MLP_OUT,
-  NM__S_RESID_POST,
+  NM__S_EMBED_RAW, NM__S_EMBED, NM__S_RESID_PRE, NM__S_ATTN_NORM, NM__S_Q_RAW, NM__S_K_RAW,
+  NM__S_Q, NM__S_K, NM__S_V, NM__S_SCORES, NM__S_PATTERN, NM__S_HEAD, NM__S_ATTN_RAW,
+  NM__S_ATTN_OUT,
+  NM__S_RESID_MID_RAW, NM__S_RESID_MID, NM__S_MLP_NORM, NM__S_GATE, NM__S_UP, NM__S_ACT,
+  NM__S_ROUTER, NM__S_MOE_WEIGHTS, NM__S_MOE_GATE, NM__S_MOE_UP, NM__S_MOE_ACT,
+  NM__S_SHARED_WEIGHT, NM__S_SHARED_GATE, NM__S_SHARED_UP, NM__S_SHARED_ACT, NM__S_SHARED_OUT,
+  NM__S_MLP_RAW, NM__S_MLP_OUT, NM__S_RESID_POST_RAW, NM__S_RESID_POST,
   NM__S_FINAL_NORM, NM__S_LOGITS, NM__N_SITES
 };
 
@@ -90,7 +113,9 @@ enum nm__site_id {
  * (heads or elements). */
 struct nm__sel { int site, layer, index, index_n; };
 struct nm__sels { struct nm__sel *v; int n; };
+bool nm__glob(const char *pattern, const char *s);       /* '*' any run, '?' one character */
 int nm__sites_select(const nm_model *m, const char *glob, struct nm__sels *out, nm_err *err);
+const char *nm__site_prefix(const nm_model *m);      /* "enc." or "" */
 void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]);
 /* Width of the selection in floats for a sequence of n_keys positions. */
 int64_t nm__sel_width(const nm_model *m, struct nm__sel s, int n_keys);
@@ -136,16 +161,23 @@ void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *
 
 const nm_model *nm__engine_model(const nm_engine *e);
 int nm__engine_ctx(const nm_engine *e);
+const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
 /* ---- the forward (decoder.c) ------------------------------------------------------ */
 
+enum nm__gelu { NM__GELU_OWN, NM__GELU_TANH, NM__GELU_ERF };
+/* The activation function of the MLP: the family's, its GELU in the form the user chose. */
+enum nm__act nm__act_of(const nm_model *m, enum nm__gelu gelu);
+
 /* What a forward does at a site: called with the tensor and, when rows were gathered, the map
- * from its rows to rows of the batch (NULL: identity). */
+ * from its rows to rows of the batch (NULL: identity). With a route the tensor holds a row for
+ * every pair of position and expert, and the site's row of a position is as wide as all experts. */
 struct nm__visitor {
   bool (*wants)(void *arg, int site, int layer);
-  void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows);
+  void (*visit)(void *arg, int site, int layer, struct nm__t *t, const int32_t *rows,
+                const struct nm__route *route);
   /* One row of scores or pattern: the keys first..n-1 it sees lie in v[first..n-1]. */
   void (*visit_row)(void *arg, int site, int layer, int row, int head, float *v, int first, int n);
   void *arg;
@@ -160,6 +192,7 @@ struct nm__forward {
   int n_ctx;                       /* of the engine: rotations may follow it, never the text */
   const int32_t *ids;              /* [T] */
   const struct nm__visitor *vis;
+  enum nm__gelu gelu;
   int last_layer;                  /* run blocks 0..last_layer */
   bool stop_before_mlp;            /* in last_layer nothing after mlp_norm is wanted */
   const int32_t *head_rows;        /* rows that go through the final norm (and the head) */

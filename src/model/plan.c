@@ -108,8 +108,8 @@ static int check_seqs(const nm_model *m, const nm_request *r, int n_ctx, nm_err 
 
 /* The common beginning of all sequences, as far as no tap looks at it. Taken only when every
  * tap counts from the end and nothing is edited, so that it is safe without looking further. */
-static int shared_prefix(const nm_request *r, const struct nm__plan *p) {
-  if (!r->share_prefix || r->n_seqs < 2 || (r->edits && r->edits->n)) return 0;
+static int shared_prefix(const nm_model *m, const nm_request *r, const struct nm__plan *p) {
+  if (!m->causal || !r->share_prefix || r->n_seqs < 2 || (r->edits && r->edits->n)) return 0;
   int back = 1;
   for (int t = 0; t < p->n_taps; t++) {
     if (!nm__at_single(&p->at[t]) || p->at[t].v[0].a >= 0) return 0;
@@ -165,7 +165,7 @@ int nm__plan_make(const nm_model *m, const nm_request *r, int n_ctx, int chunk, 
   if ((st = check_seqs(m, r, n_ctx, err)) || (st = plan_taps(m, r, p, err)) ||
       (st = plan_edits(m, r->edits, p, err)))
     return st;
-  p->prefix = shared_prefix(r, p);
+  p->prefix = shared_prefix(m, r, p);
   return group_seqs(r, chunk, batch, p, err);
 }
 

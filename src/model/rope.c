@@ -156,7 +156,7 @@ int nm__rope_load(nm_model *m, nm_err *err) {
   if (!m->theta) return nm__fail_memory(err, "rotary angles", 0);
   powers(m->theta, base, m->n_rot);
   snprintf(m->rope_text, sizeof m->rope_text, "%s pairs, base %g, %d of %d dimensions",
-           m->arch->permuted ? "neighbouring" : "half", base, m->n_rot, m->hd);
+           m->permuted ? "neighbouring" : "half", base, m->n_rot, m->hd);
   int st = scaling(m, base, err);
   if (!st) st = divisors(m, err);
   return st || !m->arch->local_rope ? st : local_rope(m, err);

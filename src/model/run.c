@@ -18,7 +18,18 @@ struct nm_engine {
   const struct nm__kern *kern;
   struct nm__pool *pool;
   int n_ctx, chunk, batch;
+  enum nm__gelu gelu;
 };
+
+static const char *const gelu_name[] = {
+    [NM__GELU_OWN] = "", [NM__GELU_TANH] = "tanh", [NM__GELU_ERF] = "erf"};
+
+static bool gelu_by_name(const char *name, enum nm__gelu *out) {
+  *out = NM__GELU_OWN;
+  for (int i = NM__GELU_TANH; name && i <= NM__GELU_ERF; i++)
+    if (!strcmp(name, gelu_name[i])) *out = (enum nm__gelu)i;
+  return !name || *out != NM__GELU_OWN;
+}
 
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err) {
   nm_engine_opts zero = {0};
@@ -26,6 +37,9 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   if (!o) o = &zero;
   if (!m->arch)
     return nm__fail(err, NM_EFORMAT, "%s: holds only a vocabulary, no model to run", m->path);
+  enum nm__gelu gelu;
+  if (!gelu_by_name(o->gelu, &gelu))
+    return nm__fail(err, NM_EUSAGE, "gelu '%.40s' is not known (known: tanh, erf)", o->gelu);
   const struct nm__kern *k = nm__kern_find(o->kernels);
   if (!k)
     return nm__fail(err, NM_EUSAGE,
@@ -40,7 +54,9 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   nm_engine *e = nm__alloc(1, sizeof *e);
   if (!e) return nm__fail_memory(err, "an engine", sizeof *e);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch};
+  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch,
+                   gelu};
+  if (!m->causal) e->chunk = e->n_ctx;         /* each position reads all keys of its text */
   int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
   if (st) {
     free(e);
@@ -61,6 +77,7 @@ int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
@@ -180,37 +197,72 @@ static void flush_key_rows(struct run *R, int site, int layer) {
   }
 }
 
-static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows) {
-  struct run *R = arg;
-  if (R->status) return;
-  if (nm__site_per_key(site)) {
-    flush_key_rows(R, site, layer);
-    return;
+/* One position's row of an experts' site: the values of its experts where they belong in the row
+ * of all, zeros elsewhere; or back from there, and then what stands elsewhere is dropped. */
+static void spread(struct nm__t *x, const struct nm__route *r, int64_t t, float *row, bool back) {
+  size_t bytes = sizeof(float) * (size_t)x->cols;
+  if (!back) memset(row, 0, bytes * (size_t)r->n_expert);
+  for (int64_t i = t * r->k; i < (t + 1) * r->k; i++) {
+    float *one = x->d + r->slot[i] * x->cols, *in_row = row + r->expert[i] * x->cols;
+    if (back) memcpy(one, in_row, bytes);
+    else memcpy(in_row, one, bytes);
   }
+}
+
+/* A site's tensor as rows of positions. */
+struct view { struct nm__t *x; const int32_t *rows; const struct nm__route *route; float *wide; };
+
+static float *view_row(const struct view *v, int64_t r) {
+  if (!v->route) return v->x->d + r * v->x->cols;
+  spread(v->x, v->route, r, v->wide, false);
+  return v->wide;
+}
+static int batch_row(const struct view *v, int64_t r) { return v->rows ? v->rows[r] : (int)r; }
+
+static void apply_edits(struct run *R, int site, int layer, const struct view *v, int64_t n) {
   for (int i = 0; i < R->plan.n_edit_sels; i++) {
     struct nm__plan_edit *pe = &R->plan.edits[i];
     if (!same_place(pe->sel, site, layer)) continue;
     struct nm__edit *e = &R->r->edits->v[pe->edit];
     int64_t b, end;
     nm__sel_columns(R->e->m, pe->sel, 1, &b, &end);
-    for (int64_t r = 0; r < x->rows; r++) {
-      int row = rows ? rows[r] : (int)r;
+    for (int64_t r = 0; r < n; r++) {
+      int row = batch_row(v, r);
       if (!R->act[R->row_act[row]].edit_mask[pe->edit][R->row_pos[row]]) continue;
-      nm__edit_apply(e, pe->row, R->e->kern, x->d + r * x->cols + b, end - b);
+      nm__edit_apply(e, pe->row, R->e->kern, view_row(v, r) + b, end - b);
+      if (v->route) spread(v->x, v->route, r, v->wide, true);
       e->touched++;
     }
   }
+}
+
+static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows,
+                  const struct nm__route *route) {
+  struct run *R = arg;
+  if (R->status) return;
+  if (nm__site_per_key(site)) {
+    flush_key_rows(R, site, layer);
+    return;
+  }
+  int64_t n = route ? route->T : x->rows, width = route ? route->n_expert * x->cols : 0;
+  struct view v = {x, rows, route, width ? nm__alloc((size_t)width, sizeof(float)) : NULL};
+  if (width && !v.wide) {
+    R->status = nm__fail_memory(R->err, "a row of all experts", (size_t)width * sizeof(float));
+    return;
+  }
+  apply_edits(R, site, layer, &v, n);
   for (int t = 0; t < R->plan.n_tap_sels; t++) {
     struct nm__plan_tap *tap = &R->plan.taps[t];
     if (!same_place(tap->sel, site, layer)) continue;
     int64_t b, end;
     nm__sel_columns(R->e->m, tap->sel, 1, &b, &end);
-    for (int64_t r = 0; r < x->rows && !R->status; r++) {
-      int row = rows ? rows[r] : (int)r;
+    for (int64_t r = 0; r < n && !R->status; r++) {
+      int row = batch_row(&v, r);
       if (R->act[R->row_act[row]].tap_mask[tap->tap][R->row_pos[row]])
-        emit(R, t, row, x->d + r * x->cols + b, end - b);
+        emit(R, t, row, view_row(&v, r) + b, end - b);
     }
   }
+  free(v.wide);
 }
 
 /* Called from any thread, for one row and head of scores or pattern. */
@@ -293,6 +345,7 @@ static int forward(struct run *R, int n_spans) {
                           .n_ctx = R->e->n_ctx,
                           .ids = R->ids,
                           .vis = &vis,
+                          .gelu = R->e->gelu,
                           .last_layer = R->plan.last_layer,
                           .stop_before_mlp = R->plan.stop_before_mlp,
                           .head_rows = R->head_rows,
@@ -364,6 +417,11 @@ static int run_group(struct run *R, const struct nm__group *g) {
 
 /* ---- measuring and running --------------------------------------------------------- */
 
+/* Blocks whose keys and values exist at once: without a later chunk none is read again. */
+static int kv_blocks(const nm_model *m, const struct nm__plan *p) {
+  return m->causal ? p->last_layer + 1 : p->last_layer >= 0;
+}
+
 static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, nm_err *err) {
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
@@ -393,7 +451,7 @@ static int run_init(struct run *R, size_t arena) {
   R->key_slot = R->ids + 4 * T;
   int st = nm__arena_init(&R->ops.arena, arena, R->err);
   if (st) return st;
-  return nm__kv_init(&R->kv, R->plan.last_layer + 1, R->plan.max_slots,
+  return nm__kv_init(&R->kv, kv_blocks(R->e->m, &R->plan), R->plan.max_slots,
                      (int64_t)R->e->m->K * R->e->m->hd, R->err);
 }
 
@@ -431,6 +489,17 @@ static uint64_t w_bytes(struct nm__w w) {
   return w.data ? (uint64_t)w.rows * (w.row_bytes ? w.row_bytes : 4) : 0;
 }
 
+/* Of experts at most those that so many positions can choose. */
+static uint64_t mlp_bytes(const nm_model *m, const struct nm__layer *l, uint64_t n_positions) {
+  uint64_t n = w_bytes(l->gate) + w_bytes(l->up) + w_bytes(l->down) + w_bytes(l->router);
+  uint64_t pairs = n_positions * (uint64_t)m->moe.used;
+  for (int i = 0; i < 3; i++) {
+    n += w_bytes(l->shared[i]);
+    for (int e = 0; e < m->moe.n && (uint64_t)e < pairs; e++) n += w_bytes(l->expert[i][e]);
+  }
+  return n;
+}
+
 /* Bytes of the file that will be read. Of an embedding that is not also the head only the rows
  * of the tokens are touched; the system maps 64 KiB around each. */
 static uint64_t weights_read(const nm_model *m, const nm_request *r, const struct nm__plan *p) {
@@ -438,8 +507,7 @@ static uint64_t weights_read(const nm_model *m, const nm_request *r, const struc
   for (int i = 0; i <= p->last_layer; i++) {
     const struct nm__layer *l = &m->layer[i];
     n += w_bytes(l->q) + w_bytes(l->k) + w_bytes(l->v) + w_bytes(l->o);
-    if (i < p->last_layer || !p->stop_before_mlp)
-      n += w_bytes(l->gate) + w_bytes(l->up) + w_bytes(l->down);
+    if (i < p->last_layer || !p->stop_before_mlp) n += mlp_bytes(m, l, p->n_positions);
   }
   uint8_t *seen = nm__alloc((size_t)m->V, 1);
   for (size_t i = 0; seen && i < r->n_seqs; i++)
@@ -460,7 +528,8 @@ int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *er
   if (!st) st = measure_arena(e, &p, &arena, err);
   if (!st)
     *out = (nm_memory){weights_read(e->m, r, &p),
-                       nm__kv_bytes(p.last_layer + 1, p.max_slots, (int64_t)e->m->K * e->m->hd),
+                       nm__kv_bytes(kv_blocks(e->m, &p), p.max_slots,
+                                    (int64_t)e->m->K * e->m->hd),
                        arena, own_memory()};
   nm__plan_done(&p);
   return st;

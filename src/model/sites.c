@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum width { W_D, W_Q, W_KV, W_F, W_V, W_KEYS };
+enum width { W_D, W_Q, W_KV, W_F, W_V, W_KEYS, W_ONE, W_EXPERTS, W_EXPERTS_F, W_SHARED_F };
 
 struct site_row { const char *name; bool per_layer; enum width width; };
 
 static const struct site_row table[NM__N_SITES] = {
+    [NM__S_EMBED_RAW] = {"embed_raw", false, W_D},
     [NM__S_EMBED] = {"embed", false, W_D},
     [NM__S_RESID_PRE] = {"resid_pre", true, W_D},
     [NM__S_ATTN_NORM] = {"attn_norm", true, W_D},
@@ -26,27 +27,46 @@ static const struct site_row table[NM__N_SITES] = {
     [NM__S_HEAD] = {"attn.head", true, W_Q},
     [NM__S_ATTN_RAW] = {"attn_raw", true, W_D},
     [NM__S_ATTN_OUT] = {"attn_out", true, W_D},
+    [NM__S_RESID_MID_RAW] = {"resid_mid_raw", true, W_D},
     [NM__S_RESID_MID] = {"resid_mid", true, W_D},
     [NM__S_MLP_NORM] = {"mlp_norm", true, W_D},
     [NM__S_GATE] = {"mlp.gate", true, W_F},
     [NM__S_UP] = {"mlp.up", true, W_F},
     [NM__S_ACT] = {"mlp.act", true, W_F},
+    [NM__S_ROUTER] = {"moe.router", true, W_EXPERTS},
+    [NM__S_MOE_WEIGHTS] = {"moe.weights", true, W_EXPERTS},
+    [NM__S_MOE_GATE] = {"moe.gate", true, W_EXPERTS_F},
+    [NM__S_MOE_UP] = {"moe.up", true, W_EXPERTS_F},
+    [NM__S_MOE_ACT] = {"moe.act", true, W_EXPERTS_F},
+    [NM__S_SHARED_WEIGHT] = {"moe.shared.weight", true, W_ONE},
+    [NM__S_SHARED_GATE] = {"moe.shared.gate", true, W_SHARED_F},
+    [NM__S_SHARED_UP] = {"moe.shared.up", true, W_SHARED_F},
+    [NM__S_SHARED_ACT] = {"moe.shared.act", true, W_SHARED_F},
+    [NM__S_SHARED_OUT] = {"moe.shared.out", true, W_D},
     [NM__S_MLP_RAW] = {"mlp_raw", true, W_D},
     [NM__S_MLP_OUT] = {"mlp_out", true, W_D},
+    [NM__S_RESID_POST_RAW] = {"resid_post_raw", true, W_D},
     [NM__S_RESID_POST] = {"resid_post", true, W_D},
     [NM__S_FINAL_NORM] = {"final_norm", false, W_D},
     [NM__S_LOGITS] = {"logits", false, W_V},
 };
 
 /* TransformerLens names, only where the values are equal. (Its ln*.hook_normalized comes
- * before the norm's weight and so has no alias.) */
-static const struct { const char *theirs, *ours; } alias[] = {
-    {"hook_resid_pre", "resid_pre"}, {"hook_resid_mid", "resid_mid"},
-    {"hook_resid_post", "resid_post"}, {"hook_attn_out", "attn_out"}, {"hook_mlp_out", "mlp_out"},
-    {"attn.hook_q", "attn.q_raw"}, {"attn.hook_k", "attn.k_raw"}, {"attn.hook_rot_q", "attn.q"},
-    {"attn.hook_rot_k", "attn.k"}, {"attn.hook_v", "attn.v"}, {"attn.hook_z", "attn.head"},
-    {"attn.hook_attn_scores", "attn.scores"}, {"attn.hook_pattern", "attn.pattern"},
-    {"mlp.hook_post", "mlp.act"}, {"hook_embed", "embed"},
+ * before the norm's weight and so has no alias.) Its encoders (BertBlock) name the sums before
+ * the norm hook_resid_mid and hook_resid_post: such names go by what the model is. */
+enum tower { ANY, DECODER, ENCODER };
+static const struct { const char *theirs, *ours; enum tower in; } alias[] = {
+    {"hook_resid_pre", "resid_pre", ANY}, {"hook_resid_mid", "resid_mid", DECODER},
+    {"hook_resid_post", "resid_post", DECODER}, {"hook_resid_mid", "resid_mid_raw", ENCODER},
+    {"hook_resid_post", "resid_post_raw", ENCODER},
+    {"hook_normalized_resid_post", "resid_post", ENCODER},
+    {"hook_attn_out", "attn_out", ANY}, {"hook_mlp_out", "mlp_out", ANY},
+    {"attn.hook_q", "attn.q_raw", ANY}, {"attn.hook_k", "attn.k_raw", ANY},
+    {"attn.hook_rot_q", "attn.q", ANY}, {"attn.hook_rot_k", "attn.k", ANY},
+    {"attn.hook_v", "attn.v", ANY}, {"attn.hook_z", "attn.head", ANY},
+    {"attn.hook_attn_scores", "attn.scores", ANY}, {"attn.hook_pattern", "attn.pattern", ANY},
+    {"mlp.hook_post", "mlp.act", ANY}, {"hook_embed", "embed", DECODER},
+    {"hook_full_embed", "embed", ENCODER},
 };
 
 static int64_t width_of(const nm_model *m, int site, int n_keys) {
@@ -56,42 +76,72 @@ static int64_t width_of(const nm_model *m, int site, int n_keys) {
     case W_KV: return (int64_t)m->K * m->hd;
     case W_F: return m->F;
     case W_V: return m->V;
+    case W_ONE: return 1;
+    case W_EXPERTS: return m->moe.n;
+    case W_EXPERTS_F: return (int64_t)m->moe.n * m->moe.F;
+    case W_SHARED_F: return m->moe.shared_F;
     default: return (int64_t)m->H * n_keys;
   }
 }
 
-/* Floats that one index stands for: a head's, or one element. */
+/* Floats that one index stands for: a head's, an expert's, or one element. */
 static int64_t unit_of(const nm_model *m, int site, int n_keys) {
   switch (table[site].width) {
     case W_Q: case W_KV: return m->hd;
     case W_KEYS: return n_keys;
+    case W_EXPERTS_F: return m->moe.F;
     default: return 1;
   }
 }
 
 bool nm__site_per_key(int site) { return table[site].width == W_KEYS; }
 
+/* Why this site of the MLP's inside is not there; NULL: it is. */
+static const char *no_mlp_site(const nm_model *m, int site) {
+  if (site < NM__S_GATE || site > NM__S_SHARED_OUT) return NULL;
+  if (site > NM__S_ACT && !m->moe.n)
+    return "this model has no experts: the inside of its MLP is mlp.gate, mlp.up and mlp.act";
+  if (site <= NM__S_ACT && m->moe.n)
+    return "the MLP of this model is a mixture of experts: its inside is moe.gate, moe.up and "
+           "moe.act, with an expert as the index";
+  if (site >= NM__S_SHARED_WEIGHT && !m->moe.shared_F) return "this family has no shared expert";
+  if (site == NM__S_GATE && !m->arch->gated) return "the MLP of this family has no gate";
+  return NULL;
+}
+
 bool nm__site_exists(const nm_model *m, int site, const char **why_not) {
   const struct nm__arch *a = m->arch;
-  *why_not = NULL;
-  if (site == NM__S_GATE && !a->gated) *why_not = "the MLP of this family has no gate";
+  *why_not = no_mlp_site(m, site);
   if ((site == NM__S_ATTN_RAW || site == NM__S_MLP_RAW) && !a->post_norm)
     *why_not = "no norm follows here: attn_out and mlp_out are the raw outputs";
   if ((site == NM__S_ATTN_NORM || site == NM__S_MLP_NORM) && a->no_pre_norm)
     *why_not = "no norm stands before attention and MLP in this family: they read resid_pre and "
                "resid_mid themselves";
+  if ((site == NM__S_RESID_MID_RAW || site == NM__S_RESID_POST_RAW) && !a->sum_norm)
+    *why_not = "no norm follows the sum in this family: resid_mid and resid_post are the sums";
+  if (site == NM__S_EMBED_RAW && !a->embd_norm)
+    *why_not = "no norm follows the embedding in this family";
+  if (site == NM__S_FINAL_NORM && a->encoder)
+    *why_not = "an encoder has no final norm: the last block's resid_post is its output";
+  if (site == NM__S_LOGITS && !m->output.data)
+    *why_not = "an encoder has no vocabulary head, so it has no logits";
+  if (site == NM__S_MLP_NORM && m->one_norm)
+    *why_not = "one norm feeds attention and MLP in this model: attn_norm is the input of both";
   if (site == NM__S_RESID_MID && m->parallel)
     *why_not = "attention and MLP run in parallel on resid_pre, so there is no stream between them";
   return !*why_not;
 }
 
+static const char ENC[] = "enc.";       /* stands before every name of an encoder */
+
+const char *nm__site_prefix(const nm_model *m) { return m->arch->encoder ? ENC : ""; }
+
 void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]) {
-  (void)m;
   char idx[28] = "", layer[20] = "";
   if (s.index_n == 1) snprintf(idx, sizeof idx, "[%d]", s.index);
   if (s.index_n > 1) snprintf(idx, sizeof idx, "[%d-%d]", s.index, s.index + s.index_n - 1);
   if (table[s.site].per_layer) snprintf(layer, sizeof layer, "blk.%d.", s.layer);
-  snprintf(out, 64, "%s%s%s", layer, table[s.site].name, idx);
+  snprintf(out, 64, "%s%s%s%s", nm__site_prefix(m), layer, table[s.site].name, idx);
 }
 
 void nm__sel_columns(const nm_model *m, struct nm__sel s, int n_keys, int64_t *begin,
@@ -110,7 +160,7 @@ int64_t nm__sel_width(const nm_model *m, struct nm__sel s, int n_keys) {
 /* ---- globs ------------------------------------------------------------- */
 
 /* '*' any run, '?' one character. Iterative, so that hostile globs stay linear-ish. */
-static bool glob(const char *p, const char *s) {
+bool nm__glob(const char *p, const char *s) {
   const char *star = NULL, *back = NULL;
   while (*s) {
     if (*p == '*') { star = p++; back = s; }
@@ -166,9 +216,14 @@ static int parse_pattern(const nm_model *m, const char *text, struct pattern *p,
   int st = parse_index(p, text, err);
   if (st) return st;
   p->rest = p->text;
-  bool theirs = !strncmp(p->text, "blocks.", 7);
-  if (theirs || !strncmp(p->text, "blk.", 4)) {
-    p->layer = strchr(p->text, '.') + 1;
+  bool prefix = !strncmp(p->text, ENC, 4);     /* an encoder alone also answers without */
+  if (prefix && !m->arch->encoder)
+    return nm__fail(err, NM_EUSAGE, "site '%s': %s is a decoder; only sites of encoders begin with "
+                    "enc.", text, m->arch->name);
+  if (prefix) p->rest += 4;
+  bool theirs = !strncmp(p->rest, "blocks.", 7);
+  if (theirs || !strncmp(p->rest, "blk.", 4)) {
+    p->layer = strchr(p->rest, '.') + 1;
     char *dot = strchr(p->layer, '.');
     if (!dot) return nm__fail(err, NM_EUSAGE, "site '%s': a name must follow the layer", text);
     *dot = 0;
@@ -176,13 +231,14 @@ static int parse_pattern(const nm_model *m, const char *text, struct pattern *p,
     if (layer_matches(p->layer, 0) < 0)
       return nm__fail(err, NM_EUSAGE, "site '%s': layers must read *, 3, 4-8 or 1,5", text);
   }
-  if (!theirs && strcmp(p->rest, "hook_embed")) return NM_OK;
-  if (m->arch->learned_pos && !strcmp(p->rest, "hook_embed"))
+  if (!theirs && strcmp(p->rest, "hook_embed") && strcmp(p->rest, "hook_full_embed")) return NM_OK;
+  if (m->arch->learned_pos && !m->arch->encoder && !strcmp(p->rest, "hook_embed"))
     return nm__fail(err, NM_EUSAGE,
                     "site 'hook_embed': noema's embed holds the learned positions too here, "
                     "TransformerLens's does not; say embed");
   for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
-    if (!strcmp(alias[i].theirs, p->rest)) {
+    if (!strcmp(alias[i].theirs, p->rest) &&
+        alias[i].in != (m->arch->encoder ? DECODER : ENCODER)) {
       p->rest = alias[i].ours;
       return NM_OK;
     }
@@ -190,13 +246,13 @@ static int parse_pattern(const nm_model *m, const char *text, struct pattern *p,
                   "TransformerLens name; `noema info MODEL --sites` lists the sites", text);
 }
 
-static bool matches(const struct pattern *p, int site, int layer) {
+static bool matches(const nm_model *m, const struct pattern *p, int site, int layer) {
   if (table[site].per_layer && p->layer)
-    return layer_matches(p->layer, layer) == 1 && glob(p->rest, table[site].name);
+    return layer_matches(p->layer, layer) == 1 && nm__glob(p->rest, table[site].name);
   if (p->layer) return false;
   char full[64];
-  nm__sel_name(NULL, (struct nm__sel){site, layer, 0, 0}, full);
-  return glob(p->rest, full);
+  nm__sel_name(m, (struct nm__sel){site, layer, 0, 0}, full);
+  return nm__glob(p->rest, full) || (m->arch->encoder && nm__glob(p->rest, full + sizeof ENC - 1));
 }
 
 static int push(struct nm__sels *o, struct nm__sel s) {
@@ -213,7 +269,7 @@ struct select { const nm_model *m; struct pattern p; struct nm__sels *out; const
 
 static int try_site(struct select *s, int site, int layer, nm_err *err) {
   const char *why;
-  if (!matches(&s->p, site, layer)) return NM_OK;
+  if (!matches(s->m, &s->p, site, layer)) return NM_OK;
   if (!nm__site_exists(s->m, site, &why)) return s->why = why, NM_OK;
   struct nm__sel sel = {site, table[site].per_layer ? layer : -1, s->p.index, s->p.index_n};
   int64_t units = width_of(s->m, site, 1) / unit_of(s->m, site, 1);
@@ -228,6 +284,7 @@ static int select_one(const nm_model *m, const char *text, struct nm__sels *out,
   *out = (struct nm__sels){0};
   struct select s = {.m = m, .out = out};
   int st = parse_pattern(m, text, &s.p, err);
+  if (!st) st = try_site(&s, NM__S_EMBED_RAW, -1, err);
   if (!st) st = try_site(&s, NM__S_EMBED, -1, err);
   for (int l = 0; l < m->L && !st; l++)
     for (int i = NM__S_RESID_PRE; i <= NM__S_RESID_POST && !st; i++) st = try_site(&s, i, l, err);

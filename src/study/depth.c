@@ -64,12 +64,12 @@ static int write_config(struct study *S, nm_err *err) {
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
   json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "noema",
-      NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command), "model",
-      nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads",
-      nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "seed", (json_int_t)S->o.seed,
-      "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site,
-      "noise", S->o.noise, "data", data);
+      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o}",
+      "noema", NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command),
+      "model", nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e),
+      "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "gelu",
+      nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats, "test_share",
+      S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
   int st = s && path ? nm__write_file(path, s, strlen(s), err)
                      : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
@@ -107,9 +107,11 @@ static int open_random(struct study *S, nm_err *err) {
   if (!st) st = nm_model_open(path, &S->random_m, err);
   if (!st) {
     nm_model_hash(S->random_m, (char[33]){0}, err);
+    const char *gelu = nm__engine_gelu(S->e);
     nm_engine_opts eo = {.threads = nm_engine_threads(S->e),
                          .n_ctx = nm__engine_ctx(S->e),
-                         .kernels = nm_engine_kernels(S->e)};
+                         .kernels = nm_engine_kernels(S->e),
+                         .gelu = *gelu ? gelu : NULL};
     st = nm_engine_new(S->random_m, &eo, &S->random_e, err);
   }
   unlink(path);
@@ -121,7 +123,9 @@ static int open_random(struct study *S, nm_err *err) {
 
 static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_curve *c,
                       nm_err *err) {
-  if (!s->n_yes || !s->n_no) return NM_OK;
+  if (!S->m->output.data) c->no_answer = "an encoder has no vocabulary head";
+  else if (!s->n_yes || !s->n_no) c->no_answer = "yes or no is not one token of this vocabulary";
+  if (c->no_answer) return NM_OK;
   double *z = nm__alloc(s->n, sizeof *z), right = 0;
   int st = z ? nm__depth_answers(S->e, s, NULL, s->n, S->o.edits, z, S->o.progress, err)
              : nm__fail_memory(err, "answers", s->n * 8);

@@ -33,7 +33,7 @@ void nm__depth_set_done(struct nm__depth_set *s);
 char *nm__depth_fill(const char *template, const char *text);
 
 /* The study's view of one capture: a folder of shards. */
-struct nm__depth_vectors { char *dir; int D, n_layers; size_t n; const char *site; };
+struct nm__depth_vectors { char *dir; int D, n_layers; size_t n; const char *site, *prefix; };
 int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *site, int to_layer,
                       nm_edits *edits, const char *cache, const nm_progress *p,
                       struct nm__depth_vectors *v, nm_err *err);

@@ -15,7 +15,7 @@ static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *
   char hex[33], model[33], name[80];
   nm__buf_init(&b, (size_t)1 << 31);
   if (nm_model_hash((nm_model *)(uintptr_t)nm__engine_model(e), model, err)) return NULL;
-  nm__buf_printf(&b, "%s|%s|%d|", model, glob, nm__engine_ctx(e));
+  nm__buf_printf(&b, "%s|%s|%d|%s|", model, glob, nm__engine_ctx(e), nm__engine_gelu(e));
   nm__edits_key(edits, &b);
   for (size_t i = 0; i < n; i++) nm__buf_put(&b, seqs[i].ids, seqs[i].n * sizeof(int32_t));
   nm__hash_hex(b.s, b.len, hex);
@@ -31,7 +31,8 @@ int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *si
   const nm_model *m = nm__engine_model(e);
   snprintf(glob, sizeof glob, "embed|blk.0-%d.%s", to_layer, site);
   *v = (struct nm__depth_vectors){
-      .D = m->D, .n_layers = to_layer + 2, .n = n, .site = site};
+      .D = m->D, .n_layers = to_layer + 2, .n = n, .site = site,
+      .prefix = nm__site_prefix(m)};
   v->dir = folder_for(e, seqs, n, glob, edits, cache, err);
   if (!v->dir) return nm__fail_memory(err, "a folder name", 0);
   nm_acts_opts o = {.site = glob,
@@ -66,8 +67,9 @@ int nm__depth_vectors_read(const struct nm__depth_vectors *v, int row, float *ou
   for (int shard = 0; have < v->n && !st; shard++) {
     char name[96];
     struct nm__npy a;
-    if (row == 0) snprintf(name, sizeof name, "embed.%05d.npy", shard);
-    else snprintf(name, sizeof name, "blk.%d.%s.%05d.npy", row - 1, v->site, shard);
+    if (row == 0) snprintf(name, sizeof name, "%sembed.%05d.npy", v->prefix, shard);
+    else
+      snprintf(name, sizeof name, "%sblk.%d.%s.%05d.npy", v->prefix, row - 1, v->site, shard);
     char *path = nm__path_join(v->dir, name);
     st = path ? nm__npy_read(path, &a, err) : nm__fail_memory(err, "a file name", 0);
     if (!st && (a.n_dims != 2 || a.ne[1] != v->D || have + (size_t)a.ne[0] > v->n))

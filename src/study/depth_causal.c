@@ -212,7 +212,8 @@ int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth
   const char *stream = stream_of(nm__engine_model(e), o->site);
   int layer = c->converge >= 0 ? c->converge : c->peak;
   if (!stream) return NM_OK;
-  snprintf(c->causal.site, sizeof c->causal.site, "blk.%d.%s", layer, stream);
+  snprintf(c->causal.site, sizeof c->causal.site, "%sblk.%d.%s",
+           nm__site_prefix(nm__engine_model(e)), layer, stream);
   struct sample a = {0};
   struct ask q = {e, s, &a, c->causal.site, o->progress, o->edits};
   int st = draw(s, o->seed, nm__engine_model(e)->D, &a, err);

@@ -194,13 +194,15 @@ int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_
     s->prompt = nm__strdup(p ? p->text : o->prompt);
     if (!s->prompt) st = nm__fail_memory(err, "a prompt", 0);
     if (!st && o->noise) st = add_noise(s, o->seed, err);
-    if (!st) st = encode_all(m, n_ctx, p ? p->answer : prompts[NONE].answer, s, err);
+    const char *cue = p ? p->answer : prompts[NONE].answer;
+    if (!st) st = encode_all(m, n_ctx, m->output.data ? cue : "", s, err);
   }
   nm__table_done(&t);
   if (!st) st = check_counts(s, err);
-  s->n_yes = st ? 0 : spellings(m, yes, s->yes);
-  s->n_no = st ? 0 : spellings(m, no, s->no);
-  return st;
+  if (st || !m->output.data) return st;        /* no head: nothing is ever answered */
+  s->n_yes = spellings(m, yes, s->yes);
+  s->n_no = spellings(m, no, s->no);
+  return NM_OK;
 }
 
 void nm__depth_set_done(struct nm__depth_set *s) {

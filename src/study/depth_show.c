@@ -60,10 +60,8 @@ static double random_top(const nm_depth_curve *c) {
 
 static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
   if (!c->causal.n) {
-    nm__buf_printf(
-        b,
-        "  %-22s not tested: the model cannot answer, or the site is not on the residual stream\n",
-        "used?");
+    nm__buf_printf(b, "  %-22s not tested: %s\n", "used?",
+                   c->no_answer ? c->no_answer : "the site is not on the residual stream");
     return;
   }
   nm__buf_printf(b, "  %-22s the direction added at %s, %d texts\n", "used?", c->causal.site,
@@ -109,8 +107,8 @@ static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
     nm__buf_printf(b, "  %-22s %.3f right (%.3f to %.3f)\n", "the model's own answer",
                    c->answer.mean, c->answer.lo, c->answer.hi);
   else
-    nm__buf_printf(b, "  %-22s none: yes or no is not one token of this vocabulary\n",
-                   "the model's own answer");
+    nm__buf_printf(b, "  %-22s none: %s\n", "the model's own answer",
+                   c->no_answer ? c->no_answer : "it was not asked");
   causal_text(b, c);
 }
 

@@ -28,7 +28,7 @@ int nm__probe_save(const char *path, const nm_model *m, const struct nm__depth_s
   char site[96], hex[33];
   int st = fit_all(s, v, layer, o->C, &fit, err);
   if (st) return st;
-  snprintf(site, sizeof site, "blk.%d.%s", layer, o->site);
+  snprintf(site, sizeof site, "%sblk.%d.%s", nm__site_prefix(m), layer, o->site);
   nm_model_hash((nm_model *)(uintptr_t)m, hex, NULL);
   json_t *w = json_array();
   for (int i = 0; i < fit.d; i++) json_array_append_new(w, json_real(fit.w[i]));

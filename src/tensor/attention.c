@@ -1,8 +1,9 @@
-/* attention.c - causal attention of a ragged batch over the KV cache.
+/* attention.c - attention of a ragged batch over the KV cache.
  *
  * One path for everything: the scores of a tile of queries lie in scratch, are soft-
  * maxed in two passes, and weigh the values. Each query sees exactly its own keys
- * first..pos (first is 0, or pos - window + 1 in a windowed block), each score is one
+ * first..pos (first is 0, or pos - window + 1 in a windowed block), or, with all_keys, to
+ * the end of its span, which then holds a whole sequence; each score is one
  * f32-formula product, each output one chain of fused multiply-adds over ascending
  * absolute key positions. So nothing depends on chunking, batching, tiles or threads,
  * and a key after the query cannot even leak a NaN.
@@ -36,6 +37,11 @@ static int first_key(const struct nm__op_args *a, int pos) {
   return a->window && pos >= a->window ? pos - a->window + 1 : 0;
 }
 
+/* The keys that the query at pos sees end before this one. */
+static int end_key(const struct nm__op_args *a, const struct nm__span *sp, int pos) {
+  return a->all_keys ? sp->first + sp->n : pos + 1;
+}
+
 /* The keys (or values) first..n of one sequence and kv head are one or two runs of slots. */
 struct runs { const float *p[2]; int n[2]; };
 
@@ -56,7 +62,7 @@ static void finish_query(struct job *j, const struct nm__span *sp, int row, int 
                          float *s) {
   const struct nm__op_args *a = j->a;
   const struct nm__kern *k = j->o->kern;
-  int n = pos + 1, hd = a->head_dim, first = first_key(a, pos), from = first & ~15;
+  int n = end_key(a, sp, pos), hd = a->head_dim, first = first_key(a, pos), from = first & ~15;
   k->mul(s + first, a->scale, s + first, n - first);
   if (a->cap > 0) k->soft_cap(s + first, a->cap, s + first, n - first);
   if (a->hook) a->hook->fn(a->hook->arg, false, row, head, s, first, n);
@@ -78,7 +84,8 @@ static void query_tile(struct job *j, const struct nm__span *sp, int q0, int hea
   float *s = j->scratch + (size_t)thread * QUERIES * (size_t)j->max_keys;
   const float *q = a->x.d + (int64_t)row * a->x.cols + (int64_t)head * hd;
   int first = first_key(a, pos);
-  struct runs k = runs_of(a, sp, a->kv->k, head / (a->n_head / a->n_kv), first, pos + nq);
+  int end = end_key(a, sp, pos + nq - 1);
+  struct runs k = runs_of(a, sp, a->kv->k, head / (a->n_head / a->n_kv), first, end);
   for (int r = 0, at = first; r < 2; at += k.n[r++])
     j->o->kern->gemm(s + at, (size_t)j->max_keys, q, (size_t)a->x.cols, nq, k.p[r],
                      (size_t)a->kv->width, k.n[r], hd);

@@ -1,6 +1,6 @@
 /* ops.c - the table of operations and their plain forwards. Attention, the one
- * large op, is in attention.c; arithmetic is in the kernels. */
-#include "tensor/ops.h"
+ * large op, is in attention.c, those of experts are in moe.c; arithmetic is in the kernels. */
+#include "tensor/moe.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -51,9 +51,6 @@ void nm__rows_parallel(struct nm__ops *o, int64_t n, int64_t grain,
   nm__pool_run(o->pool, (int)((n + grain - 1) / grain), rows_tile, &j);
 }
 
-/* What most forwards need inside a tile. */
-struct call { struct nm__ops *o; const struct nm__op_args *a; struct nm__t *y; float *scratch; };
-
 static float *row(const struct nm__t *t, int64_t i) { return t->d + i * t->cols; }
 
 /* Rows per tile so that a tile is worth handing out. */
@@ -75,14 +72,14 @@ static bool embed_shape(const struct nm__op_args *a, int64_t out[2]) {
 
 static void embed_rows(void *v, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   for (int64_t i = begin; i < end; i++)
     c->o->kern->to_f32(row(c->y, i), c->a->w.data + (size_t)c->a->ids[i] * c->a->w.row_bytes,
                        c->a->w.cols, c->a->w.type);
 }
 
 static void embed_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), embed_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), embed_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 /* ---- matmul: y = x w^T + bias ----------------------------------------- */
@@ -95,7 +92,7 @@ static bool matmul_shape(const struct nm__op_args *a, int64_t out[2]) {
   return a->w.data && a->x.cols == a->w.cols && (!a->bias.data || a->bias.cols == a->w.rows);
 }
 
-static void add_bias(struct call *c, int64_t begin, int64_t end) {
+static void add_bias(struct nm__call *c, int64_t begin, int64_t end) {
   float b[TILE_ROWS];
   struct nm__w w = c->a->bias;
   size_t unit = (size_t)nm__dtype(w.type)->bytes;      /* vectors are F32, F16 or BF16 */
@@ -109,7 +106,7 @@ static void add_bias(struct call *c, int64_t begin, int64_t end) {
 /* A tile of weight rows is made f32 once (F32 files: used where it lies) and then serves
  * all positions. */
 static void matmul_tile(void *v, int64_t begin, int64_t end, int thread) {
-  struct call *c = v;
+  struct nm__call *c = v;
   const struct nm__op_args *a = c->a;
   const float *w = (const float *)(const void *)(a->w.data + (size_t)begin * a->w.row_bytes);
   if (a->w.type != NM__F32) {
@@ -125,18 +122,23 @@ static void matmul_tile(void *v, int64_t begin, int64_t end, int thread) {
 }
 
 /* Scratch of the op: one dequantised tile a thread. Taken in measure mode too. */
-static size_t matmul_scratch(const struct nm__ops *o, const struct nm__op_args *a) {
-  if (a->w.type == NM__F32) return 0;
-  return sizeof(float) * (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)a->w.cols;
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w) {
+  if (w.type == NM__F32) return 0;
+  return sizeof(float) * (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)w.cols;
+}
+
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y, float *scratch) {
+  nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile,
+                    &(struct nm__call){o, a, y, scratch});
 }
 
 static void matmul_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  size_t mark = o->arena.used, bytes = matmul_scratch(o, a);
+  size_t mark = o->arena.used, bytes = nm__matmul_scratch(o, a->w);
   float *scratch = bytes ? nm__arena_take(&o->arena, bytes) : NULL;
   if (bytes && !scratch) {
     nm__fail(&o->err, NM_EMEMORY, "the arena is too small for a weight tile");
   } else if (o->mode != NM__MEASURE) {
-    nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile, &(struct call){o, a, y, scratch});
+    nm__matmul(o, a, y, scratch);
   }
   o->arena.used = mark;
 }
@@ -150,20 +152,20 @@ static bool pair_shape(const struct nm__op_args *a, int64_t out[2]) {
 
 static void add_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   c->o->kern->add(row(c->y, b), row(&c->a->x, b), row(&c->a->y, b), (e - b) * c->y->cols);
 }
 static void add_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), add_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), add_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 static void scale_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   c->o->kern->mul(row(c->y, b), c->a->scale, row(&c->a->x, b), (e - b) * c->y->cols);
 }
 static void scale_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), scale_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), scale_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 static bool cap_shape(const struct nm__op_args *a, int64_t out[2]) {
@@ -171,11 +173,11 @@ static bool cap_shape(const struct nm__op_args *a, int64_t out[2]) {
 }
 static void cap_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   c->o->kern->soft_cap(row(c->y, b), c->a->cap, row(&c->a->x, b), (e - b) * c->y->cols);
 }
 static void cap_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), cap_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), cap_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 static bool norm_shape(const struct nm__op_args *a, int64_t out[2]) {
@@ -185,7 +187,7 @@ static bool norm_shape(const struct nm__op_args *a, int64_t out[2]) {
 
 static void norm_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   int d = (int)c->y->cols;
   const float *w = c->scratch, *bias = c->a->bias.data ? c->scratch + d : NULL;
   for (int64_t i = b; i < e; i++)
@@ -201,21 +203,21 @@ static void norm_forward(struct nm__ops *o, const struct nm__op_args *a, struct 
   } else if (o->mode != NM__MEASURE) {
     o->kern->to_f32(w, a->w.data, y->cols, a->w.type);
     if (a->bias.data) o->kern->to_f32(w + y->cols, a->bias.data, y->cols, a->bias.type);
-    nm__rows_parallel(o, y->rows, grain_for(y->cols), norm_rows, &(struct call){o, a, y, w});
+    nm__rows_parallel(o, y->rows, grain_for(y->cols), norm_rows, &(struct nm__call){o, a, y, w});
   }
   o->arena.used = mark;
 }
 
 static void act_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   int64_t n = (e - b) * c->y->cols;
   if (c->a->y.d)
     c->o->kern->act_mul(row(c->y, b), row(&c->a->x, b), row(&c->a->y, b), n, c->a->act);
   else c->o->kern->act(row(c->y, b), row(&c->a->x, b), n, c->a->act);
 }
 static void act_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), act_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), act_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 /* ---- unpermute: GGUF's neighbouring-pair row order to Hugging Face's --- */
@@ -224,7 +226,7 @@ static void act_forward(struct nm__ops *o, const struct nm__op_args *a, struct n
  * in Hugging Face order whatever the file's. */
 static void unpermute_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   int hd = c->a->head_dim, half = hd / 2;
   for (int64_t i = b; i < e; i++)
     for (int64_t h = 0; h < c->y->cols; h += hd) {
@@ -241,14 +243,15 @@ static bool heads_shape(const struct nm__op_args *a, int64_t out[2]) {
   return a->head_dim > 0 && a->x.cols % a->head_dim == 0;
 }
 static void unpermute_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), unpermute_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), unpermute_rows,
+                    &(struct nm__call){o, a, y, NULL});
 }
 
 /* ---- rope: rotate the pairs (j, j + rope_pair) of every head ----------- */
 
 static void rope_rows(void *v, int64_t b, int64_t e, int thread) {
   (void)thread;
-  struct call *c = v;
+  struct nm__call *c = v;
   int half = c->a->rope_n / 2, pair = c->a->rope_pair;
   for (int64_t i = b; i < e; i++) {
     const float *cs = c->a->rope + i * c->a->rope_n;
@@ -264,7 +267,7 @@ static void rope_rows(void *v, int64_t b, int64_t e, int thread) {
   }
 }
 static void rope_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  nm__rows_parallel(o, y->rows, grain_for(y->cols), rope_rows, &(struct call){o, a, y, NULL});
+  nm__rows_parallel(o, y->rows, grain_for(y->cols), rope_rows, &(struct nm__call){o, a, y, NULL});
 }
 
 /* ---- kv_append: rows of k (x) and v (y) into the cache; returns k ------ */
@@ -318,9 +321,21 @@ const struct nm__op nm__op_table[NM__N_OPS] = {
                      rope_forward, NULL, false},
     [NM__OP_KV_APPEND] = {"kv_append", "cache[layer][slot] = (x, y)", append_shape, append_forward,
                           NULL, true},
-    [NM__OP_ATTENTION] = {"attention", "y = softmax(cap(scale x k^T), causal, window) v",
+    [NM__OP_ATTENTION] = {"attention", "y = softmax(cap(scale x k^T), causal or not, window) v",
                           nm__attention_shape, nm__attention_forward, NULL, false},
     [NM__OP_GATHER] = {"gather", "y[i] = x[ids[i]]", gather_shape, gather_forward, NULL, false},
+    [NM__OP_SOFTMAX] = {"softmax", "y = e^x / sum e^x in every row", nm__softmax_shape,
+                        nm__softmax_forward, NULL, false},
+    [NM__OP_TOP_K] = {"top_k", "y = x where x is among the k largest, else 0; may be made to sum "
+                      "to 1", nm__top_k_shape, nm__top_k_forward, NULL, false},
+    [NM__OP_EXPERTS] = {"experts", "y[i] = x[i] w(expert of row i)^T", nm__experts_shape,
+                        nm__experts_forward, NULL, false},
+    [NM__OP_COMBINE] = {"combine", "z[t] = sum over experts e of t: y[t][e] x[row of (t, e)]",
+                        nm__combine_shape, nm__combine_forward, NULL, false},
+    [NM__OP_SIGMOID] = {"sigmoid", "y = 1 / (1 + e^-x)", same_shape, nm__sigmoid_forward, NULL,
+                        false},
+    [NM__OP_ROW_SCALE] = {"row_scale", "z[i] = y[i] x[i], one y a row", nm__row_scale_shape,
+                          nm__row_scale_forward, NULL, false},
 };
 
 struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_args *a) {
@@ -348,7 +363,7 @@ struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_ar
   }
   /* In measure mode only the ops with scratch of their own are called, to count it. */
   bool scratch = op->forward == matmul_forward || op->forward == norm_forward ||
-                 op->forward == nm__attention_forward;
+                 op->forward == nm__attention_forward || op->forward == nm__experts_forward;
   if (o->mode != NM__MEASURE || scratch) op->forward(o, a, &y);
   if (o->err.status) y.d = NULL;   /* no room for its scratch */
   return y;

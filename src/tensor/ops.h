@@ -47,8 +47,10 @@ size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);
 enum nm__op_id {
   NM__OP_EMBED, NM__OP_MATMUL, NM__OP_ADD, NM__OP_SCALE, NM__OP_SOFT_CAP, NM__OP_RMSNORM,
   NM__OP_LAYERNORM, NM__OP_ACT, NM__OP_ACT_MUL, NM__OP_UNPERMUTE, NM__OP_ROPE, NM__OP_KV_APPEND,
-  NM__OP_ATTENTION, NM__OP_GATHER, NM__N_OPS
+  NM__OP_ATTENTION, NM__OP_GATHER, NM__OP_SOFTMAX, NM__OP_TOP_K, NM__OP_EXPERTS, NM__OP_COMBINE,
+  NM__OP_SIGMOID, NM__OP_ROW_SCALE, NM__N_OPS
 };
+struct nm__route;                                    /* moe.h */
 
 /* What looks at (or edits) a row of attention scores or probabilities while it lies in
  * scratch: row of the batch, head, the keys first..n-1 the row sees as v[first..n-1]. Called
@@ -71,9 +73,13 @@ struct nm__op_args {
   float scale;                                 /* attention: of scores; scale: the factor */
   float cap;                                   /* soft caps; attention: 0 for none */
   int window;                                  /* attention: keys seen, own included; 0: all */
+  bool all_keys;                               /* attention: later keys of the span, too */
   struct nm__kv *kv; int layer;
   const struct nm__span *spans; int n_spans; int max_keys;
   const struct nm__attn_hook *hook;
+  struct nm__route *route;                     /* top_k fills it; experts and combine follow it */
+  const struct nm__w *experts;                 /* [route->n_expert], all of one shape */
+  bool renormalise;                            /* top_k: the chosen weights sum to 1 */
 };
 
 struct nm__ops {
@@ -100,6 +106,17 @@ struct nm__t nm__op(struct nm__ops *o, enum nm__op_id id, const struct nm__op_ar
 /* Splits rows of work over the pool: fn(arg, begin, end, thread). */
 void nm__rows_parallel(struct nm__ops *o, int64_t n, int64_t grain,
                        void (*fn)(void *arg, int64_t begin, int64_t end, int thread), void *arg);
+
+/* What most forwards need inside a tile. */
+struct nm__call {
+  struct nm__ops *o;
+  const struct nm__op_args *a;
+  struct nm__t *y;
+  float *scratch;
+};
+/* The product of the op matmul, with scratch (nm__matmul_scratch bytes) that is already taken. */
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y, float *scratch);
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w);
 
 /* attention.c */
 bool nm__attention_shape(const struct nm__op_args *a, int64_t out[2]);

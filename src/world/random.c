@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "file/gguf.h"
+#include "model/hf.h"
 #include "tensor/math.h"
 
 enum { ROW_BYTES_MAX = 1 << 22 };
@@ -31,7 +31,8 @@ static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t see
                         uint64_t row, float *x, uint8_t *out) {
   const struct nm__dtype_info *d = nm__dtype(type);
   bool table = strstr(name, "_embd.") != NULL;
-  if (ends(name, "norm.weight")) for (int64_t i = 0; i < n; i++) x[i] = 1;
+  if (ends(name, "norm.weight") || ends(name, "norm_2.weight"))
+    for (int64_t i = 0; i < n; i++) x[i] = 1;
   else if (ends(name, ".bias")) memset(x, 0, sizeof *x * (size_t)n);
   else random_row(x, n, table ? 1.0 : 1.0 / nm__sqrt((double)n), seed, tensor, row);
   d->from_f32(out, x, n);
@@ -40,59 +41,43 @@ static int64_t make_row(const char *name, uint32_t type, int64_t n, uint64_t see
 
 /* ---- the shape of another file --------------------------------------------- */
 
-static int copy_tensor(struct nm__out *o, const struct nm__gguf *g, size_t i, uint64_t seed,
-                       float *x, uint8_t *row, nm_err *err) {
+static int copy_tensor(struct nm__gguf_writer *w, const struct nm__gguf *g, size_t i,
+                       uint64_t seed, float *x, uint8_t *row, nm_err *err) {
   const struct nm__gguf_tensor *t = &g->tensors[i];
   if (!strncmp(t->name, "rope_f", 6) || !nm__dtype(t->type)->from_f32)    /* facts, not weights */
-    return nm__out_write(o, t->data, t->bytes, err);
-  int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
+    return nm__gguf_data(w, t->data, t->bytes, err);
+  int64_t rows = t->bytes ? t->ne[1] * t->ne[2] * t->ne[3] : 0;
   int st = NM_OK;
   for (int64_t r = 0; r < rows && !st; r++) {
     int64_t n = make_row(t->name, t->type, t->ne[0], seed, i, (uint64_t)r, x, row);
-    st = nm__out_write(o, row, (size_t)n, err);
+    st = nm__gguf_data(w, row, (size_t)n, err);
   }
   return st;
 }
 
-static int pad_to(struct nm__out *o, uint64_t *at, uint64_t offset, nm_err *err) {
-  static const char zero[4096];
-  int st = NM_OK;
-  while (*at < offset && !st) {
-    uint64_t n = offset - *at < sizeof zero ? offset - *at : sizeof zero;
-    st = nm__out_write(o, zero, n, err);
-    *at += n;
+/* All keys and sizes of g; where the tensors lie is the writer's business. */
+static int announce_like(struct nm__gguf_writer *w, const struct nm__gguf *g, nm_err *err) {
+  for (size_t i = 0; i < g->n_kv; i++)
+    if (strcmp(g->kv[i].key, "general.alignment")) nm__gguf_put_kv(w, &g->kv[i]);
+  for (size_t i = 0; i < g->n_tensors; i++) {
+    const struct nm__gguf_tensor *t = &g->tensors[i];
+    if (t->ne[0] > ROW_BYTES_MAX)
+      return nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
+    nm__gguf_announce(w, t->name, t->type, t->n_dims, t->ne);
   }
-  return st;
+  return NM_OK;
 }
 
-struct by_offset { uint64_t offset; size_t i; };
-static int cmp_offset(const void *a, const void *b) {
-  uint64_t x = ((const struct by_offset *)a)->offset, y = ((const struct by_offset *)b)->offset;
-  return (x > y) - (x < y);
-}
-
-static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o,
+static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__gguf_writer *w,
                       const nm_progress *p, nm_err *err) {
-  struct by_offset *order = nm__alloc(g->n_tensors, sizeof *order);
   float *x = nm__alloc(ROW_BYTES_MAX, sizeof *x);
   uint8_t *row = nm__alloc(ROW_BYTES_MAX, 4);
-  int st = order && x && row ? nm__out_write(o, g->maps[0].data, g->data_start, err)
-                             : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
-  for (size_t i = 0; i < g->n_tensors && !st; i++)
-    order[i] = (struct by_offset){g->tensors[i].offset, i};
-  if (!st) qsort(order, g->n_tensors, sizeof *order, cmp_offset);
-  uint64_t at = 0;
-  for (size_t k = 0; k < g->n_tensors && !st; k++) {
-    const struct nm__gguf_tensor *t = &g->tensors[order[k].i];
-    if (t->ne[0] > ROW_BYTES_MAX)
-      st = nm__fail(err, NM_EFORMAT, "%s: tensor %s has too long a row", g->path, t->name);
-    if (!st) st = pad_to(o, &at, t->offset, err);
-    if (!st) st = copy_tensor(o, g, order[k].i, seed, x, row, err);
-    at += t->bytes;
+  int st = x && row ? NM_OK : nm__fail_memory(err, "a random model", (size_t)ROW_BYTES_MAX * 8);
+  for (size_t i = 0; i < g->n_tensors && !st; i++) {
+    st = copy_tensor(w, g, i, seed, x, row, err);
     if (!st)
-      st = nm__progress(p, "drawing random weights", (double)k + 1, (double)g->n_tensors, err);
+      st = nm__progress(p, "drawing random weights", (double)i + 1, (double)g->n_tensors, err);
   }
-  free(order);
   free(x);
   free(row);
   return st;
@@ -101,15 +86,14 @@ static int write_like(const struct nm__gguf *g, uint64_t seed, struct nm__out *o
 int nm__write_random_like(const char *like, uint64_t seed, const char *path, const nm_progress *p,
                           nm_err *err) {
   struct nm__gguf *g;
-  struct nm__out o;
-  int st = nm__gguf_open(like, &g, err);
-  if (st) return st;
-  st = nm__out_open(path, &o, err);
-  if (!st) {
-    st = write_like(g, seed, &o, p, err);
-    if (st) nm__out_abort(&o);
-    else st = nm__out_close(&o, err);
-  }
+  struct nm__gguf_writer *w = NULL;
+  int st = nm__model_map(like, &g, err);
+  if (!st) st = nm__gguf_writer_new(&w, err);
+  if (!st) st = announce_like(w, g, err);
+  if (!st) st = nm__gguf_begin(w, path, err);
+  if (!st) st = write_like(g, seed, w, p, err);
+  if (!st) st = nm__gguf_finish(w, err);
+  nm__gguf_writer_free(w);
   nm__gguf_close(g);
   return st;
 }
@@ -122,50 +106,80 @@ static const struct shape shapes[] = {
     {"smollm2-135m", "llama", 30, 576, 9, 3, 1536, 49152, 8192, 100000},
     {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 4864, 151936, 32768, 1000000},
     {"llama3.2-1b", "llama", 16, 2048, 32, 8, 8192, 128256, 8192, 500000},
+    {"tiny-bert", "bert", 2, 64, 4, 4, 160, 512, 512, 0},
+    {"minilm-l6", "bert", 6, 384, 12, 12, 1536, 30522, 512, 0},
+    {"nomic-embed", "nomic-bert", 12, 768, 12, 12, 3072, 30528, 2048, 1000},
 };
 
 struct spec { char name[64]; uint32_t type; int64_t rows, cols; };
 
-static int list_tensors(const struct shape *s, uint32_t type, struct spec *out) {
-  int n = 0, hd = s->D / s->H;
+static bool is_encoder(const struct shape *s) { return strstr(s->arch, "bert") != NULL; }
+
+/* The tensors in order; block < 0: outside the blocks. */
+struct list { struct spec *v; int n, block; uint32_t type; };
+
+static void mat(struct list *t, const char *name, int64_t rows, int64_t cols) {
+  struct spec *s = &t->v[t->n++];
+  if (t->block < 0) snprintf(s->name, sizeof s->name, "%s", name);
+  else snprintf(s->name, sizeof s->name, "blk.%d.%s", t->block, name);
+  s->type = rows == 1 ? NM__F32 : cols % nm__dtype(t->type)->block ? NM__F16 : t->type;
+  s->rows = rows;
+  s->cols = cols;
+}
+
+static void vec(struct list *t, const char *name, int64_t cols) { mat(t, name, 1, cols); }
+
+static void encoder_block(struct list *t, const struct shape *s) {
+  bool bert = !strcmp(s->arch, "bert");
+  if (!bert) mat(t, "attn_qkv.weight", 3 * s->D, s->D);
+  if (bert) mat(t, "attn_q.weight", s->D, s->D), vec(t, "attn_q.bias", s->D);
+  if (bert) mat(t, "attn_k.weight", s->D, s->D), vec(t, "attn_k.bias", s->D);
+  if (bert) mat(t, "attn_v.weight", s->D, s->D), vec(t, "attn_v.bias", s->D);
+  mat(t, "attn_output.weight", s->D, s->D);
+  if (bert) vec(t, "attn_output.bias", s->D);
+  vec(t, "attn_output_norm.weight", s->D);
+  vec(t, "attn_output_norm.bias", s->D);
+  if (!bert) mat(t, "ffn_gate.weight", s->F, s->D);
+  mat(t, "ffn_up.weight", s->F, s->D);
+  if (bert) vec(t, "ffn_up.bias", s->F);
+  mat(t, "ffn_down.weight", s->D, s->F);
+  if (bert) vec(t, "ffn_down.bias", s->D);
+  vec(t, "layer_output_norm.weight", s->D);
+  vec(t, "layer_output_norm.bias", s->D);
+}
+
+static void decoder_block(struct list *t, const struct shape *s) {
+  int hd = s->D / s->H;
   bool bias = !strcmp(s->arch, "qwen2");
-#define MAT(fmt, r, c)                                                                             \
-  do {                                                                                             \
-    snprintf(out[n].name, 64, fmt, i);                                                             \
-    out[n].type = (c) % nm__dtype(type)->block ? NM__F16 : type;                                   \
-    out[n].rows = (r);                                                                             \
-    out[n++].cols = (c);                                                                           \
-  } while (0)
-#define VEC(fmt, c)                                                                                \
-  do {                                                                                             \
-    snprintf(out[n].name, 64, fmt, i);                                                             \
-    out[n] = (struct spec){.type = NM__F32, .rows = 1, .cols = (c)};                               \
-    snprintf(out[n++].name, 64, fmt, i);                                                           \
-  } while (0)
-  int i = 0;
-  snprintf(out[n].name, 64, "token_embd.weight");
-  out[n].type = type;
-  out[n].rows = s->V;
-  out[n++].cols = s->D;
-  out[n] = (struct spec){"output_norm.weight", NM__F32, 1, s->D};
-  n++;
-  for (i = 0; i < s->L; i++) {
-    VEC("blk.%d.attn_norm.weight", s->D);
-    MAT("blk.%d.attn_q.weight", s->H * hd, s->D);
-    MAT("blk.%d.attn_k.weight", s->K * hd, s->D);
-    MAT("blk.%d.attn_v.weight", s->K * hd, s->D);
-    if (bias) {
-      VEC("blk.%d.attn_q.bias", s->H * hd);
-      VEC("blk.%d.attn_k.bias", s->K * hd);
-      VEC("blk.%d.attn_v.bias", s->K * hd);
-    }
-    MAT("blk.%d.attn_output.weight", s->D, s->H * hd);
-    VEC("blk.%d.ffn_norm.weight", s->D);
-    MAT("blk.%d.ffn_gate.weight", s->F, s->D);
-    MAT("blk.%d.ffn_up.weight", s->F, s->D);
-    MAT("blk.%d.ffn_down.weight", s->D, s->F);
+  vec(t, "attn_norm.weight", s->D);
+  mat(t, "attn_q.weight", s->H * hd, s->D);
+  mat(t, "attn_k.weight", s->K * hd, s->D);
+  mat(t, "attn_v.weight", s->K * hd, s->D);
+  if (bias) vec(t, "attn_q.bias", s->H * hd);
+  if (bias) vec(t, "attn_k.bias", s->K * hd);
+  if (bias) vec(t, "attn_v.bias", s->K * hd);
+  mat(t, "attn_output.weight", s->D, s->H * hd);
+  vec(t, "ffn_norm.weight", s->D);
+  mat(t, "ffn_gate.weight", s->F, s->D);
+  mat(t, "ffn_up.weight", s->F, s->D);
+  mat(t, "ffn_down.weight", s->D, s->F);
+}
+
+static int list_tensors(const struct shape *s, uint32_t type, struct spec *out) {
+  struct list t = {out, 0, -1, type};
+  mat(&t, "token_embd.weight", s->V, s->D);
+  if (!is_encoder(s)) {
+    vec(&t, "output_norm.weight", s->D);
+  } else {
+    if (!strcmp(s->arch, "bert")) mat(&t, "position_embd.weight", s->ctx, s->D);
+    mat(&t, "token_types.weight", 2, s->D);
+    vec(&t, "token_embd_norm.weight", s->D);
+    vec(&t, "token_embd_norm.bias", s->D);
   }
-  return n;
+  for (t.block = 0; t.block < s->L; t.block++)
+    if (is_encoder(s)) encoder_block(&t, s);
+    else decoder_block(&t, s);
+  return t.n;
 }
 
 /* A word-level vocabulary: the bytes, then w256, w257, ...; enough to run texts of any bytes. */
@@ -212,10 +226,16 @@ static void put_sizes(struct nm__gguf_writer *w, const struct shape *s) {
     snprintf(k, sizeof k, "%s.%s", s->arch, keys[i].name);
     nm__gguf_put_u32(w, k, (uint32_t)keys[i].v);
   }
-  snprintf(k, sizeof k, "%s.attention.layer_norm_rms_epsilon", s->arch);
-  nm__gguf_put_f32(w, k, 1e-6f);
+  snprintf(k, sizeof k, "%s.attention.layer_norm_%sepsilon", s->arch, is_encoder(s) ? "" : "rms_");
+  nm__gguf_put_f32(w, k, is_encoder(s) ? 1e-12f : 1e-6f);
   snprintf(k, sizeof k, "%s.rope.freq_base", s->arch);
-  nm__gguf_put_f32(w, k, s->base);
+  if (s->base > 0) nm__gguf_put_f32(w, k, s->base);
+  if (!is_encoder(s)) return;
+  snprintf(k, sizeof k, "%s.attention.causal", s->arch);
+  nm__gguf_put_bool(w, k, false);
+  snprintf(k, sizeof k, "%s.pooling_type", s->arch);
+  nm__gguf_put_u32(w, k, NM_POOL_MEAN - NM_POOL_NONE);
+  nm__gguf_put_u32(w, "tokenizer.ggml.token_type_count", 2);
 }
 
 static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n, uint64_t seed,
@@ -244,7 +264,7 @@ int nm_write_random(const char *name, const char *type_name, uint64_t seed, cons
   if (!s)
     return nm__fail(err, NM_EUSAGE,
                     "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
-                    "llama3.2-1b)",
+                    "llama3.2-1b, tiny-bert, minilm-l6, nomic-embed)",
                     name);
   if (type < 0 || !nm__dtype((uint32_t)type)->from_f32) {
     struct nm__buf known;
@@ -256,7 +276,7 @@ int nm_write_random(const char *name, const char *type_name, uint64_t seed, cons
     return bad;
   }
   struct nm__gguf_writer *w = NULL;
-  struct spec *t = nm__alloc((size_t)s->L * 12 + 2, sizeof *t);
+  struct spec *t = nm__alloc((size_t)s->L * 16 + 5, sizeof *t);
   int st = t ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the tensor list", 0);
   int n = st ? 0 : list_tensors(s, (uint32_t)type, t);
   if (!st) put_sizes(w, s);

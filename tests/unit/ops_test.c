@@ -2,7 +2,7 @@
  * functions in double against libm, and that nothing in the library asks libm for a
  * function whose bits may differ from machine to machine. */
 #include "tensor/math.h"
-#include "tensor/ops.h"
+#include "tensor/moe.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -136,6 +136,9 @@ struct world {
   int32_t ids[T];
   struct nm__kv kv;
   struct nm__span span;
+  int32_t chosen[2 * T], slot[2 * T], pos[2 * T], first[D + 1];
+  struct nm__route route;          /* one of D experts a position, so that shapes stay [T, D] */
+  struct nm__w experts[D];
 };
 
 static void world_make(struct world *s) {
@@ -148,6 +151,13 @@ static void world_make(struct world *s) {
   for (int i = 0; i < T; i++) s->ids[i] = (7 * i) % T;
   s->kv = (struct nm__kv){1, SLOTS, D, s->cache[0], s->cache[1]};
   s->span = (struct nm__span){.first = 0, .n = T};
+  s->route = (struct nm__route){D, 1, T, s->chosen, s->slot, s->pos, s->first};
+  for (int i = 0; i < T; i++) {                        /* position i goes through expert T - i */
+    s->chosen[i] = T - i;
+    s->slot[i] = T - 1 - i;
+    s->pos[T - 1 - i] = i;
+  }
+  for (int e = 0; e <= D; e++) s->first[e] = e < 1 ? 0 : e > T ? T : e - 1;
 }
 
 static struct nm__op_args args_of(struct world *s, enum nm__op_id id, bool quantised) {
@@ -164,8 +174,17 @@ static struct nm__op_args args_of(struct world *s, enum nm__op_id id, bool quant
   if (id == NM__OP_LAYERNORM)
     a.bias = (struct nm__w){(const uint8_t *)s->w32 + D * 4, NM__F32, 1, D, D * 4};
   if (id == NM__OP_SOFT_CAP) a.cap = 2;
+  if (id == NM__OP_TOP_K || id == NM__OP_EXPERTS || id == NM__OP_COMBINE) a.route = &s->route;
+  if (id == NM__OP_COMBINE) a.y = (struct nm__t){s->y, T, D};
+  if (id == NM__OP_ROW_SCALE) a.y = (struct nm__t){s->y, T, 1};
+  for (int e = 0; e < D; e++) s->experts[e] = w;
+  if (id == NM__OP_EXPERTS) a.experts = s->experts;
   if (id == NM__OP_MATMUL) a.bias = (struct nm__w){(const uint8_t *)s->w32, NM__F32, 1, N, N * 4};
   return a;
+}
+
+static int width_of(enum nm__op_id id) {
+  return id == NM__OP_MATMUL || id == NM__OP_EXPERTS ? N : D;
 }
 
 static struct nm__ops context(enum nm__mode mode, size_t arena) {
@@ -193,7 +212,7 @@ static void measure_is_run(void **state) {
       struct nm__op_args a = args_of(&s, (enum nm__op_id)i, q);
       struct nm__ops m = context(NM__MEASURE, 0);
       struct nm__t t = nm__op(&m, (enum nm__op_id)i, &a);
-      assert_true(!m.err.status && t.rows == T && t.cols == (i == NM__OP_MATMUL ? N : D));
+      assert_true(!m.err.status && t.rows == T && t.cols == width_of((enum nm__op_id)i));
       struct nm__ops r = context(NM__RUN, m.arena.peak ? m.arena.peak : 64);
       t = nm__op(&r, (enum nm__op_id)i, &a);
       if (r.err.status) fail_msg("%s", r.err.text);
@@ -229,7 +248,8 @@ static void shapes_are_checked(void **state) {
   world_make(&s);
   static const enum nm__op_id strict[] = {NM__OP_MATMUL,    NM__OP_ADD,       NM__OP_RMSNORM,
                                           NM__OP_LAYERNORM, NM__OP_UNPERMUTE, NM__OP_ROPE,
-                                          NM__OP_KV_APPEND, NM__OP_ATTENTION};
+                                          NM__OP_KV_APPEND, NM__OP_ATTENTION, NM__OP_TOP_K,
+                                          NM__OP_EXPERTS};
   for (size_t i = 0; i < sizeof strict / sizeof *strict; i++) {
     struct nm__op_args a = args_of(&s, strict[i], false);
     struct nm__ops o = context(NM__RUN, 1 << 16);
@@ -358,6 +378,82 @@ static void attention_by_hand(void **state) {
     for (int cap = 0; cap < 3; cap++) attention_is(window, (float)cap);
 }
 
+/* ---- experts by hand ---------------------------------------------------------------------- */
+
+/* Rows with ties, zeros and a value that is no number: the k largest, lower experts first. */
+static void top_k_by_hand(void **state) {
+  (void)state;
+  enum { E = 6, P = 4 };
+  static float x[P * E] = {0.1f, 0.3f, 0.3f, 0.1f, 0.1f, 0.1f, 0, 0, 0, 0, 0, 0,
+                           NAN,  0.5f, 0.2f, 0.3f, 0,    0,    0, 1, 0, 0, 0, 0};
+  static const int32_t want[3][P][3] = {{{1}, {0}, {0}, {1}},
+                                        {{1, 2}, {0, 1}, {0, 1}, {0, 1}},
+                                        {{0, 1, 2}, {0, 1, 2}, {0, 1, 3}, {0, 1, 2}}};
+  for (int k = 1; k <= 3; k++)
+    for (int norm = 0; norm < 2; norm++) {
+      struct nm__ops o = context(NM__RUN, 1 << 16);
+      struct nm__route r;
+      assert_true(nm__route_take(&o, P, E, k, &r));
+      struct nm__op_args a = {.x = {x, P, E}, .route = &r, .renormalise = norm};
+      struct nm__t w = nm__op(&o, NM__OP_TOP_K, &a);
+      int at = 0;
+      for (int t = 0; t < P; t++) {
+        float sum = 0;
+        assert_memory_equal(r.expert + t * k, want[k - 1][t], (size_t)k * 4);
+        for (int i = 0; i < k; i++) sum += x[t * E + r.expert[t * k + i]];
+        for (int e = 0, i = 0; e < E; e++) {
+          bool in = i < k && r.expert[t * k + i] == e;
+          float v = in ? norm && sum > 0 ? x[t * E + e] / sum : x[t * E + e] : 0;
+          assert_true(w.d[t * E + e] == v || (v != v && w.d[t * E + e] != w.d[t * E + e]));
+          i += in;
+        }
+      }
+      for (int e = 0; e < E; e++)                      /* rows by expert, positions ascending */
+        for (int i = r.first[e]; i < r.first[e + 1]; i++, at++) {
+          assert_true(i == at && (i == r.first[e] || r.pos[i] > r.pos[i - 1]));
+          int j = 0;
+          while (j < k && r.slot[r.pos[i] * k + j] != i) j++;
+          assert_true(j < k && r.expert[r.pos[i] * k + j] == e);
+        }
+      assert_int_equal(at, P * k);
+      nm__arena_done(&o.arena);
+    }
+}
+
+static void experts_by_hand(void **state) {
+  (void)state;
+  struct world s;
+  world_make(&s);
+  struct nm__ops o = context(NM__RUN, 1 << 18);
+  struct nm__op_args a = args_of(&s, NM__OP_EXPERTS, false);
+  for (int e = 0; e < D; e++) s.experts[e] = nm__w_rows(s.experts[e], e, 3);
+  struct nm__t y = nm__op(&o, NM__OP_EXPERTS, &a), c = run_op(&o, &s, NM__OP_COMBINE);
+  struct nm__t p = run_op(&o, &s, NM__OP_SOFTMAX), g = run_op(&o, &s, NM__OP_SIGMOID);
+  struct nm__t z = run_op(&o, &s, NM__OP_ROW_SCALE);
+  for (int t = 0; t < T; t++) {
+    double sum = 0, total = 0;
+    for (int j = 0; j < 3; j++) {                      /* row t belongs to expert t + 1 */
+      double want = 0;
+      for (int i = 0; i < D; i++)
+        want += (double)s.x[t * D + i] * (double)s.w32[(t + 1 + j) * D + i];
+      assert_true(fabs(want - (double)y.d[t * 3 + j]) < 1e-5);
+    }
+    for (int i = 0; i < D; i++) {
+      float x = s.x[t * D + i];
+      assert_true(c.d[t * D + i] == s.y[t * D + T - t] * s.x[(T - 1 - t) * D + i]);
+      assert_true(z.d[t * D + i] == s.y[t] * x);
+      assert_true(fabs((double)g.d[t * D + i] - 1 / (1 + exp(-(double)x))) < 1e-7);
+      sum += exp((double)x);
+    }
+    for (int i = 0; i < D; i++) {
+      assert_true(fabs((double)p.d[t * D + i] - exp((double)s.x[t * D + i]) / sum) < 1e-7);
+      total += (double)p.d[t * D + i];
+    }
+    assert_true(fabs(total - 1) < 1e-6);
+  }
+  nm__arena_done(&o.arena);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(functions),
@@ -371,6 +467,8 @@ int main(void) {
       cmocka_unit_test(scales_and_caps),
       cmocka_unit_test(norms_and_products),
       cmocka_unit_test(attention_by_hand),
+      cmocka_unit_test(top_k_by_hand),
+      cmocka_unit_test(experts_by_hand),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

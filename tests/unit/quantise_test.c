@@ -18,9 +18,9 @@ enum { N = 2048 };
 
 /* `normal`: most of the relative error on normal values; a plain min-max rounding has more. */
 static const struct { const char *name, *file; double normal; } types[] = {
-    {"Q8_0", "q8_0", 0.0060}, {"Q6_K", "q6_K", 0.0175}, {"Q5_1", "q5_1", 0.0340},
-    {"Q5_0", "q5_0", 0.0420}, {"Q5_K", "q5_K", 0.0340}, {"Q4_1", "q4_1", 0.0740},
-    {"Q4_0", "q4_0", 0.0850}, {"Q4_K", "q4_K", 0.0740}};
+    {"Q8_0", "q8_0", 0.0060}, {"Q6_K", "q6_K", 0.0185}, {"Q5_1", "q5_1", 0.0360},
+    {"Q5_0", "q5_0", 0.0440}, {"Q5_K", "q5_K", 0.0360}, {"Q4_1", "q4_1", 0.0780},
+    {"Q4_0", "q4_0", 0.0850}, {"Q4_K", "q4_K", 0.0780}};
 enum { N_TYPES = sizeof types / sizeof *types };
 
 static const struct nm__dtype_info *type_at(int i) {

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "model_file.h"
 #include "model_run.h"
 
 enum { N_SEQS = 5 };
@@ -78,7 +79,8 @@ static struct rows together(nm_engine *e, const struct texts *t, const nm_tap *t
 }
 
 static const nm_tap whole[] = {
-    {"logits", "all"}, {"*.resid_post", "all"}, {"*.attn.pattern", "last"}};
+    {"logits", "all"}, {"*.resid_post", "all"}, {"*.attn.pattern", "last"}, {"*.moe.*", "2:"}};
+static int n_whole(const nm_model *m) { return m->moe.n ? 4 : 3; }
 static const nm_tap ends[] = {{"logits", "last"}, {"*.resid_post", "-3"}};
 
 static void one_setting(const nm_model *m, const struct texts *t, const struct rows *want,
@@ -87,7 +89,7 @@ static void one_setting(const nm_model *m, const struct texts *t, const struct r
   nm_engine *e = new_engine(m, o);
   snprintf(what, sizeof what, "%s: %d threads, chunk %d, batch %d, %s, turn %d",
            nm_engine_kernels(e), o.threads, o.chunk, o.batch, m->path, turn);
-  struct rows got = together(e, t, whole, 3, turn, true); /* nothing is shared: "all" is tapped */
+  struct rows got = together(e, t, whole, n_whole(m), turn, true); /* nothing is shared: "all" is tapped */
   assert_same_rows(want, &got, what);
   rows_done(&got);
   nm_engine_free(e);
@@ -98,7 +100,7 @@ static void settings(const nm_model *m) {
   struct texts t;
   make_texts(m, &t, false);
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1});
-  struct rows want = alone(e, &t, whole, 3);
+  struct rows want = alone(e, &t, whole, n_whole(m));
   for (int k = 0; nm__kern_at(k); k++) {
     if (!nm__kern_at(k)->usable()) continue;
     for (int c = 0; c < 4; c++)
@@ -173,6 +175,38 @@ static void own_models(void **state) {
   for (int i = 0; i < 6; i++) all_checks(tiny[i]);
 }
 
+/* The families that have no recorded vectors, in odd sizes; and every site tapped there. */
+static void odd_families(void **state) {
+  (void)state;
+  char path[80];
+  snprintf(path, sizeof path, "/tmp/noema_bits_test.%ld.odd.gguf", (long)getpid());
+  for (int i = 0; i < N_SHAPES; i++) {
+    struct file f = file_of(&shapes[i]);
+    struct texts t;
+    write_file(&shapes[i], &f, path);
+    file_done(&f);
+    all_checks(path);
+    nm_model *m = open_model(path);
+    make_texts(m, &t, false);
+    nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 3}),
+              *other = new_engine(m, (nm_engine_opts){.threads = 2, .chunk = 5});
+    struct rows all = tap_one(e, t.ids[2], t.s[2].n, "*", "all", NULL),
+                again = tap_one(other, t.ids[2], t.s[2].n, "*", "all", NULL),
+                few = tap_one(e, t.ids[2], t.s[2].n, "logits", "all", NULL);
+    assert_same_rows(&all, &again, shapes[i].title);
+    for (size_t p = 0; p < t.s[2].n; p++)
+      assert_memory_equal(row_of(&all, "logits", 0, (int)p, m->V),
+                          row_of(&few, "logits", 0, (int)p, m->V), (size_t)m->V * 4);
+    rows_done(&all);
+    rows_done(&again);
+    rows_done(&few);
+    nm_engine_free(e);
+    nm_engine_free(other);
+    nm_model_close(m);
+  }
+  unlink(path);
+}
+
 static void reference_models(void **state) {
   (void)state;
   static const char *const names[] = {
@@ -186,6 +220,7 @@ static void reference_models(void **state) {
       "reference/gemma",            "reference/gemma2",           "reference/gemma3",
       "reference/olmo2",            "reference/phi3",             "models/arch/gptneox",
       "models/arch/gptneox-sequential", "models/arch/phi3-longrope",
+      "reference/mixtral",          "reference/qwen2moe",         "reference/falcon",
   };
   if (no_shared()) skip();
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -237,8 +272,9 @@ static void measure_is_run(void **state) {
   static const char *const more[] = {
       PLANTED, SHARED "reference/gemma2/model.gguf", SHARED "reference/gemma3/model.gguf",
       SHARED "reference/olmo2/model.gguf", SHARED "reference/phi3/model.gguf",
-      SHARED "models/arch/gptneox/model.gguf"};
-  for (int i = 0; i < (nm__exists(SHARED) ? 12 : 7); i++) {
+      SHARED "models/arch/gptneox/model.gguf", SHARED "reference/mixtral/model.gguf",
+      SHARED "reference/qwen2moe/model.gguf"};
+  for (int i = 0; i < (nm__exists(SHARED) ? 14 : 7); i++) {
     nm_model *m = open_model(i < 6 ? tiny[i] : more[i - 6]);
     nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1 + i % 3});
     forward_twice(m, e, 33, m->L - 1, false, 33, true);
@@ -280,6 +316,7 @@ static void measured_requests(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(own_models),
+      cmocka_unit_test(odd_families),
       cmocka_unit_test(reference_models),
       cmocka_unit_test(measure_is_run),
       cmocka_unit_test(measured_requests),
