@@ -106,8 +106,8 @@ void nm_model_describe(const nm_model *m, nm_model_info *out);
  * (computed once, then kept). */
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err);
 
-/* Any valid GGUF or safetensors container or directory, model or not: writes what it holds as text or JSON to a
- * string the caller frees. `sites` adds the table of sites. */
+/* Any valid GGUF or safetensors container or directory, model or not: writes what it holds as
+ * text or JSON to a string the caller frees. `sites` adds the table of sites. */
 int nm_info(const char *path, bool json, bool sites, char **out, nm_err *err);
 
 /* ---- tokens ---------------------------------------------------------- */

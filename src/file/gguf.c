@@ -464,6 +464,7 @@ void nm__gguf_close(struct nm__gguf *g) {
   free(g->tensors);
   free(g->slots);
   free(g->path);
+  free(g->no_tokenizer);
   for (size_t i = g->borrowed; i < g->n_maps; i++) nm__map_close(&g->maps[i]);
   for (size_t i = 0; i < g->n_own; i++) free(g->own[i]);
   free(g->maps);

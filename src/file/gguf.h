@@ -51,6 +51,7 @@ struct nm__gguf {
   struct nm__gguf_kv *kv;
   struct nm__gguf_tensor *tensors;
   bool borrowed;                   /* maps[0] is the caller's (nm__gguf_parse) */
+  char *no_tokenizer;              /* why a tokenizer that is there gave no keys; else NULL */
   bool hf_rows;                    /* rows of q and k in Hugging Face's order (model/hf.h) */
   void **own;                      /* memory that goes with it */
   size_t n_own;
@@ -108,6 +109,7 @@ int nm__gguf_add_f32s(struct nm__gguf *g, const char *key, const float *v, size_
 /* Makes room for n names and enters those there are; enters the last one. For gguf_made.c. */
 bool nm__gguf_index(struct nm__gguf *g, size_t n);
 bool nm__gguf_index_last(struct nm__gguf *g);
+void nm__gguf_forget_kv(struct nm__gguf *g, size_t first);      /* keys from there on */
 int nm__gguf_add_kv(struct nm__gguf *g, const struct nm__gguf_kv *kv, nm_err *err);   /* a copy */
 /* ne: fastest first. `data` must hold the bytes that type and sizes ask for. */
 int nm__gguf_add_tensor(struct nm__gguf *g, const char *name, uint32_t type, int n_dims,

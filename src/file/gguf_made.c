@@ -158,6 +158,14 @@ int nm__gguf_add_kv(struct nm__gguf *g, const struct nm__gguf_kv *kv, nm_err *er
                    err);
 }
 
+void nm__gguf_forget_kv(struct nm__gguf *g, size_t first) {
+  while (g->n_kv > first) {
+    struct nm__gguf_kv *kv = &g->kv[--g->n_kv];
+    free(kv->key);
+    free(kv->strings);
+  }
+}
+
 /* ---- tensors --------------------------------------------------------- */
 
 static int room_for_tensor(struct nm__gguf *g, nm_err *err) {

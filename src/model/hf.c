@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include "core/json.h"
 #include "model/hf_impl.h"
+#include "text/hf_keys.h"
+#include "text/spmodel.h"
 
 enum { CONFIG_MAX = 1 << 22 };
 
@@ -163,6 +165,18 @@ static int add_keys(const char *dir, struct nm__gguf *g, struct nm__hf_facts *fa
   return st ? st : add_pooling(dir, *facts, g, err);
 }
 
+/* A tokenizer that cannot be read leaves a model that runs on ids. */
+static int add_tokenizer(const char *dir, struct nm__gguf *g, nm_err *err) {
+  nm_err why = {0};
+  size_t n = g->n_kv;
+  int st = nm__hf_tokenizer_keys(dir, g, &why);
+  if (!st) return NM_OK;
+  nm__gguf_forget_kv(g, n);
+  g->no_tokenizer = nm__strdup(why.text);
+  if (st == NM_EMEMORY || !g->no_tokenizer) return nm__fail_memory(err, "a tokenizer", 0);
+  return NM_OK;
+}
+
 /* ---- opening ------------------------------------------------------------- */
 
 static bool is_dir(const char *path) {
@@ -203,6 +217,7 @@ int nm__hf_map(const char *path, struct nm__gguf **out, nm_err *err) {
   if (!st) g->hf_rows = true;
   if (!st) st = nm__hf_files_open(dir, &files, &own);
   if (!st) st = add_files(g, facts, &files, &own);
+  if (!st) st = add_tokenizer(dir, g, &own);
   nm__hf_files_done(&files);
   free(dir);
   free(shown);
@@ -226,5 +241,9 @@ int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
   if (ends(path, ".safetensors"))
     return nm__fail(err, NM_EFORMAT, "%s: tensors alone are no model: a folder with config.json "
                     "and model.safetensors is", path);
-  return nm__gguf_open(path, out, err);
+  if (!nm__spmodel_is(path)) return nm__gguf_open(path, out, err);
+  int st = nm__gguf_new(path, "SentencePiece", out, err);     /* a vocabulary only */
+  if (!st) st = nm__spmodel_keys(path, *out, err);
+  if (st) nm__gguf_close(*out), *out = NULL;
+  return st;
 }

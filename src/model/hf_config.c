@@ -98,7 +98,7 @@ static int put_plain(const struct nm__conf *c) {
 /* ---- what is refused ------------------------------------------------------------ */
 
 /* A key is fine when it is absent, null, or as said here. */
-static const struct { const char *key; enum { FALSE, TRUE, UNSET, ZERO, ONE } fine;
+static const struct { const char *key; enum { FALSE, TRUE, UNSET, EMPTY, ZERO, ONE } fine;
                       const char *arch; } checked[] = {
     {"quantization_config", UNSET, NULL},
     {"use_sliding_window", FALSE, NULL},
@@ -115,6 +115,12 @@ static const struct { const char *key; enum { FALSE, TRUE, UNSET, ZERO, ONE } fi
     {"partial_rotary_factor", ONE, "gemma3"},
     {"partial_rotary_factor", ONE, "olmo2"},
     {"partial_rotary_factor", ONE, "nomic-bert"},
+    {"partial_rotary_factor", ONE, "qwen2moe"},
+    {"partial_rotary_factor", ONE, "qwen3moe"},
+    {"partial_rotary_factor", ONE, "starcoder2"},
+    {"decoder_sparse_step", ONE, NULL},
+    {"mlp_only_layers", EMPTY, NULL},
+    {"use_bias", TRUE, "starcoder2"},
     {"scale_attn_by_inverse_layer_idx", FALSE, "gpt2"},
     {"scale_attn_weights", TRUE, "gpt2"},
     {"rotary_emb_interleaved", FALSE, "nomic-bert"},
@@ -137,6 +143,7 @@ static int check_flags(const struct nm__conf *c) {
     double x = json_number_value(v);
     bool fine = checked[i].fine == FALSE  ? json_is_false(v)
                 : checked[i].fine == TRUE ? json_is_true(v)
+                : checked[i].fine == EMPTY ? json_is_array(v) && !json_array_size(v)
                 : checked[i].fine == ZERO ? json_is_number(v) && x >= 0 && x <= 0
                 : checked[i].fine == ONE  ? json_is_number(v) && x >= 1 && x <= 1
                                           : false;
@@ -245,7 +252,15 @@ static int put_special(const struct nm__conf *c) {
       return nm__conf_refuse(c, "use_parallel_residual", "must be true or false");
     st = nm__gguf_add_bool(c->g, "gptneox.use_parallel_residual", json_is_true(parallel), c->err);
   }
-  if (nm__hf_family_has(c->f, "type_vocab_size")) {
+  if (!st && nm__hf_family_has(c->f, "norm_topk_prob")) {
+    json_t *norm = nm__conf_get(c, "norm_topk_prob");
+    char k[96];
+    if (!json_is_boolean(norm))
+      return nm__conf_refuse(c, "norm_topk_prob", "must be true or false");
+    snprintf(k, sizeof k, "%s.expert_weights_norm", c->f->arch);
+    st = nm__gguf_add_bool(c->g, k, json_is_true(norm), c->err);
+  }
+  if (!st && nm__hf_family_has(c->f, "type_vocab_size")) {
     char k[96];
     snprintf(k, sizeof k, "%s.attention.causal", c->f->arch);
     st = nm__gguf_add_bool(c->g, k, false, c->err);

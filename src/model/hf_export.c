@@ -111,6 +111,13 @@ static void put_flags(const struct out *o) {
     nm__gguf_bool(o->g, "gptneox.use_parallel_residual", &parallel, NULL);
     json_object_set_new(o->c, "use_parallel_residual", json_boolean(parallel));
   }
+  if (nm__hf_family_has(o->f, "norm_topk_prob")) {
+    bool norm = a && !a->keep_top_k;
+    char key[96];
+    snprintf(key, sizeof key, "%s.expert_weights_norm", o->f->arch);
+    nm__gguf_bool(o->g, key, &norm, NULL);
+    json_object_set_new(o->c, "norm_topk_prob", json_boolean(norm));
+  }
   if (o->f->head)
     json_object_set_new(o->c, "tie_word_embeddings",
                         json_boolean(!nm__gguf_tensor(o->g, "output.weight")));

@@ -45,6 +45,24 @@ static const struct nm__hf_name qwen2[] = {
     ENDS(NM__HF_SAME), PRE_NORMS(NM__HF_SAME), ATTN(NM__HF_SAME), MLP, END};
 static const struct nm__hf_name qwen3[] = {
     ENDS(NM__HF_SAME), PRE_NORMS(NM__HF_SAME), ATTN(NM__HF_SAME), QK_NORMS(NM__HF_SAME), MLP, END};
+#define EXPERTS \
+  {"layers.#.mlp.gate", "blk.#.ffn_gate_inp", NM__HF_SAME}, \
+  {"layers.#.mlp.experts.#.gate_proj", "blk.#.ffn_gate.#", NM__HF_SAME}, \
+  {"layers.#.mlp.experts.#.up_proj", "blk.#.ffn_up.#", NM__HF_SAME}, \
+  {"layers.#.mlp.experts.#.down_proj", "blk.#.ffn_down.#", NM__HF_SAME}
+static const struct nm__hf_name qwen2_moe[] = {
+    ENDS(NM__HF_SAME), PRE_NORMS(NM__HF_SAME), ATTN(NM__HF_SAME), EXPERTS,
+    {"layers.#.mlp.shared_expert_gate", "blk.#.ffn_gate_inp_shexp", NM__HF_SAME},
+    {"layers.#.mlp.shared_expert.gate_proj", "blk.#.ffn_gate_shexp", NM__HF_SAME},
+    {"layers.#.mlp.shared_expert.up_proj", "blk.#.ffn_up_shexp", NM__HF_SAME},
+    {"layers.#.mlp.shared_expert.down_proj", "blk.#.ffn_down_shexp", NM__HF_SAME}, END};
+static const struct nm__hf_name qwen3_moe[] = {
+    ENDS(NM__HF_SAME), PRE_NORMS(NM__HF_SAME), ATTN(NM__HF_SAME), QK_NORMS(NM__HF_SAME), EXPERTS,
+    END};
+static const struct nm__hf_name starcoder2[] = {
+    ENDS(NM__HF_SAME), PRE_NORMS(NM__HF_SAME), ATTN(NM__HF_SAME),
+    {"layers.#.mlp.c_fc", "blk.#.ffn_up", NM__HF_SAME},
+    {"layers.#.mlp.c_proj", "blk.#.ffn_down", NM__HF_SAME}, END};
 static const struct nm__hf_name gemma[] = {
     ENDS(NM__HF_PLUS_ONE), PRE_NORMS(NM__HF_PLUS_ONE), ATTN(NM__HF_SAME), MLP, END};
 #define GEMMA2 \
@@ -137,6 +155,27 @@ static const struct nm__hf_family table[] = {
      "\"head_dim\":128,\"hidden_act\":\"silu\",\"max_position_embeddings\":32768,"
      "\"rms_norm_eps\":1e-6,\"rope_theta\":10000.0,\"rope_scaling\":null,"
      "\"tie_word_embeddings\":false}"},
+    {"qwen2_moe", "qwen2moe", "Qwen2MoeForCausalLM", "model.", "lm_head", qwen2_moe,
+     "{\"vocab_size\":151936,\"hidden_size\":2048,\"intermediate_size\":5632,"
+     "\"num_hidden_layers\":24,\"num_attention_heads\":16,\"num_key_value_heads\":16,"
+     "\"head_dim\":null,\"hidden_act\":\"silu\",\"max_position_embeddings\":32768,"
+     "\"rms_norm_eps\":1e-6,\"rope_theta\":10000.0,\"rope_scaling\":null,"
+     "\"num_local_experts\":60,\"num_experts_per_tok\":4,\"moe_intermediate_size\":1408,"
+     "\"shared_expert_intermediate_size\":5632,\"norm_topk_prob\":false,"
+     "\"tie_word_embeddings\":false}"},
+    {"qwen3_moe", "qwen3moe", "Qwen3MoeForCausalLM", "model.", "lm_head", qwen3_moe,
+     "{\"vocab_size\":151936,\"hidden_size\":2048,\"intermediate_size\":6144,"
+     "\"num_hidden_layers\":24,\"num_attention_heads\":32,\"num_key_value_heads\":4,"
+     "\"head_dim\":null,\"hidden_act\":\"silu\",\"max_position_embeddings\":32768,"
+     "\"rms_norm_eps\":1e-6,\"rope_theta\":10000.0,\"rope_scaling\":null,"
+     "\"num_local_experts\":128,\"num_experts_per_tok\":8,\"moe_intermediate_size\":768,"
+     "\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", "model.", "lm_head", starcoder2,
+     "{\"vocab_size\":49152,\"hidden_size\":3072,\"intermediate_size\":12288,"
+     "\"num_hidden_layers\":30,\"num_attention_heads\":24,\"num_key_value_heads\":2,"
+     "\"head_dim\":null,\"hidden_act\":\"gelu_pytorch_tanh\",\"max_position_embeddings\":4096,"
+     "\"layer_norm_eps\":1e-5,\"rope_theta\":10000.0,\"rope_scaling\":null,"
+     "\"sliding_window\":null,\"layer_types\":null,\"tie_word_embeddings\":true}"},
     {"gemma", "gemma", "GemmaForCausalLM", "model.", "lm_head", gemma,
      "{\"vocab_size\":256000,\"hidden_size\":3072,\"intermediate_size\":24576,"
      "\"num_hidden_layers\":28,\"num_attention_heads\":16,\"num_key_value_heads\":16,"
@@ -245,6 +284,8 @@ const struct nm__hf_key nm__hf_plain[] = {
     {"layer_norm_eps", "attention.layer_norm_epsilon", true},
     {"num_local_experts", "expert_count", false},
     {"num_experts_per_tok", "expert_used_count", false},
+    {"moe_intermediate_size", "expert_feed_forward_length", false},
+    {"shared_expert_intermediate_size", "expert_shared_feed_forward_length", false},
     {"attn_logit_softcapping", "attn_logit_softcapping", true},
     {"final_logit_softcapping", "final_logit_softcapping", true},
     {"sliding_window", "attention.sliding_window", false},
@@ -260,6 +301,8 @@ const struct nm__hf_spelling nm__hf_spellings[] = {
     {"max_position_embeddings", "n_positions", "gpt2 nomic_bert"},
     {"intermediate_size", "n_inner", "gpt2 nomic_bert"},
     {"layer_norm_eps", "layer_norm_epsilon", "gpt2 nomic_bert"},
+    {"layer_norm_eps", "norm_epsilon", "starcoder2"},
+    {"num_local_experts", "num_experts", "qwen2_moe qwen3_moe"},
     {"hidden_act", "activation_function", "gpt2 nomic_bert"},
     {"hidden_act", "hidden_activation", "gemma2 gemma3_text"},
     {"rope_theta", "rotary_emb_base", "gpt_neox nomic_bert"},

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/hf_keys.h"
+
 /* ---- metadata -------------------------------------------------------- */
 
 static int size_key(const nm_model *m, const char *name, long long absent, int *out, nm_err *err) {
@@ -414,7 +416,9 @@ static void count_types(nm_model *m) {
 }
 
 static int load_tokenizer(nm_model *m, nm_err *err) {
-  if (!nm__gguf_find(m->g, "tokenizer.ggml.model")) return NM_OK;
+  if (m->g->no_tokenizer)
+    snprintf(m->warning, sizeof m->warning, "no text in or out: %.350s", m->g->no_tokenizer);
+  if (!nm__tok_here(m->g)) return NM_OK;
   nm_err why = {0}, warn = {0};
   if (nm__tok_open(m->g, &m->tok, &warn, &why)) {
     if (why.status == NM_EMEMORY) return *err = why, why.status;
@@ -464,7 +468,8 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
     free(m);
     return nm__fail_memory(err, "a model", sizeof *m);
   }
-  int st = nm__model_map(path, &m->g, err);
+  bool alone = vocab_only && nm__hf_tokenizer_path(path);     /* no weights are needed */
+  int st = alone ? nm__hf_tokenizer_open(path, &m->g, err) : nm__model_map(path, &m->g, err);
   if (!st && strcmp(path, m->g->path)) {       /* a folder was named with a slash at its end */
     char *shown = nm__strdup(m->g->path);
     if (shown) free(m->path), m->path = shown;

@@ -73,8 +73,8 @@ static int spellings(const nm_model *m, const char *const *words, int32_t out[8]
     char spaced[16];
     int32_t *ids;
     size_t k;
-    /* SPM puts the space there itself; byte-level BPE must be given it. */
-    snprintf(spaced, sizeof spaced, "%s%s", strcmp(nm__tok_family(m->tok), "llama") ? " " : "",
+    /* Byte-level BPE must be given the space that others put there themselves. */
+    snprintf(spaced, sizeof spaced, "%s%s", strcmp(nm__tok_family(m->tok), "gpt2") ? "" : " ",
              words[i]);
     if (nm_tokenize(m, spaced, strlen(spaced), NM_NO_BOS, &ids, &k, NULL)) continue;
     if (k == 1) out[n++] = ids[0];

@@ -78,7 +78,7 @@ static int32_t symbol(struct nm__tok *t, const char *s, size_t n) {
   return id;
 }
 
-static struct nm__pair_slot *find_pair(const struct nm__pairs *p, int32_t left, int32_t right) {
+struct nm__pair_slot *nm__pairs_find(const struct nm__pairs *p, int32_t left, int32_t right) {
   uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
   size_t i = nm__mix64(key) & (p->n_slots - 1);
   while (p->slot[i].left >= 0 && (p->slot[i].left != left || p->slot[i].right != right))
@@ -86,7 +86,7 @@ static struct nm__pair_slot *find_pair(const struct nm__pairs *p, int32_t left, 
   return &p->slot[i];
 }
 
-static int pairs_new(struct nm__pairs *p, size_t n) {
+int nm__pairs_new(struct nm__pairs *p, size_t n) {
   p->n_slots = 64;
   while (p->n_slots / 3 < n / 2 + 1) p->n_slots *= 2;      /* at most two thirds full */
   p->slot = nm__alloc(p->n_slots, sizeof *p->slot);
@@ -114,7 +114,7 @@ static int open_merge(struct opening *o, struct nm__str m, uint32_t rank, nm_err
   int32_t right = symbol(t, o->right.s, o->right.len);
   int32_t merged = symbol(t, o->whole.s, o->whole.len);
   if (left < 0 || right < 0 || merged < 0) return nm__fail_memory(err, "the merges", m.n);
-  struct nm__pair_slot *e = find_pair(&t->pairs, left, right);
+  struct nm__pair_slot *e = nm__pairs_find(&t->pairs, left, right);
   if (e->left < 0) *e = (struct nm__pair_slot){left, right, merged, rank};
   return NM_OK;
 }
@@ -129,12 +129,23 @@ static int open_merges(struct opening *o, const struct nm__gguf *g, nm_err *err)
   if (kv->n > INT32_MAX / 8)
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer.ggml.merges has %llu entries, which is too "
                     "many", t->path, (unsigned long long)kv->n);
-  if (pairs_new(&t->pairs, (size_t)kv->n)) return nm__fail_memory(err, "the merges", 24 * kv->n);
+  if (nm__pairs_new(&t->pairs, (size_t)kv->n)) return nm__fail_memory(err, "the merges", 24 * kv->n);
   for (uint64_t i = 0; i < kv->n; i++) {
     int rc = open_merge(o, kv->strings[i], (uint32_t)i, err);
     if (rc) return rc;
   }
   return NM_OK;
+}
+
+static void warn_pretok(const struct nm__tok *t, const char *name, nm_err *warn) {
+  if (!nm__pretok_known(t->pretok))
+    nm__fail(warn, NM_EFORMAT, *name ? "%s: pre-tokenizer '%s' is not known; text is split by "
+             "general rules, and token ids may differ from the original's"
+             : "%s: no pre-tokenizer is named%s; text is split by general rules, and token ids "
+             "may differ from the original's", t->path, name);
+  else if (!nm__pretok_checked(t->pretok))
+    nm__fail(warn, NM_EFORMAT, "%s: tokenizer.ggml.pre '%s': rule known, not checked against "
+             "vectors", t->path, name);
 }
 
 static int open_pretok(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
@@ -145,11 +156,7 @@ static int open_pretok(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn
   if (rc) return rc;
   char name[64];
   nm__printable(name, sizeof name, pre.s, pre.n);
-  if (!nm__pretok_known(t->pretok))
-    nm__fail(warn, NM_EFORMAT, pre.n ? "%s: pre-tokenizer '%s' is not known; text is split by "
-             "general rules, and token ids may differ from the original's"
-             : "%s: no pre-tokenizer is named%s; text is split by general rules, and token ids "
-             "may differ from the original's", t->path, name);
+  warn_pretok(t, name, warn);
   free(t->pre);
   t->pre = nm__strdup(name);
   t->whole_first = nm__pretok_whole_first(t->pretok);
@@ -188,7 +195,7 @@ static int bpe_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, n
 
 static bool pair(const void *arg, const struct nm__sym *a, const struct nm__sym *b, uint64_t *prio,
                  int32_t *id) {
-  const struct nm__pair_slot *e = find_pair(arg, a->id, b->id);
+  const struct nm__pair_slot *e = nm__pairs_find(arg, a->id, b->id);
   if (e->left < 0) return false;
   *prio = e->rank;
   *id = e->merged;

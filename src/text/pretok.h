@@ -22,6 +22,8 @@ struct nm__pretok;
 int nm__pretok_new(const char *name, size_t n, struct nm__pretok **out, nm_err *err);
 void nm__pretok_free(struct nm__pretok *p);
 bool nm__pretok_known(const struct nm__pretok *p);
+/* Are there recorded ids of a vocabulary of this name that noema's equal? */
+bool nm__pretok_checked(const struct nm__pretok *p);
 bool nm__pretok_whole_first(const struct nm__pretok *p); /* tokens are not merged up to */
 bool nm__pretok_adds_bos(const struct nm__pretok *p);    /* where the file does not say */
 

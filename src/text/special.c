@@ -23,10 +23,8 @@ static int compare_special(const void *x, const void *y) {
   return c ? c : (a->id > b->id) - (a->id < b->id);
 }
 
-static bool wanted(const struct nm__piece *p, bool only_user) {
-  if (p->raw.n == 0) return false;
-  if (p->type == NM__TOK_USER) return true;
-  return !only_user && (p->type == NM__TOK_CONTROL || p->type == NM__TOK_UNKNOWN);
+static bool wanted(const struct nm__piece *p, unsigned types) {
+  return p->raw.n && types >> p->type & 1;
 }
 
 /* Of equal pieces only the one with the least id remains. */
@@ -59,23 +57,28 @@ static void index_first(struct nm__specials *v) {
   }
 }
 
-int nm__specials_new(const struct nm__tok *t, bool only_user, struct nm__specials *out) {
+int nm__specials_new(const struct nm__tok *t, unsigned types, struct nm__specials *out) {
   *out = (struct nm__specials){0};
-  for (int32_t i = 0; i < t->n; i++) out->n += wanted(&t->piece[i], only_user);
+  for (int32_t i = 0; i < t->n; i++) out->n += wanted(&t->piece[i], types);
   if (out->n == 0) return NM_OK;
   out->v = nm__alloc(out->n, sizeof *out->v);
   if (!out->v) return NM_EMEMORY;
   size_t k = 0;
   for (int32_t i = 0; i < t->n; i++) {
     const struct nm__piece *p = &t->piece[i];
-    if (!wanted(p, only_user)) continue;
+    if (!wanted(p, types)) continue;
     out->v[k++] = (struct nm__special){nm__tok_bytes(t, p->raw), p->raw.n, i, -1};
   }
-  qsort(out->v, out->n, sizeof *out->v, compare_special);
+  nm__specials_take(out->v, out->n, out);
+  return NM_OK;
+}
+
+void nm__specials_take(struct nm__special *v, size_t n, struct nm__specials *out) {
+  *out = (struct nm__specials){.v = v, .n = n};
+  qsort(v, n, sizeof *v, compare_special);
   drop_doubles(out);
   link_prefixes(out);
   index_first(out);
-  return NM_OK;
 }
 
 void nm__specials_done(struct nm__specials *v) {
@@ -95,17 +98,44 @@ static size_t lower(const struct nm__specials *v, size_t lo, size_t hi, size_t d
   return lo;
 }
 
+struct nm__descent nm__specials_at(const struct nm__specials *v, const char *s, size_t n) {
+  if (n == 0) return (struct nm__descent){0};
+  unsigned char c = (unsigned char)s[0];
+  return (struct nm__descent){v, s, n, v->first[c], v->first[c + 1], 1};
+}
+
+/* A single piece is left: it fits as a whole or not at all. */
+static int32_t last_one(struct nm__descent *d, size_t k) {
+  const struct nm__special *p = &d->v->v[k];
+  d->lo = d->hi;
+  return p->n <= d->n && memcmp(p->s, d->s, p->n) == 0 ? (int32_t)k : -1;
+}
+
+/* [lo, hi) begin with the first `depth` bytes of the text; a piece of just these comes first. */
+int32_t nm__specials_next(struct nm__descent *d) {
+  while (d->lo < d->hi) {
+    size_t k = d->lo;
+    if (d->hi - k == 1) return last_one(d, k);
+    bool whole = d->v->v[k].n == d->depth;
+    d->lo += whole;
+    if (d->depth == d->n) {
+      d->hi = d->lo;
+    } else if (d->lo < d->hi) {
+      int c = (unsigned char)d->s[d->depth];
+      d->lo = lower(d->v, d->lo, d->hi, d->depth, c);
+      d->hi = lower(d->v, d->lo, d->hi, d->depth, c + 1);
+      d->depth++;
+    }
+    if (whole) return (int32_t)k;
+  }
+  return -1;
+}
+
 /* Index of the longest piece the text begins with, or -1. */
 static int32_t longest_at(const struct nm__specials *v, const char *s, size_t n) {
-  size_t lo = v->first[(unsigned char)s[0]], hi = v->first[(unsigned char)s[0] + 1];
+  struct nm__descent d = nm__specials_at(v, s, n);
   int32_t best = -1;
-  for (size_t depth = 1; lo < hi; depth++) {
-    if (v->v[lo].n == depth) best = (int32_t)lo++;
-    if (depth == n) break;
-    int c = (unsigned char)s[depth];
-    lo = lower(v, lo, hi, depth, c);
-    hi = lower(v, lo, hi, depth, c + 1);
-  }
+  for (int32_t k; (k = nm__specials_next(&d)) >= 0;) best = k;
   return best;
 }
 

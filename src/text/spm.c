@@ -11,81 +11,16 @@
 #include "text/tok.h"
 #include "text/unicode.h"
 
-#define SPACE "\xE2\x96\x81"       /* U+2581 */
-
 /* ---- opening --------------------------------------------------------- */
-
-static int hex(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The byte that "<0xHH>" means, or -1. */
-static int byte_value(const char *s, size_t n) {
-  if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>') return -1;
-  int hi = hex(s[3]), lo = hex(s[4]);
-  return hi < 0 || lo < 0 ? -1 : 16 * hi + lo;
-}
-
-/* Decoded bytes of a plain piece: U+2581 is a space. */
-static bool keep_unescaped(struct nm__tok *t, struct nm__piece *p) {
-  struct nm__span raw = p->raw;
-  p->out = (struct nm__span){t->pool.len, 0};
-  for (uint32_t i = 0; i < raw.n; ) {
-    /* The pool moves as it grows, so the source is looked up each time. */
-    const char *s = nm__tok_bytes(t, raw) + i;
-    bool space = raw.n - i >= 3 && memcmp(s, SPACE, 3) == 0;
-    nm__buf_putc(&t->pool, space ? ' ' : *s);
-    i += space ? 3 : 1;
-  }
-  p->out.n = (uint32_t)(t->pool.len - p->out.at);
-  return !t->pool.failed;
-}
-
-static bool open_byte(struct nm__tok *t, int32_t id) {
-  struct nm__piece *p = &t->piece[id];
-  int b = byte_value(nm__tok_bytes(t, p->raw), p->raw.n);
-  if (b < 0) return true;          /* a byte token of another form stays as it is written */
-  if (t->byte[b] < 0) t->byte[b] = id;
-  return nm__tok_keep(t, &(char){(char)b}, 1, &p->out);
-}
-
-/* Is there a U+2581 behind something else? */
-static bool spans_words(const char *s, size_t n) {
-  bool inside = false;
-  for (size_t i = 0; i < n; ) {
-    bool space = n - i >= 3 && memcmp(s + i, SPACE, 3) == 0;
-    if (space && inside) return true;
-    inside = !space;
-    i += space ? 3 : 1;
-  }
-  return false;
-}
-
-static int open_piece(struct nm__tok *t, int32_t id) {
-  struct nm__piece *p = &t->piece[id];
-  if (p->type == NM__TOK_BYTE) return open_byte(t, id) ? NM_OK : NM_EMEMORY;
-  if (p->type == NM__TOK_CONTROL || p->type == NM__TOK_UNKNOWN) return NM_OK;
-  if (p->type != NM__TOK_USER && !keep_unescaped(t, p)) return NM_EMEMORY;
-  if (p->raw.n > t->longest) t->longest = p->raw.n;
-  if (spans_words(nm__tok_bytes(t, p->raw), p->raw.n)) t->by_word = false;
-  return nm__dict_put(&t->dict, t->pool.s, p->raw, id);
-}
 
 static int spm_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   (void)warn;
   if (!nm__gguf_find(g, "tokenizer.ggml.scores"))
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer.ggml.scores is missing, which a 'llama' "
                     "tokenizer needs", t->path);
-  t->by_word = true;
-  for (int32_t i = 0; i < t->n; i++)
-    if (open_piece(t, i)) return nm__fail_memory(err, "the vocabulary", t->pool.len);
-  t->all_bytes = true;
-  for (int b = 0; b < 256; b++) t->all_bytes = t->all_bytes && t->byte[b] >= 0;
+  if (nm__tok_open_pieces(t)) return nm__fail_memory(err, "the vocabulary", t->pool.len);
   int rc = nm__tok_flag(g, "tokenizer.ggml.add_bos_token", true, &t->add_bos, err);
-  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_space_prefix", true, &t->prefix, err);
-  return rc;
+  return rc ? rc : nm__tok_open_normal(t, g, err);
 }
 
 /* ---- a run of text --------------------------------------------------- */
@@ -113,22 +48,6 @@ static bool pair(const void *arg, const struct nm__sym *a, const struct nm__sym 
   return true;
 }
 
-/* Writes the run with U+2581 for spaces into w->text. */
-static bool escape(const struct nm__tok *t, struct nm__buf *b, const char *s, size_t n) {
-  nm__buf_reset(b);
-  if (t->prefix) nm__buf_puts(b, SPACE);
-  while (n) {
-    const char *space = memchr(s, ' ', n);
-    size_t plain = space ? (size_t)(space - s) : n;
-    nm__buf_put(b, s, plain);
-    if (space) nm__buf_puts(b, SPACE);
-    plain += space != NULL;
-    s += plain;
-    n -= plain;
-  }
-  return !b->failed;
-}
-
 /* Where the part of the run that can be merged on its own ends. When no piece goes on
  * across the beginning of a word, no merge does either, and words are independent: the
  * same ids as merging the whole run at once, ten times faster. */
@@ -136,7 +55,7 @@ static size_t part_end(const struct nm__tok *t, const struct nm__buf *b, size_t 
   if (!t->by_word) return b->len;
   bool inside = false;
   for (size_t i = from; i < b->len; ) {
-    bool space = b->s[i] == SPACE[0] && b->len - i >= 3 && memcmp(b->s + i, SPACE, 3) == 0;
+    bool space = b->s[i] == NM__SPACE[0] && b->len - i >= 3 && memcmp(b->s + i, NM__SPACE, 3) == 0;
     if (space && inside) return i;
     inside = !space;
     i += space ? 3 : 1;
@@ -157,17 +76,6 @@ static int add_characters(const struct nm__tok *t, struct nm__merge *m, const ch
   return NM_OK;
 }
 
-/* All bytes of a character have a token, or the character is unknown as a whole. */
-static int fall_back(const struct nm__tok *t, const char *s, size_t n, struct nm__ids *out,
-                     nm_err *err) {
-  bool whole = true;
-  for (size_t i = 0; i < n; i++) whole = whole && t->byte[(unsigned char)s[i]] >= 0;
-  if (!whole) return nm__tok_no_token(t, s, n, out, err);
-  for (size_t i = 0; i < n; i++)
-    if (nm__ids_push(out, t->byte[(unsigned char)s[i]])) return NM_EMEMORY;
-  return NM_OK;
-}
-
 static int encode_part(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
                        nm_err *err) {
   struct nm__merge *m = &w->merge;
@@ -176,7 +84,7 @@ static int encode_part(const struct nm__tok *t, struct nm__work *w, const char *
   for (uint32_t i = 0; i != NM__NO_SYM && !rc; i = m->sym[i].next) {
     const struct nm__sym *sym = &m->sym[i];
     if (sym->id >= 0) rc = nm__ids_push(w->out, sym->id);
-    else rc = fall_back(t, s + sym->start, sym->len, w->out, err);
+    else rc = nm__tok_fall_back(t, w, s + sym->start, sym->len, err);
   }
   return rc;
 }
@@ -184,8 +92,7 @@ static int encode_part(const struct nm__tok *t, struct nm__work *w, const char *
 static int spm_run(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
                    nm_err *err) {
   const struct nm__buf *b = &w->text;
-  if (!escape(t, &w->text, s, n)) return NM_EMEMORY;
-  int rc = NM_OK;
+  int rc = nm__tok_normalise(t, &w->text, s, n);
   for (size_t at = 0, end; at < b->len && !rc; at = end) {
     end = part_end(t, b, at);
     rc = encode_part(t, w, b->s + at, end - at, err);

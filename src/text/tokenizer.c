@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text/tok.h"
+#include "text/hf.h"
 
 /* Symbols are counted in 32 bits, and SPM's spaces are three bytes long. */
 enum { MAX_TEXT = 1 << 30 };
@@ -34,11 +34,24 @@ int nm__ids_push(struct nm__ids *v, int32_t id) {
 static int open_all(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   int rc = nm__tok_read(t, g, err);
   if (!rc) rc = t->family->open(t, g, warn, err);
-  if (!rc) rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", false, &t->add_eos, err);
+  if (rc || t->hf) return rc;
+  rc = nm__tok_flag(g, "tokenizer.ggml.add_eos_token", t->add_eos, &t->add_eos, err);
   if (rc) return rc;
-  if (nm__specials_new(t, true, &t->user) || nm__specials_new(t, false, &t->special))
+  unsigned all = NM__TYPE(USER) | NM__TYPE(CONTROL) | NM__TYPE(UNKNOWN);
+  if (nm__specials_new(t, NM__TYPE(USER), &t->user) || nm__specials_new(t, all, &t->special))
     return nm__fail_memory(err, "the special tokens", t->pool.len);
   return NM_OK;
+}
+
+bool nm__tok_here(const struct nm__gguf *g) {
+  static const char *const none[] = {"none", "no_vocab"};
+  struct nm__str s;
+  if (nm__gguf_find(g, "tokenizer.huggingface.json")) return true;
+  if (!nm__gguf_find(g, "tokenizer.ggml.model")) return false;
+  if (nm__gguf_string(g, "tokenizer.ggml.model", &s, NULL)) return true;
+  for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+    if (strlen(none[i]) == s.n && memcmp(none[i], s.s, s.n) == 0) return false;
+  return true;
 }
 
 int nm__tok_open(const struct nm__gguf *g, struct nm__tok **out, nm_err *warn, nm_err *err) {
@@ -63,7 +76,10 @@ void nm__tok_free(struct nm__tok *t) {
   if (!t) return;
   nm__specials_done(&t->user);
   nm__specials_done(&t->special);
+  nm__specials_done(&t->choice);
   nm__pretok_free(t->pretok);
+  nm__charsmap_free(t->charsmap);
+  nm__hf_free(t->hf);
   nm__buf_done(&t->pool);
   free(t->dict.slot);
   free(t->pairs.slot);
@@ -79,6 +95,8 @@ const char *nm__tok_family(const struct nm__tok *t) { return t->family->name; }
 const char *nm__tok_pre(const struct nm__tok *t) { return t->pre; }
 int32_t nm__tok_bos(const struct nm__tok *t) { return t->bos; }
 int32_t nm__tok_eos(const struct nm__tok *t) { return t->eos; }
+int32_t nm__tok_eot(const struct nm__tok *t) { return t->eot; }
+int32_t nm__tok_eom(const struct nm__tok *t) { return t->eom; }
 bool nm__tok_adds_bos(const struct nm__tok *t) { return t->add_bos && t->bos >= 0; }
 
 struct nm__str nm__tok_piece(const struct nm__tok *t, int32_t id) {
@@ -103,6 +121,27 @@ int nm__tok_no_token(const struct nm__tok *t, const char *s, size_t n, struct nm
                   "unknown token", t->path, n > 1 ? "s" : "", hex);
 }
 
+int nm__tok_fall_back(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
+                      nm_err *err) {
+  bool whole = true;
+  for (size_t i = 0; i < n; i++) whole = whole && t->byte[(unsigned char)s[i]] >= 0;
+  int rc = NM_OK;
+  if (!whole) {
+    if (w->out->n != w->unk_end || !w->unk_end) rc = nm__tok_no_token(t, s, n, w->out, err);
+    w->unk_end = w->out->n;
+    return rc;
+  }
+  for (size_t i = 0; i < n && !rc; i++) rc = nm__ids_push(w->out, t->byte[(unsigned char)s[i]]);
+  return rc;
+}
+
+static void work_done(struct nm__work *w) {
+  nm__merge_done(&w->merge);
+  nm__buf_done(&w->text);
+  nm__buf_done(&w->key);
+  free(w->node);
+}
+
 /* The text between and around the cuts goes to the family. */
 static int encode_cut(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n,
                       const struct nm__cut *cut, size_t n_cuts, nm_err *err) {
@@ -122,13 +161,22 @@ static int encode_text(const struct nm__tok *t, const char *s, size_t n, bool sp
                        struct nm__ids *out, nm_err *err) {
   struct nm__work w = {.out = out};
   nm__buf_init(&w.text, 4 * (size_t)MAX_TEXT);
+  nm__buf_init(&w.key, UINT32_MAX);
   struct nm__cut *cut;
   size_t n_cuts;
   int rc = nm__specials_cut(special ? &t->special : &t->user, s, n, &cut, &n_cuts);
   if (!rc) rc = encode_cut(t, &w, s, n, cut, n_cuts, err);
   free(cut);
-  nm__merge_done(&w.merge);
-  nm__buf_done(&w.text);
+  work_done(&w);
+  return rc;
+}
+
+static int encode(const struct nm__tok *t, const char *text, size_t n, struct nm__tok_opts o,
+                  struct nm__ids *out, nm_err *err) {
+  int rc = NM_OK;
+  if (!o.no_bos && nm__tok_adds_bos(t)) rc = nm__ids_push(out, t->bos);
+  if (!rc && n) rc = encode_text(t, text, n, o.parse_special, out, err);
+  if (!rc && !o.no_bos && t->add_eos && t->eos >= 0) rc = nm__ids_push(out, t->eos);
   return rc;
 }
 
@@ -138,10 +186,7 @@ int nm__tok_encode(const struct nm__tok *t, const char *text, size_t n, struct n
     return nm__fail(err, NM_EUSAGE, "tokenising a text of %zu bytes: at most %d at once; split it",
                     n, MAX_TEXT);
   size_t before = out->n;
-  int rc = NM_OK;
-  if (!o.no_bos && nm__tok_adds_bos(t)) rc = nm__ids_push(out, t->bos);
-  if (!rc && n) rc = encode_text(t, text, n, o.parse_special, out, err);
-  if (!rc && !o.no_bos && t->add_eos && t->eos >= 0) rc = nm__ids_push(out, t->eos);
+  int rc = t->hf ? nm__hf_encode(t, text, n, o, out, err) : encode(t, text, n, o, out, err);
   if (rc == NM_EMEMORY) nm__fail_memory(err, "tokenising a text", n);
   if (rc) out->n = before;
   return rc;
@@ -166,6 +211,10 @@ static bool begins_with_space(const struct nm__tok *t, const struct nm__piece *p
  * there it parts the words around. */
 int nm__tok_decode(const struct nm__tok *t, const int32_t *id, size_t n, bool special,
                    struct nm__buf *out, nm_err *err) {
+  if (t->hf) {
+    int rc = nm__hf_decode(t, id, n, special, out, err);
+    return rc == NM_EMEMORY ? nm__fail_memory(err, "decoded text", out->max) : rc;
+  }
   bool prefix = t->prefix;
   for (size_t i = 0; i < n; i++) {
     if (id[i] < 0 || id[i] >= t->n)

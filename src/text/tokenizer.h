@@ -1,9 +1,11 @@
 /* tokenizer.h - text to token ids and back, from a GGUF's tokenizer.ggml.* keys.
  *
- * Families: "llama" (SentencePiece BPE by score, here SPM) and "gpt2" (byte-level
- * BPE by merge rank). A family is one file with one vtable; others are refused by
- * name. Any byte string is accepted as text; invalid UTF-8 is tokenised byte-wise
- * where the vocabulary can (decode gives the bytes back).
+ * Families: "llama" (SentencePiece BPE by score, here SPM), "gpt2" (byte-level BPE by
+ * merge rank), "bert" (WordPiece, here WPM) and "t5" (SentencePiece unigram, here UGM).
+ * A family is one file with one vtable; others are refused by name. Any byte string is
+ * accepted as text. SPM and BPE tokenise invalid UTF-8 byte-wise where the vocabulary can
+ * (decode gives the bytes back); UGM and WPM read a text through a normal form, which
+ * decode cannot undo.
  * A tokenizer is read-only after opening: use it from any number of threads. */
 #ifndef NM_TEXT_TOKENIZER_H
 #define NM_TEXT_TOKENIZER_H
@@ -12,8 +14,11 @@
 
 struct nm__tok;
 
+/* False when the keys name no tokenizer, or say that there is none: ids only, no fault. */
+bool nm__tok_here(const struct nm__gguf *g);
 /* Copies what it needs. NM_EFORMAT when the keys are missing or inconsistent.
- * `warn` (may be NULL) gets one sentence when tokenizer.ggml.pre is not known. */
+ * `warn` (may be NULL) gets one sentence when tokenizer.ggml.pre is not known, or is known
+ * but has not been checked against recorded ids. */
 int nm__tok_open(const struct nm__gguf *g, struct nm__tok **out, nm_err *warn, nm_err *err);
 void nm__tok_free(struct nm__tok *t);
 
@@ -22,22 +27,26 @@ void nm__ids_done(struct nm__ids *v);
 int nm__ids_push(struct nm__ids *v, int32_t id);  /* 0 or NM_EMEMORY */
 
 struct nm__tok_opts {
-  bool no_bos;                     /* leave out BOS/EOS even where the file asks for them */
+  bool no_bos;                     /* leave out BOS/EOS (CLS/SEP) even where the file asks */
   bool parse_special;              /* "<|eot|>" in the text becomes the control token */
 };
 /* Appends to out. */
 int nm__tok_encode(const struct nm__tok *t, const char *text, size_t n, struct nm__tok_opts o,
                    struct nm__ids *out, nm_err *err);
-/* Appends bytes. Control tokens (BOS ...) are written only with `special`. The one leading
- * space that SPM's prefix added is dropped. NM_EFORMAT for ids out of range. */
+/* Appends bytes. Control tokens (BOS ...) are written only with `special`. Encoding by SPM
+ * and UGM puts a space in front of each run of text, and each word of WPM has one; so one
+ * space is dropped at the start and one behind each special token that is written, but none
+ * behind one that is left out. NM_EFORMAT for ids out of range. */
 int nm__tok_decode(const struct nm__tok *t, const int32_t *id, size_t n, bool special,
                    struct nm__buf *out, nm_err *err);
 
 int nm__tok_size(const struct nm__tok *t);
-const char *nm__tok_family(const struct nm__tok *t);     /* "llama", "gpt2" */
-const char *nm__tok_pre(const struct nm__tok *t);        /* "" for SPM */
+const char *nm__tok_family(const struct nm__tok *t);     /* "llama", "gpt2", ... */
+const char *nm__tok_pre(const struct nm__tok *t);        /* "" but for BPE */
 int32_t nm__tok_bos(const struct nm__tok *t);            /* -1: none */
 int32_t nm__tok_eos(const struct nm__tok *t);
+int32_t nm__tok_eot(const struct nm__tok *t);            /* ends a turn of a chat; -1: none */
+int32_t nm__tok_eom(const struct nm__tok *t);            /* ends a message; -1: none */
 bool nm__tok_adds_bos(const struct nm__tok *t);
 struct nm__str nm__tok_piece(const struct nm__tok *t, int32_t id);  /* as stored in the file */
 

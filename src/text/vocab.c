@@ -152,19 +152,50 @@ static int read_id(const struct nm__tok *t, const struct nm__gguf *g, const char
   return NM_OK;
 }
 
-static int read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+int nm__tok_read_ids(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   int rc = read_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos, err);
   if (!rc) rc = read_id(t, g, "tokenizer.ggml.unknown_token_id", &t->unk, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.eot_token_id", &t->eot, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.eom_token_id", &t->eom, err);
   return rc;
 }
 
-/* SentencePiece's own numbers, for files that leave the ids out: 0 unknown, 1 BOS, 2 EOS. */
-static void default_ids(struct nm__tok *t) {
-  if (t->unk < 0 && t->piece[0].type == NM__TOK_UNKNOWN) t->unk = 0;
-  if (t->family != &nm__tok_spm) return;
-  if (t->bos < 0 && t->n > 1 && t->piece[1].type == NM__TOK_CONTROL) t->bos = 1;
-  if (t->eos < 0 && t->n > 2 && t->piece[2].type == NM__TOK_CONTROL) t->eos = 2;
+/* The first piece written so, or -1. */
+static int32_t find_piece(const struct nm__tok *t, const char *s) {
+  size_t n = strlen(s);
+  for (int32_t i = 0; i < t->n; i++)
+    if (t->piece[i].raw.n == n && memcmp(nm__tok_bytes(t, t->piece[i].raw), s, n) == 0) return i;
+  return -1;
+}
+
+/* WordPiece frames a text by CLS and SEP, which have keys of their own (one misspelt for
+ * good), or are known by their looks. */
+static int read_frame(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
+  int32_t cls, sep;
+  int rc = read_id(t, g, "tokenizer.ggml.cls_token_id", &cls, err);
+  if (!rc) rc = read_id(t, g, "tokenizer.ggml.seperator_token_id", &sep, err);
+  if (rc) return rc;
+  if (cls >= 0 || t->bos < 0) t->bos = cls >= 0 ? cls : find_piece(t, "[CLS]");
+  if (sep >= 0 || t->eos < 0) t->eos = sep >= 0 ? sep : find_piece(t, "[SEP]");
+  if (t->unk < 0) t->unk = find_piece(t, "[UNK]");
+  return NM_OK;
+}
+
+/* What an id is when the file says nothing of it: *id becomes `at` if a control piece is there. */
+static void default_id(const struct nm__tok *t, const struct nm__gguf *g, const char *key,
+                       int32_t at, int32_t *id) {
+  if (!nm__gguf_find(g, key) && at < t->n && t->piece[at].type == NM__TOK_CONTROL) *id = at;
+}
+
+/* SentencePiece's own numbers are 1 BOS, 2 EOS; T5's EOS is 1. */
+static void default_ids(struct nm__tok *t, const struct nm__gguf *g) {
+  static const char bos[] = "tokenizer.ggml.bos_token_id", eos[] = "tokenizer.ggml.eos_token_id";
+  for (int32_t i = 0; i < t->n && t->unk < 0; i++)
+    if (t->piece[i].type == NM__TOK_UNKNOWN) t->unk = i;
+  if (t->family == &nm__tok_spm) default_id(t, g, bos, 1, &t->bos);
+  if (t->family == &nm__tok_spm) default_id(t, g, eos, 2, &t->eos);
+  if (t->family == &nm__tok_ugm) default_id(t, g, eos, 1, &t->eos);
 }
 
 static bool byte_form(const char *s, size_t n) {
@@ -181,18 +212,24 @@ static void guess_types(struct nm__tok *t) {
   if (t->unk >= 0) t->piece[t->unk].type = NM__TOK_UNKNOWN;
 }
 
+/* A tokenizer.json counts where the file has no other family's keys that noema reads. */
 static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
-  static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe};
-  struct nm__str s;
-  int rc = nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
+  static const struct nm__tok_family *const family[] = {&nm__tok_spm, &nm__tok_bpe, &nm__tok_wpm,
+                                                       &nm__tok_ugm};
+  struct nm__str s = {0};
+  bool json = nm__gguf_find(g, "tokenizer.huggingface.json") != NULL;
+  int rc = json && !nm__gguf_find(g, "tokenizer.ggml.model") ? NM_OK
+           : nm__gguf_string(g, "tokenizer.ggml.model", &s, err);
   if (rc) return rc;
   for (size_t i = 0; i < sizeof family / sizeof *family; i++)
     if (strlen(family[i]->name) == s.n && memcmp(family[i]->name, s.s, s.n) == 0)
       t->family = family[i];
+  if (!t->family && json) t->family = &nm__tok_hf;
   char name[64];
   if (!t->family)
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer family '%s' is not supported; noema has "
-                    "'llama' (SentencePiece) and 'gpt2' (byte-level BPE)", t->path,
+                    "'llama' (SentencePiece), 'gpt2' (byte-level BPE), 'bert' (WordPiece) and "
+                    "'t5' (unigram)", t->path,
                     nm__printable(name, sizeof name, s.s, s.n));
   return NM_OK;
 }
@@ -200,12 +237,82 @@ static int read_family(struct nm__tok *t, const struct nm__gguf *g, nm_err *err)
 int nm__tok_read(struct nm__tok *t, const struct nm__gguf *g, nm_err *err) {
   bool typed = false;
   int rc = read_family(t, g, err);
-  if (!rc) rc = read_pieces(t, g, err);
+  if (rc || t->family == &nm__tok_hf) return rc;       /* which brings its own vocabulary */
+  rc = read_pieces(t, g, err);
   if (!rc) rc = read_types(t, g, &typed, err);
   if (!rc) rc = read_scores(t, g, err);
-  if (!rc) rc = read_ids(t, g, err);
+  if (!rc) rc = nm__tok_read_ids(t, g, err);
+  if (!rc && t->family == &nm__tok_wpm) rc = read_frame(t, g, err);
   if (rc) return rc;
   if (!typed) guess_types(t);
-  default_ids(t);
+  default_ids(t, g);
+  return NM_OK;
+}
+
+/* ---- pieces as SentencePiece writes them ------------------------------- */
+
+static int hex(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte that "<0xHH>" means, or -1. */
+static int byte_value(const char *s, size_t n) {
+  if (n != 6 || memcmp(s, "<0x", 3) || s[5] != '>') return -1;
+  int hi = hex(s[3]), lo = hex(s[4]);
+  return hi < 0 || lo < 0 ? -1 : 16 * hi + lo;
+}
+
+bool nm__tok_unescape(struct nm__tok *t, struct nm__piece *p) {
+  struct nm__span raw = p->raw;
+  p->out = (struct nm__span){t->pool.len, 0};
+  for (uint32_t i = 0; i < raw.n; ) {
+    /* The pool moves as it grows, so the source is looked up each time. */
+    const char *s = nm__tok_bytes(t, raw) + i;
+    bool space = raw.n - i >= 3 && memcmp(s, NM__SPACE, 3) == 0;
+    nm__buf_putc(&t->pool, space ? ' ' : *s);
+    i += space ? 3 : 1;
+  }
+  p->out.n = (uint32_t)(t->pool.len - p->out.at);
+  return !t->pool.failed;
+}
+
+static bool open_byte(struct nm__tok *t, int32_t id) {
+  struct nm__piece *p = &t->piece[id];
+  int b = byte_value(nm__tok_bytes(t, p->raw), p->raw.n);
+  if (b < 0) return true;          /* a byte token of another form stays as it is written */
+  if (t->byte[b] < 0) t->byte[b] = id;
+  return nm__tok_keep(t, &(char){(char)b}, 1, &p->out);
+}
+
+/* Is there a U+2581 behind something else? */
+static bool spans_words(const char *s, size_t n) {
+  bool inside = false;
+  for (size_t i = 0; i < n; ) {
+    bool space = n - i >= 3 && memcmp(s + i, NM__SPACE, 3) == 0;
+    if (space && inside) return true;
+    inside = !space;
+    i += space ? 3 : 1;
+  }
+  return false;
+}
+
+static int open_piece(struct nm__tok *t, int32_t id) {
+  struct nm__piece *p = &t->piece[id];
+  if (p->type == NM__TOK_BYTE) return open_byte(t, id) ? NM_OK : NM_EMEMORY;
+  if (p->type == NM__TOK_CONTROL || p->type == NM__TOK_UNKNOWN) return NM_OK;
+  if (p->type != NM__TOK_USER && !nm__tok_unescape(t, p)) return NM_EMEMORY;
+  if (p->raw.n > t->longest) t->longest = p->raw.n;
+  if (spans_words(nm__tok_bytes(t, p->raw), p->raw.n)) t->by_word = false;
+  return nm__dict_put(&t->dict, t->pool.s, p->raw, id);
+}
+
+int nm__tok_open_pieces(struct nm__tok *t) {
+  t->by_word = true;
+  for (int32_t i = 0; i < t->n; i++)
+    if (open_piece(t, i)) return NM_EMEMORY;
+  t->all_bytes = true;
+  for (int b = 0; b < 256; b++) t->all_bytes = t->all_bytes && t->byte[b] >= 0;
   return NM_OK;
 }

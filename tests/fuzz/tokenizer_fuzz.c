@@ -1,9 +1,11 @@
 /* tokenizer_fuzz.c - any text against small vocabularies, and any vocabulary.
  *
- * Byte 0 chooses: bit 0 the family, bit 1 special parsing, bit 2 BOS, bit 3 the space
+ * Byte 0 chooses: bits 0 and 5 the family, bit 1 special parsing, bit 2 BOS, bit 3 the space
  * prefix, bit 4 whether pieces and merges are damaged by the bytes that follow. Byte 1
- * chooses the pre-tokenizer. The rest is text. For an undamaged vocabulary decoding must
- * give the text back.
+ * chooses the pre-tokenizer; for a unigram vocabulary, bit 0 whether there is a character
+ * map, made of the text (the bytes that follow), bit 1 whether spaces are merged. The rest
+ * is text. For an undamaged vocabulary of a family that keeps all bytes decoding must give
+ * the text back.
  *
  *   clang -fsanitize=fuzzer,address,undefined ... tests/fuzz/tokenizer_fuzz.c */
 #define _GNU_SOURCE
@@ -17,6 +19,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 #define SP "\xE2\x96\x81"
+
+enum family { SPM, BPE, WPM, UGM };
 
 struct file { struct nm__buf b; uint64_t n_kv; const uint8_t *noise; size_t n_noise; };
 
@@ -73,9 +77,10 @@ static void put_types(struct file *f, uint32_t byte_type) {
   }
 }
 
-static void put_spm(struct file *f, bool prefix) {
+/* Byte tokens and some more, in the form that all but BPE have. */
+static void put_pieces(struct file *f, const char *model) {
   char hex[8];
-  put_name(f, "model", "llama");
+  put_name(f, "model", model);
   put_array(f, "tokens", NM__GGUF_STRING, N);
   for (int b = 0; b < 256; b++) {
     snprintf(hex, sizeof hex, "<0x%02X>", (unsigned)b & 255u);
@@ -88,8 +93,25 @@ static void put_spm(struct file *f, bool prefix) {
     float score = (float)-(i * 7 % 64);
     nm__buf_put(&f->b, &score, 4);
   }
-  put_key(f, "add_space_prefix", NM__GGUF_BOOL);
-  nm__buf_putc(&f->b, prefix);
+}
+
+static void put_flag(struct file *f, const char *key, bool v) {
+  put_key(f, key, NM__GGUF_BOOL);
+  nm__buf_putc(&f->b, v);
+}
+
+static void put_map(struct file *f, const uint8_t *data, size_t n) {
+  uint32_t trie = (uint32_t)n / 8 * 4;
+  put_array(f, "precompiled_charsmap", NM__GGUF_U8, n + 4);
+  nm__buf_put(&f->b, &trie, 4);
+  nm__buf_put(&f->b, data, n);
+}
+
+static void put_ugm(struct file *f, const uint8_t *data, size_t n, bool prefix) {
+  put_pieces(f, "t5");
+  put_flag(f, "add_space_prefix", prefix);
+  put_flag(f, "remove_extra_whitespaces", data[1] & 2);
+  if (data[1] & 1) put_map(f, data + 2, n - 2);
 }
 
 static void put_bpe(struct file *f, uint8_t choice) {
@@ -113,13 +135,23 @@ static void put_bpe(struct file *f, uint8_t choice) {
   for (size_t i = 0; i < n; i++) put_text(f, merges[i], strlen(merges[i]));
 }
 
+static enum family family_of(const uint8_t *data) {
+  return (enum family)((data[0] & 1) | (data[0] >> 4 & 2));
+}
+
 static struct nm__tok *build(const uint8_t *data, size_t n) {
   bool damaged = data[0] & 16;
   struct file f = {.noise = data + 2, .n_noise = damaged ? n - 2 : 0};
   nm__buf_init(&f.b, 1 << 22);
   nm__buf_put(&f.b, "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24);
-  if (data[0] & 1) put_bpe(&f, data[1]);
-  else put_spm(&f, data[0] & 8);
+  switch (family_of(data)) {
+    case BPE: put_bpe(&f, data[1]); break;
+    case WPM: put_pieces(&f, "bert"); break;
+    case UGM: put_ugm(&f, data, n, data[0] & 8); break;
+    default:
+      put_pieces(&f, "llama");
+      put_flag(&f, "add_space_prefix", data[0] & 8);
+  }
   memcpy(f.b.s + 16, &f.n_kv, 8);
   struct nm__gguf *g = NULL;
   struct nm__tok *t = NULL;
@@ -141,11 +173,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   struct nm__buf b;
   nm_err err = {0};
   nm__buf_init(&b, 1 << 26);
-  bool damaged = data[0] & 16, spm = !(data[0] & 1);
+  bool damaged = data[0] & 16, marks = family_of(data) != BPE;
+  bool lossy = family_of(data) == WPM || (family_of(data) == UGM && data[1] & 3);
   int rc = nm__tok_encode(t, s, n - 2, o, &v, &err);
   if (!rc) rc = nm__tok_decode(t, v.id, v.n, o.no_bos && o.parse_special, &b, &err);
-  /* SPM cannot tell a U+2581 of the text from its own. */
-  bool lawful = !damaged && o.no_bos && !(spm && memmem(s, n - 2, SP, 3));
+  /* Who marks spaces by U+2581 cannot tell one of the text from its own. */
+  bool lawful = !damaged && o.no_bos && !lossy && !(marks && memmem(s, n - 2, SP, 3));
   if (!damaged && rc) abort();
   if (lawful && (b.len != n - 2 || (b.len && memcmp(b.s, s, b.len)))) abort();
   nm__buf_done(&b);

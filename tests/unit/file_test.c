@@ -182,10 +182,8 @@ static void gguf_refuses(const void *bytes, size_t n, const char *part) {
 static void gguf_small_refusals(void **state) {
   (void)state;
   uint8_t b[128];
-  uint16_t pieces = 3;
   gguf_refuses(b, one_key(b, "k", NM__GGUF_BOOL, "\2", 1), "0 or 1");
   gguf_refuses(b, one_key(b, "k", 13, "\2", 1), "unknown value type 13");
-  gguf_refuses(b, one_key(b, "split.count", NM__GGUF_U16, &pieces, 2), "merge them");
   gguf_refuses(b, one_key(b, "\xff", NM__GGUF_U8, "", 1), "UTF-8");
   gguf_refuses(b, one_key(b, "general.alignment", NM__GGUF_U32, "\0\0\0\0", 4), "power of two");
   gguf_refuses(b, one_key(b, "k", NM__GGUF_ARRAY, "\t\0\0\0\1\0\0\0\0\0\0\0", 12),

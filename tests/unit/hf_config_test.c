@@ -11,7 +11,8 @@
 
 static const char *const families[] = {"llama",    "mistral", "mixtral", "qwen2",     "qwen3",
                                        "gemma",    "gemma2",  "gemma3",  "phi3",      "olmo2",
-                                       "gpt_neox", "gpt2",    "bert",    "nomic_bert"};
+                                       "gpt_neox", "gpt2",    "bert",    "nomic_bert",
+                                       "qwen2_moe", "qwen3_moe", "starcoder2"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 /* ---- names ------------------------------------------------------------- */
@@ -191,6 +192,10 @@ static void refusals(void **state) {
   config_refused("{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}",
                  "hidden_act \"relu\"");
   config_refused("{\"model_type\":\"gpt_neox\",\"use_parallel_residual\":1}", "true or false");
+  config_refused("{\"model_type\":\"qwen2_moe\",\"decoder_sparse_step\":2}", "decoder_sparse_step 2");
+  config_refused("{\"model_type\":\"qwen3_moe\",\"mlp_only_layers\":[0]}", "mlp_only_layers [0]");
+  config_refused("{\"model_type\":\"qwen3_moe\",\"norm_topk_prob\":1}", "true or false");
+  config_refused("{\"model_type\":\"starcoder2\",\"use_bias\":false}", "use_bias false");
   config_refused("{\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}",
                  "absolute");
   config_refused("{\"model_type\":\"nomic_bert\",\"qkv_proj_bias\":true}", "qkv_proj_bias");
