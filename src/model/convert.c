@@ -230,6 +230,7 @@ static int write_all(struct nm__plan *p, bool hf, nm_convert_result *r, nm_err *
   if (!st) st = hf ? nm__write_hf(p, err) : nm__write_gguf(p, err);
   uint64_t bytes = sizes(p, hf, p->n_written, st != NM_OK);
   if (!st) r->bytes = bytes;
+  if (!*r->warning) snprintf(r->warning, sizeof r->warning, "%s", p->warning);
   return st;
 }
 

@@ -32,6 +32,7 @@ struct nm__plan {
   const nm_convert_opts *o;
   const struct nm__recipe *recipe; /* NULL: as stored */
   struct nm__pool *pool;
+  char warning[240];               /* about the tokenizer */
 };
 
 /* Gives an item's data, in pieces and in order, to sink. */
@@ -51,6 +52,9 @@ int nm__plan_gguf(struct nm__plan *p, const struct nm__recipe_facts *f, nm_err *
 int nm__write_gguf(struct nm__plan *p, nm_err *err);
 int nm__plan_hf(struct nm__plan *p, const struct nm__recipe_facts *f, nm_err *err);
 int nm__write_hf(struct nm__plan *p, nm_err *err);
+/* Keys that say a tokenizer.json in GGUF's words, to be closed; NULL where there are none. */
+int nm__convert_tokenizer(struct nm__plan *p, struct nm__gguf **more, nm_err *err);
+int nm__write_tokenizer(struct nm__plan *p, nm_err *err);      /* the files of a directory */
 /* The type of a tensor after the recipe and --tensor-type. */
 int nm__plan_type(const struct nm__plan *p, const struct nm__recipe_facts *f,
                   const struct nm__gguf_tensor *t, uint32_t *out, nm_err *err);

@@ -108,10 +108,12 @@ static uint32_t file_type(const struct nm__plan *p) {
   return n[1] > n[0] && n[1] >= n[2] ? 1 : n[2] > n[0] ? 32 : 0;
 }
 
-static void put_keys(struct nm__plan *p, struct nm__gguf_writer *w) {
+static void put_keys(struct nm__plan *p, const struct nm__gguf *more, struct nm__gguf_writer *w) {
   bool quantised = false;
   for (size_t i = 0; i < p->g->n_kv; i++)
     if (!own_key(p->g->kv[i].key)) nm__gguf_put_kv(w, &p->g->kv[i]);
+  for (size_t i = 0; more && i < more->n_kv; i++)
+    if (!nm__gguf_find(p->g, more->kv[i].key)) nm__gguf_put_kv(w, &more->kv[i]);
   for (size_t i = 0; i < p->n; i++) quantised |= is_quantised(p->item[i].to);
   nm__gguf_put_u32(w, "general.file_type", file_type(p));
   if (quantised) nm__gguf_put_u32(w, "general.quantization_version", 2);
@@ -133,12 +135,12 @@ static int sink(void *w, const void *bytes, size_t n, nm_err *err) {
   return nm__gguf_data(w, bytes, n, err);
 }
 
-static int write_file(struct nm__plan *p, size_t i, nm_err *err) {
+static int write_file(struct nm__plan *p, size_t i, const struct nm__gguf *more, nm_err *err) {
   const struct nm__plan_file *f = &p->file[i];
   struct nm__gguf_writer *w;
   int st = nm__gguf_writer_new(&w, err);
   if (st) return st;
-  if (i == 0) put_keys(p, w);
+  if (i == 0) put_keys(p, more, w);
   put_split(p, w, i);
   for (size_t k = f->first; k < f->first + f->n; k++)
     nm__gguf_announce(w, p->item[k].name, p->item[k].to, p->item[k].n_dims, p->item[k].ne);
@@ -151,10 +153,12 @@ static int write_file(struct nm__plan *p, size_t i, nm_err *err) {
 }
 
 int nm__write_gguf(struct nm__plan *p, nm_err *err) {
-  int st = NM_OK;
+  struct nm__gguf *more;
   if (p->n_files > UINT16_MAX)
     return nm__fail(err, NM_EUSAGE, "%zu pieces are too many (at most 65535)", p->n_files);
+  int st = nm__convert_tokenizer(p, &more, err);
   for (size_t i = 0; i < p->n_files && !st; i++)
-    if (!(st = write_file(p, i, err))) p->n_written++;
+    if (!(st = write_file(p, i, more, err))) p->n_written++;
+  nm__gguf_close(more);
   return st;
 }

@@ -164,6 +164,7 @@ int nm__write_hf(struct nm__plan *p, nm_err *err) {
   for (size_t i = 0; i < p->n_files && !st; i++)
     if (!(st = write_weights(p, &p->file[i], err))) p->n_written++;
   if (!st && p->n_files > 1) st = write_index(p, err);
+  if (!st) st = nm__write_tokenizer(p, err);
   if (st) json_decref(config);
   return st ? st : write_json(p, "config.json", config, err);
 }
