@@ -129,7 +129,8 @@ static int open_merges(struct opening *o, const struct nm__gguf *g, nm_err *err)
   if (kv->n > INT32_MAX / 8)
     return nm__fail(err, NM_EFORMAT, "%s: tokenizer.ggml.merges has %llu entries, which is too "
                     "many", t->path, (unsigned long long)kv->n);
-  if (nm__pairs_new(&t->pairs, (size_t)kv->n)) return nm__fail_memory(err, "the merges", 24 * kv->n);
+  if (nm__pairs_new(&t->pairs, (size_t)kv->n))
+    return nm__fail_memory(err, "the merges", 24 * kv->n);
   for (uint64_t i = 0; i < kv->n; i++) {
     int rc = open_merge(o, kv->strings[i], (uint32_t)i, err);
     if (rc) return rc;

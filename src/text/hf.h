@@ -66,7 +66,8 @@ struct nm__hf_work {
   nm_err *err;
 };
 /* Covers s with matches and the text between them, in order, in w->matches. */
-int nm__hf_regex_find(const struct nm__hf_regex *re, struct nm__hf_work *w, const char *s, size_t n);
+int nm__hf_regex_find(const struct nm__hf_regex *re, struct nm__hf_work *w, const char *s,
+                      size_t n);
 void nm__hf_work_done(struct nm__hf_work *w);
 
 /* ---- steps -------------------------------------------------------------- */

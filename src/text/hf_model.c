@@ -299,7 +299,8 @@ static int open_wordlevel(struct nm__tok *t, struct nm__hf_reader *r, const json
 
 static int run_wordlevel(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
   int32_t id = nm__dict_get(&h->t->dict, h->t->pool.s, s, n);
-  return id >= 0 ? nm__ids_push(w->core.out, id) : nm__tok_no_token(h->t, s, n, w->core.out, w->err);
+  if (id >= 0) return nm__ids_push(w->core.out, id);
+  return nm__tok_no_token(h->t, s, n, w->core.out, w->err);
 }
 
 /* ---- Unigram ----------------------------------------------------------- */

@@ -90,7 +90,8 @@ static const struct {
   {"TemplateProcessing", "type single pair special_tokens", read_template},
 };
 
-static int read_one(struct nm__hf_reader *r, struct nm__hf *h, const json_t *o, struct nm__str type) {
+static int read_one(struct nm__hf_reader *r, struct nm__hf *h, const json_t *o,
+                    struct nm__str type) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     if (strlen(kinds[i].name) != type.n || memcmp(kinds[i].name, type.s, type.n)) continue;
     struct frame f = {0};

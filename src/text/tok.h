@@ -67,7 +67,7 @@ struct nm__tok_family {
   int (*run)(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n, nm_err *err);
 };
 extern const struct nm__tok_family nm__tok_spm, nm__tok_bpe, nm__tok_wpm, nm__tok_ugm;
-extern const struct nm__tok_family nm__tok_hf;   /* hf.h; neither open nor run: it has its own frame */
+extern const struct nm__tok_family nm__tok_hf;   /* no run: it has a frame of its own (hf.h) */
 #define NM__SPACE "\xE2\x96\x81"  /* U+2581, how SentencePiece writes a space */
 
 struct nm__tok {
