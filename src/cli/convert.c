@@ -110,7 +110,8 @@ const struct cli_verb cli_convert = {
     "convert MODEL -o PATH [--type T] [--to gguf|safetensors] [--dry-run]",
     "Reads a GGUF file or a Hugging Face directory and writes the other, or the same with other\n"
     "types: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0,\n"
-    "and Q5_K and Q4_K without a mixture. Where rows are no multiple of 256, a type of 32 stands in.",
+    "and Q5_K and Q4_K without a mixture. Where rows are no multiple of 256, a type of blocks of\n"
+    "32 stands in.",
     "  noema convert models/planted.gguf -o small.gguf --type Q8_0\n"
     "  noema convert models/planted.gguf -o small.gguf --type Q4_K_M --dry-run",
     opts,

@@ -77,7 +77,7 @@ static int check_tiles(const struct chunk *c, int n_tiles, nm_err *err) {
 
 /* One step of the progress; the pages read so far go back to the system. */
 static int advance(struct nm__plan *p, uint64_t bytes, nm_err *err) {
-  enum { DROP = 1 << 26 };
+  enum { DROP = 1 << 24 };
   uint64_t before = p->done;
   p->done += bytes;
   if (before / DROP != p->done / DROP) nm__gguf_drop(p->g);

@@ -1,6 +1,6 @@
 /* convert_tok.c - the tokenizer of a model that is written again. To GGUF: a tokenizer.json is
  * also said in the keys other engines read. To a directory: the tokenizer.json that was kept, or a
- * SentencePiece tokenizer.model made of the keys, or vocab.json and merges.txt. */
+ * SentencePiece tokenizer.model or a byte-level tokenizer.json made of the keys. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +82,7 @@ static void put_specs(const struct nm__gguf *g, struct nm__buf *out, struct nm__
     uint64_t v;
     const struct nm__gguf_kv *kv = nm__gguf_find(g, ids[i].key);
     if (kv && !nm__gguf_uint(g, ids[i].key, &v, NULL)) number(one, ids[i].number, v);
-    else number(one, ids[i].number, i == 0 ? 0 : UINT64_MAX);      /* -1: there is none */
+    else if (i == 1 || i == 2) number(one, ids[i].number, UINT64_MAX);   /* -1: there is none */
   }
   field(out, 2, one->s, one->len);
   nm__buf_reset(one);
@@ -117,32 +117,87 @@ static int write_pieces(const struct nm__plan *p, const struct nm__gguf_kv *toke
   return write_buf(p, "tokenizer.model", &out, err);
 }
 
-/* ---- byte-level BPE -------------------------------------------------------------------- */
+/* ---- byte-level BPE: a tokenizer.json ------------------------------------------------- */
 
-static int write_merges(const struct nm__plan *p, const struct nm__gguf_kv *tokens,
-                        const struct nm__gguf_kv *merges, nm_err *err) {
-  struct nm__buf b;
-  json_t *j = json_object();
-  for (uint64_t i = 0; j && i < tokens->n; i++) {
+static json_t *text_of(struct nm__str s) { return json_stringn(s.s, s.n); }
+
+/* The steps of a pre-tokenizer as the library's components. */
+static json_t *pre_tokenizer(const char *steps) {
+  json_t *v = json_array();
+  for (const char *at = steps; *at;) {
+    size_t n = strcspn(at, "\n");
+    json_t *o;
+    if (!strncmp(at, "bytes", 5))
+      o = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
+                    "trim_offsets", 1, "use_regex", n > 5);
+    else if (n == 5 && !strncmp(at, "digit", 5))
+      o = json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1);
+    else
+      o = json_pack("{s:s, s:{s:s%}, s:s, s:b}", "type", "Split", "pattern", "Regex", at, n,
+                    "behavior", "Isolated", "invert", 0);
+    json_array_append_new(v, o);
+    at += n + (at[n] == '\n');
+  }
+  return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", v);
+}
+
+/* Tokens in two lists: those of the merges, and those that stand in the text as they are. */
+static bool put_tokens(const struct nm__gguf *g, const struct nm__gguf_kv *tokens, json_t *vocab,
+                       json_t *added) {
+  const struct nm__gguf_kv *types = nm__gguf_find(g, "tokenizer.ggml.token_type");
+  bool good = true;
+  for (uint64_t i = 0; i < tokens->n && good; i++) {
+    int64_t type = 1;
     json_t *id = json_integer((json_int_t)i);
     char *name = nm__strndup(tokens->strings[i].s, tokens->strings[i].n);
-    if (name) json_object_set_new(j, name, id);
-    else json_decref(id);
+    if (types) nm__gguf_int_at(types, i, &type);
+    good = id && name;
+    if (good && (type == 3 || type == 4)) {
+      json_t *o = json_pack("{s:O, s:o, s:b, s:b, s:b, s:b, s:b}", "id", id, "content",
+                            text_of(tokens->strings[i]), "single_word", 0, "lstrip", 0, "rstrip", 0,
+                            "normalized", 0, "special", type == 3);
+      good = o && !json_array_append_new(added, o);
+    } else if (good && type != 5) {
+      good = !json_object_set(vocab, name, id);
+    }
+    json_decref(id);
     free(name);
   }
-  char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-  json_decref(j);
-  int st = text ? write_text(p, "vocab.json", text, strlen(text), err)
-                : nm__fail_memory(err, "vocab.json", tokens->n);
+  return good;
+}
+
+/* False when a token or merge is no UTF-8, which JSON cannot hold. */
+static bool whole_tokenizer(const struct nm__gguf *g, const struct nm__gguf_kv *tokens,
+                            const struct nm__gguf_kv *merges, const char *steps, bool whole_first,
+                            json_t **out) {
+  json_t *vocab = json_object(), *added = json_array(), *list = json_array();
+  bool good = vocab && added && list && put_tokens(g, tokens, vocab, added);
+  for (uint64_t i = 0; good && i < merges->n; i++)
+    good = !json_array_append_new(list, text_of(merges->strings[i]));
+  *out = json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:n, s:{s:s, s:b, s:b, s:b}, s:{s:s, s:n, s:n, "
+                   "s:n, s:n, s:b, s:b, s:b, s:o, s:o}}",
+                   "version", "1.0", "truncation", "padding", "added_tokens", added, "normalizer",
+                   "pre_tokenizer", pre_tokenizer(steps), "post_processor", "decoder", "type",
+                   "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 1, "model",
+                   "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
+                   "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges",
+                   whole_first, "vocab", vocab, "merges", list);
+  return good && *out;
+}
+
+static int write_bytes(const struct nm__plan *p, const struct nm__gguf_kv *tokens,
+                       const struct nm__gguf_kv *merges, const char *steps, bool whole_first,
+                       nm_err *err) {
+  json_t *j = NULL;
+  bool good = whole_tokenizer(p->g, tokens, merges, steps, whole_first, &j);
+  char *text = good ? json_dumps(j, JSON_INDENT(1)) : NULL;
+  int st = !good  ? nm__fail(err, NM_EFORMAT, "%s: a token or merge is no UTF-8: no tokenizer.json "
+                             "can be made of it", p->g->path)
+           : text ? write_text(p, "tokenizer.json", text, strlen(text), err)
+                  : nm__fail_memory(err, "tokenizer.json", tokens->n);
   free(text);
-  if (st) return st;
-  nm__buf_init(&b, (size_t)1 << 30);
-  nm__buf_puts(&b, "#version: 0.2\n");
-  for (uint64_t i = 0; i < merges->n; i++) {
-    nm__buf_put(&b, merges->strings[i].s, merges->strings[i].n);
-    nm__buf_putc(&b, '\n');
-  }
-  return write_buf(p, "merges.txt", &b, err);
+  json_decref(j);
+  return st;
 }
 
 /* ---- to a directory ----------------------------------------------------------------------- */
@@ -203,9 +258,10 @@ int nm__write_tokenizer(struct nm__plan *p, nm_err *err) {
   if (tokens && !tokens->strings) tokens = NULL;
   bool whole = !nm__gguf_string(g, "tokenizer.huggingface.json", &s, NULL);
   bool pieces = !whole && is(model, "llama") && tokens;
-  bool bytes = !whole && is(model, "gpt2") && (is(pre, "gpt-2") || is(pre, "default")) && tokens &&
-               merges && merges->strings;
-  if (!whole && !pieces && !bytes) {
+  bool bpe = !whole && is(model, "gpt2") && tokens && merges && merges->strings;
+  bool whole_first = false;
+  const char *steps = bpe ? nm__hf_pre_steps(pre, &whole_first) : NULL;
+  if (!whole && !pieces && !steps) {
     if (model.n && tokens)
       snprintf(p->warning, sizeof p->warning, "no tokenizer was written: %.40s with pre-tokenizer "
                "'%.40s' has no files in a Hugging Face directory yet; bring a tokenizer.json",
@@ -215,9 +271,7 @@ int nm__write_tokenizer(struct nm__plan *p, nm_err *err) {
   }
   int st = whole    ? write_text(p, "tokenizer.json", s.s, s.n, err)
            : pieces ? write_pieces(p, tokens, err)
-                    : write_merges(p, tokens, merges, err);
-  const char *name = whole    ? "PreTrainedTokenizerFast"
-                     : pieces ? "LlamaTokenizer"
-                              : "GPT2Tokenizer";
+                    : write_bytes(p, tokens, merges, steps, whole_first, err);
+  const char *name = pieces ? "LlamaTokenizer" : "PreTrainedTokenizerFast";
   return st ? st : write_config(p, name, tokens, err);
 }

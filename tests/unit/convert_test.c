@@ -214,6 +214,42 @@ static void halves_there_and_back(void **state) {
   }
 }
 
+static void tokenizer_of(const char *path, int32_t **ids, size_t *n) {
+  static const char text[] = "Once upon a time, there was a  little girl \xe2\x80\x94 na\xc3\xafve 123\n"
+                             " \xe4\xb8\x96\xe7\x95\x8c I'll <0x41> </s>\t\xff ";
+  nm_model *m;
+  nm_err err = {0};
+  if (nm_tokenizer_open(path, &m, &err) ||
+      nm_tokenize(m, text, sizeof text - 1, NM_PARSE_SPECIAL, ids, n, &err))
+    fail_msg("%s", err.text);
+  nm_model_close(m);
+}
+
+/* The tokenizer gives the same ids from the directory's files and from the keys made of them. */
+static void tokenizers_there_and_back(void **state) {
+  (void)state;
+  static const char *const models[] = {"models/stories260K/stories260K.f32.gguf",
+                                       "reference/llama/model.gguf", "reference/qwen2/model.gguf",
+                                       "reference/llama3-rope/model.gguf",
+                                       "reference/gpt2/model.gguf", "reference/gemma2/model.gguf"};
+  if (no_shared()) skip();
+  for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+    char in[120], name[20];
+    snprintf(in, sizeof in, SHARED "%s", models[i]);
+    snprintf(name, sizeof name, "tok%zu", i);
+    const char *way[] = {in, at(0, name), at(1, "back.gguf")};
+    int32_t *ids[3];
+    size_t n[3];
+    done((nm_convert_opts){.in = in, .out = way[1]});
+    done((nm_convert_opts){.in = way[1], .out = way[2]});
+    for (int k = 0; k < 3; k++) tokenizer_of(way[k], &ids[k], &n[k]);
+    for (int k = 1; k < 3; k++)
+      if (n[k] != n[0] || memcmp(ids[k], ids[0], n[0] * sizeof **ids))
+        fail_msg("%s: %s gives other tokens (%zu and %zu)", in, way[k], n[k], n[0]);
+    for (int k = 0; k < 3; k++) nm_free(ids[k]);
+  }
+}
+
 /* ---- what changes ------------------------------------------------------------------------ */
 
 static void any_number_of_threads(void **state) {
@@ -361,7 +397,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(types_recorded), cmocka_unit_test(types_by_block),
       cmocka_unit_test(copies_and_pieces), cmocka_unit_test(there_and_back),
-      cmocka_unit_test(halves_there_and_back), cmocka_unit_test(any_number_of_threads),
+      cmocka_unit_test(halves_there_and_back), cmocka_unit_test(tokenizers_there_and_back),
+      cmocka_unit_test(any_number_of_threads),
       cmocka_unit_test(refusals), cmocka_unit_test(types_by_name),
       cmocka_unit_test(predictions_stay_close)};
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
