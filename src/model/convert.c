@@ -37,6 +37,15 @@ int nm__plan_add(struct nm__plan *p, const char *name, const struct nm__gguf_ten
   return NM_OK;
 }
 
+int nm__item_rows(struct nm__item *it, const struct nm__gguf_tensor *t, nm_err *err) {
+  it->rows = t->n_dims > 1 ? t->ne[1] : t->ne[0];
+  it->cols = t->n_dims > 1 ? t->ne[0] : 1;
+  if (t->ne[2] * t->ne[3] == 1 && it->cols % nm__dtype(t->type)->block == 0) return NM_OK;
+  return nm__fail(err, NM_EFORMAT, "tensor '%s' (%s, %d dimensions) cannot be put in another order: "
+                  "a matrix or a vector of plain numbers is needed", t->name,
+                  nm__dtype(t->type)->name, t->n_dims);
+}
+
 int nm__plan_files(struct nm__plan *p, const char *one, const char *pattern, nm_err *err) {
   uint64_t limit = p->o->split_bytes ? p->o->split_bytes : UINT64_MAX, at = 0;
   p->file = nm__alloc(p->n + 1, sizeof *p->file);

@@ -44,6 +44,8 @@ int nm__item_stream(struct nm__plan *p, const struct nm__item *it, nm__sink *sin
 int nm__plan_add(struct nm__plan *p, const char *name, const struct nm__gguf_tensor *t,
                  uint32_t to, int n_dims, const int64_t *ne, size_t n_parts, struct nm__item **out,
                  nm_err *err);
+/* The rows of a change that moves rows or turns the matrix; refuses what has none. */
+int nm__item_rows(struct nm__item *it, const struct nm__gguf_tensor *t, nm_err *err);
 /* Files of at most o->split_bytes, named by `pattern` with a number and a count in it. */
 int nm__plan_files(struct nm__plan *p, const char *one, const char *pattern, nm_err *err);
 

@@ -62,10 +62,7 @@ static int add_one(struct nm__plan *p, const struct nm__recipe_facts *f,
   it->part[0] = t->data;
   it->to_gguf = true;
   it->change = nm__hf_pending(p->g, t, &it->n_head);
-  if (it->change == NM__HF_SAME) return NM_OK;
-  it->rows = t->n_dims > 1 ? t->ne[1] : t->ne[0];
-  it->cols = t->n_dims > 1 ? t->ne[0] : 1;
-  return NM_OK;
+  return it->change == NM__HF_SAME ? NM_OK : nm__item_rows(it, t, err);
 }
 
 int nm__plan_gguf(struct nm__plan *p, const struct nm__recipe_facts *f, nm_err *err) {

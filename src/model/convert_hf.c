@@ -19,17 +19,17 @@ static int unknown(const struct nm__plan *p, const struct nm__gguf_tensor *t, nm
 }
 
 /* Where the rows of a change lie, and the sizes of the result. */
-static void shape(const struct nm__plan *p, const struct nm__gguf_tensor *t,
-                  enum nm__hf_change change, struct nm__item *it) {
+static int shape(const struct nm__plan *p, const struct nm__gguf_tensor *t,
+                 enum nm__hf_change change, struct nm__item *it, nm_err *err) {
   it->change = change == NM__HF_ROTARY && p->g->hf_rows ? NM__HF_SAME : change;
   it->n_head = nm__hf_n_head(p->g, t->name);
-  if (it->change == NM__HF_SAME || it->change == NM__HF_PLUS_ONE) return;
-  it->rows = t->n_dims > 1 ? t->ne[1] : t->ne[0];
-  it->cols = t->n_dims > 1 ? t->ne[0] : 1;
-  if (it->change == NM__HF_TRANSPOSE) {
+  if (it->change == NM__HF_SAME || it->change == NM__HF_PLUS_ONE) return NM_OK;
+  int st = nm__item_rows(it, t, err);
+  if (!st && it->change == NM__HF_TRANSPOSE) {
     it->ne[0] = it->rows;
     it->ne[1] = it->cols;
   }
+  return st;
 }
 
 /* A stack of experts becomes a tensor each. */
@@ -69,8 +69,7 @@ static int add_one(struct nm__plan *p, const struct nm__hf_family *f,
   st = nm__plan_add(p, name, t, to, t->n_dims, t->ne, 1, &it, err);
   if (st) return st;
   it->part[0] = t->data;
-  shape(p, t, change, it);
-  return NM_OK;
+  return shape(p, t, change, it, err);
 }
 
 int nm__plan_hf(struct nm__plan *p, const struct nm__recipe_facts *facts, nm_err *err) {

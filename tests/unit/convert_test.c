@@ -117,7 +117,7 @@ static void types_by_block(void **state) {
 
 /* Every tensor and every key of a is in b, byte for byte; `but` of the keys may differ. */
 static void assert_same_gguf(const char *a, const char *b, bool keys) {
-  struct nm__gguf *x, *y;
+  struct nm__gguf *x = NULL, *y = NULL;
   nm_err err = {0};
   if (nm__gguf_open(a, &x, &err) || nm__gguf_open(b, &y, &err)) fail_msg("%s", err.text);
   assert_int_equal(x->n_tensors, y->n_tensors);
@@ -307,6 +307,28 @@ static void refusals(void **state) {
             why[i]);
 }
 
+/* A file that asks for what no family stores: rows of q to be moved inside blocks. */
+static void rows_in_blocks(void **state) {
+  (void)state;
+  struct nm__gguf_writer *w;
+  nm_err err = {0};
+  static uint8_t zeros[34 * 64];
+  const char *in = at(0, "rows.gguf");
+  for (int dims = 1; dims <= 3; dims += 2) {
+    assert_int_equal(nm__gguf_writer_new(&w, &err), NM_OK);
+    nm__gguf_put_string(w, "general.architecture", "llama");
+    nm__gguf_put_u32(w, "llama.attention.head_count", 2);
+    nm__gguf_announce(w, "blk.0.attn_q.weight", NM__Q8_0, dims, (int64_t[]){32, 2, 2, 1});
+    int st = nm__gguf_begin(w, in, &err);
+    if (!st) st = nm__gguf_data(w, zeros, dims == 1 ? 34 : 34 * 4, &err);
+    if (!st) st = nm__gguf_finish(w, &err);
+    if (st) fail_msg("%s", err.text);
+    nm__gguf_writer_free(w);
+    assert_int_equal(refused((nm_convert_opts){.in = in, .out = at(1, "rows")}, "in another order"),
+                     NM_EFORMAT);
+  }
+}
+
 static void types_by_name(void **state) {
   (void)state;
   static const char *const globs[] = {"blk.*.attn_?.weight=Q8_0", "blk.1.*=F16"};
@@ -399,7 +421,8 @@ int main(void) {
       cmocka_unit_test(copies_and_pieces), cmocka_unit_test(there_and_back),
       cmocka_unit_test(halves_there_and_back), cmocka_unit_test(tokenizers_there_and_back),
       cmocka_unit_test(any_number_of_threads),
-      cmocka_unit_test(refusals), cmocka_unit_test(types_by_name),
+      cmocka_unit_test(refusals), cmocka_unit_test(rows_in_blocks),
+      cmocka_unit_test(types_by_name),
       cmocka_unit_test(predictions_stay_close)};
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
