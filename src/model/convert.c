@@ -41,8 +41,8 @@ int nm__item_rows(struct nm__item *it, const struct nm__gguf_tensor *t, nm_err *
   it->rows = t->n_dims > 1 ? t->ne[1] : t->ne[0];
   it->cols = t->n_dims > 1 ? t->ne[0] : 1;
   if (t->ne[2] * t->ne[3] == 1 && it->cols % nm__dtype(t->type)->block == 0) return NM_OK;
-  return nm__fail(err, NM_EFORMAT, "tensor '%s' (%s, %d dimensions) cannot be put in another order: "
-                  "a matrix or a vector of plain numbers is needed", t->name,
+  return nm__fail(err, NM_EFORMAT, "tensor '%s' (%s, %d dimensions) cannot be put in another "
+                  "order: a matrix or a vector of plain numbers is needed", t->name,
                   nm__dtype(t->type)->name, t->n_dims);
 }
 
