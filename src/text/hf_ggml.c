@@ -43,6 +43,15 @@ static const struct { const char *sign, *pre; bool whole_first; } known[] = {
   {CASED("") "|\\p{N}" TAIL "\nbytes", "tekken", true},
 };
 
+const char *nm__hf_pre_steps(struct nm__str pre, bool *whole_first) {
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strlen(known[i].pre) == pre.n && !memcmp(known[i].pre, pre.s, pre.n)) {
+      *whole_first = known[i].whole_first;
+      return known[i].sign;
+    }
+  return NULL;
+}
+
 static bool flag_is(const json_t *o, const char *name, bool value, bool absent) {
   const json_t *v = json_object_get(o, name);
   return (json_is_boolean(v) ? json_is_true(v) : absent) == value;
