@@ -92,6 +92,7 @@ struct nm__tok {
   /* Unigram only. */
   struct nm__specials choice;      /* the pieces a path is made of */
   double unk_score;                /* of a character that no piece covers */
+  bool float_sums;                 /* sums of scores are rounded as SentencePiece rounds them */
 
   /* BPE only. Symbols n, n + 1, ... stand for merge operands that are no tokens. */
   struct nm__pretok *pretok;
