@@ -92,6 +92,7 @@ struct nm__tok {
   /* Unigram only. */
   struct nm__specials choice;      /* the pieces a path is made of */
   double unk_score;                /* of a character that no piece covers */
+  bool float_sums;                 /* sums of scores are rounded as SentencePiece rounds them */
 
   /* BPE only. Symbols n, n + 1, ... stand for merge operands that are no tokens. */
   struct nm__pretok *pretok;
@@ -175,5 +176,8 @@ int32_t nm__specials_next(struct nm__descent *d);
 /* All cuts of the text in order; the caller frees *out. 0 or NM_EMEMORY. */
 int nm__specials_cut(const struct nm__specials *v, const char *s, size_t n, struct nm__cut **out,
                      size_t *n_out);
+/* The same where user[i] says which bytes came from a user (nm__tok_encode_marked's rule). */
+int nm__specials_cut_marked(const struct nm__tok *t, const char *s, const uint8_t *user, size_t n,
+                            struct nm__cut **out, size_t *n_out);
 
 #endif
