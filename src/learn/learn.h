@@ -24,8 +24,8 @@ struct nm__learned {
   char name[80];
   size_t at;                       /* its first float in values and gradients */
   int64_t rows, cols;
-  int32_t *only;                   /* [n_only], ascending: just these rows or columns are trained; */
-  int n_only;                      /* NULL: all */
+  int32_t *only;                   /* [n_only], ascending: just these rows or columns */
+  int n_only;                      /* are trained; NULL: all */
   bool by_column;
 };
 
@@ -57,8 +57,8 @@ bool nm__params_decays(const struct nm__learned *v);
 /* ---- extra.c ------------------------------------------------------------ */
 
 /* Adds a tensor of zeros beside the others. All values move: g, the container that nm__params_make
- * gave (NULL: adapters or nothing else), and the adapters are set right, so call it before a model
- * is made of g and before views and steppers are. */
+ * gave (NULL: adapters or nothing else), and the adapters are set right, so call it after
+ * nm__params_lora and before a model is made of g and before views and steppers are. */
 int nm__params_add(struct nm__params *p, struct nm__gguf *g, const char *name, int64_t rows,
                    int64_t cols, nm_err *err);
 /* A soft prompt: `rows` learned rows that stand before every sequence (Lester et al., arXiv

@@ -7,8 +7,8 @@
  *   nm__step_batch(&s, batch, n, slots, sum, 2, true, &loss, &weight, err);
  *
  * Every loss is a mean over its units in the whole batch: tokens by weight, samples, pairs of
- * samples, or tapped places. A batch without a unit of some loss leaves that one out. docs/losses.md
- * has the formulas.
+ * samples, or tapped places. A batch without a unit of some loss leaves that one out. The formulas
+ * are in docs/losses.md.
  *
  *   loss.c     the table of losses, and how one is put together from a slot's logits
  *   taps.c     losses of tapped activations, and edits whose vector is learned
@@ -41,7 +41,7 @@ struct nm__loss_spec {
 struct nm__loss_seen {
   double value;                    /* its mean, without the spec's weight */
   double over;                     /* what the mean is over */
-  double margin;                   /* pairs: mean of beta h; npo: mean of log pi / ref */
+  double margin;                   /* samples, pairs: mean of x, see docs (ipo: x / beta) */
 };
 
 /* "cross_entropy, dpo, ..." */

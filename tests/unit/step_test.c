@@ -206,7 +206,8 @@ static void adapters(void **state) {
   float *state_of = calloc(2 * p.n_floats, sizeof(float));
   struct nm__optim adamw = {NM__ADAMW, 0.9f, 0.95f, 1e-8f};
   for (int t = 1; t <= 10; t++) {
-    if (nm__step_batch(&s, batch, N_SEQ, 2, NULL, 0, true, &loss, &total, &err)) fail_msg("%s", err.text);
+    if (nm__step_batch(&s, batch, N_SEQ, 2, NULL, 0, true, &loss, &total, &err))
+      fail_msg("%s", err.text);
     if (t == 1) first = loss;
     for (int k = 0; k < p.n && t == 1; k++)
       for (int64_t i = 0; i < p.v[k].rows * p.v[k].cols; i++)
