@@ -7,9 +7,9 @@
  *                                       (adapters); a GGUF too
  *
  * The pair counts when both files are whole and name each other: the model holds the hash of what
- * is in the state, the state the hash of the model's bytes. Each is written beside its place, fsynced
- * and renamed, the model first; then the folder is fsynced; only then are older pairs removed. So
- * whatever ends the process, wherever, a whole pair that was there stays.
+ * is in the state, the state the hash of the model's bytes. Each is written beside its place,
+ * fsynced and renamed, the model first; then the folder is fsynced; only then are older pairs
+ * removed. So whatever ends the process, wherever, a whole pair that was there stays.
  *
  *   nm__ckpt_save(dir, &c, m->g, &p, &moments, &keep, err);          after step c.step
  *   nm__ckpt_load(dir, -1, &c, &p, &moments, &found, err);           --resume
@@ -47,7 +47,7 @@ struct nm__keep { int last; int64_t every; };
 
 /* Writes the pair of c->step. `model` is written as it is, without keys of an older checkpoint and
  * with rows in the order that a file holds. The folder is made. A failure (disk full) is a
- * sentence; no file that was there has changed, and the half that was written is gone. */
+ * sentence; no other pair has changed, and what was half written is gone. */
 int nm__ckpt_save(const char *dir, const struct nm__ckpt *c, const struct nm__gguf *model,
                   const struct nm__params *p, const struct nm__moments *s,
                   const struct nm__keep *keep, nm_err *err);
@@ -55,8 +55,9 @@ int nm__ckpt_save(const char *dir, const struct nm__ckpt *c, const struct nm__gg
 /* Fills p->values, s and *found from the pair of that step, or with step -1 from the newest pair
  * that is whole; NM_EFORMAT when there is none. `expect` names recipe, base, data and seed: where
  * one differs it is NM_EUSAGE and nothing has changed. found->skipped says why newer pairs were
- * passed over; it is "" otherwise. */
-struct nm__ckpt_found { struct nm__ckpt at; char skipped[512]; };
+ * passed over ("": none was); found->none: there is no state file at all (the run was ended before
+ * its first checkpoint), which is NM_EFORMAT too. */
+struct nm__ckpt_found { struct nm__ckpt at; bool none; char skipped[512]; };
 int nm__ckpt_load(const char *dir, int64_t step, const struct nm__ckpt *expect,
                   struct nm__params *p, struct nm__moments *s, struct nm__ckpt_found *found,
                   nm_err *err);
@@ -64,13 +65,27 @@ int nm__ckpt_load(const char *dir, int64_t step, const struct nm__ckpt *expect,
 /* Whether the pair of a step is whole (reads both files), and where the run stood. */
 int nm__ckpt_check(const char *dir, int64_t step, struct nm__ckpt *out, nm_err *err);
 
-/* A state file taken apart; every count and size has been checked, and the hash. Nothing of it is
- * copied: g holds the bytes. For ckpt.c and its tests. */
+/* ---- the state file (ckpt_state.c) -------------------------------------- */
+
+/* What it holds of one learned tensor; value NULL: the model file holds it. */
+struct nm__ckpt_part {
+  struct nm__str name;
+  int64_t rows, cols;
+  const float *state, *value;
+  size_t n_state;
+};
 struct nm__ckpt_state {
   struct nm__ckpt at;
-  char model[33], hash[33];        /* of the model file's bytes; of what this file says */
-  struct nm__gguf *g;
+  struct nm__ckpt_part *part;
+  size_t n;
+  char hash[33];                   /* of all that stands above */
+  char model[33];                  /* of the model file's bytes */
+  struct nm__gguf *g;              /* the file that parts point into */
 };
+void nm__ckpt_state_hash(const struct nm__ckpt_state *s, char hex[33]);
+int nm__ckpt_state_write(const char *path, const struct nm__ckpt_state *s, nm_err *err);
+/* Every count and size is checked before it is used, and the hashes. Nothing is copied: a parsed
+ * file's bytes must stay. */
 int nm__ckpt_state_open(const char *path, struct nm__ckpt_state *out, nm_err *err);
 int nm__ckpt_state_parse(const char *name, const void *bytes, size_t n,
                          struct nm__ckpt_state *out, nm_err *err);
