@@ -204,6 +204,17 @@ int nm__ckpt_save(const char *dir, const struct nm__ckpt *c, const struct nm__gg
   return st;
 }
 
+int nm__ckpt_tidy(const char *dir, int64_t step, const struct nm__keep *keep, nm_err *err) {
+  char *folder;
+  int fd;
+  int st = open_folder(dir, &folder, &fd, err);
+  if (!st) st = remove_old(dir, step, keep, err);
+  if (!st) sweep(folder);
+  if (fd >= 0) close(fd);
+  free(folder);
+  return st;
+}
+
 /* ---- finding ------------------------------------------------------------------------- */
 
 /* A pair that has been read and found whole. */

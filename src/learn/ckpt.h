@@ -52,6 +52,10 @@ int nm__ckpt_save(const char *dir, const struct nm__ckpt *c, const struct nm__gg
                   const struct nm__params *p, const struct nm__moments *s,
                   const struct nm__keep *keep, nm_err *err);
 
+/* Removes what a save of that step would have removed: for a run that goes on, which may have been
+ * ended between the two. The pair of `step` is known to be whole (it was just loaded). */
+int nm__ckpt_tidy(const char *dir, int64_t step, const struct nm__keep *keep, nm_err *err);
+
 /* Fills p->values, s and *found from the pair of that step, or with step -1 from the newest pair
  * that is whole; NM_EFORMAT when there is none. `expect` names recipe, base, data and seed: where
  * one differs it is NM_EUSAGE and nothing has changed. found->skipped says why newer pairs were
