@@ -131,7 +131,9 @@ static int shut(void *cookie) {
   int fd = (int)(intptr_t)cookie;
   for (int i = 0; i < 16; i++)
     if (stream[i].f && stream[i].fd == fd) stream[i].f = NULL;
-  dirty[fd] = 0;                   /* its number is free for another file */
+  int more = dirty[fd] ? fcntl(fd, F_DUPFD_CLOEXEC, MOST_FD / 2) : -1;
+  if (more >= 0 && more < MOST_FD) dirty[more] = 1;      /* closed is not fsynced */
+  dirty[fd] = 0;
   return close(fd);
 }
 

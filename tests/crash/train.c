@@ -1,6 +1,6 @@
 /* train.c - a training run as small as can be, for tests/cli/crash_test.sh: all weights of the
  * planted model, AdamW and Muon, random ids by (seed, sample), a checkpoint every two steps of
- * which two stay. It goes on from the newest whole checkpoint.
+ * which one stays. It goes on from the newest whole checkpoint, and says from which.
  *
  *   train MODEL DIR THREADS STEPS [CHECKPOINT TO GO ON FROM] */
 #include <stdio.h>
@@ -79,10 +79,11 @@ static int one_step(struct run *r, nm_err *err) {
 
 static int train(struct run *r, const char *dir, int64_t steps, int64_t from, nm_err *err) {
   struct nm__ckpt_found found;
-  struct nm__keep keep = {2, 0};
+  struct nm__keep keep = {1, 0};
   int st = nm__ckpt_load(dir, from, &r->at, &r->p, &r->s, &found, err);
   if (st && !found.none) return st;
   if (!st) r->at = found.at;
+  printf("%lld\n", (long long)r->at.step);
   for (st = found.none ? NM_OK : nm__ckpt_tidy(dir, r->at.step, &keep, err); r->at.step < steps && !st;) {
     st = one_step(r, err);
     if (!st && (r->at.step % EVERY == 0 || r->at.step == steps))
