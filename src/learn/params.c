@@ -53,6 +53,7 @@ static void read_values(const struct nm__gguf_tensor *t, float *out) {
 
 static int fill(const struct nm__gguf *g, struct nm__gguf *to, struct nm__params *p, nm_err *err) {
   int st = NM_OK, k = 0;
+  to->hf_rows = g->hf_rows;        /* rows stay where they lie */
   for (size_t i = 0; i < g->n_kv && !st; i++)
     if (strcmp(g->kv[i].key, "general.alignment")) st = nm__gguf_add_kv(to, &g->kv[i], err);
   for (size_t i = 0; i < g->n_tensors && !st; i++) {
