@@ -2,7 +2,7 @@
  *
  *   fresh.c    a new model of a given shape
  *   params.c   a container whose chosen tensors are f32 in one run of memory, with adapters
- *   sample.c   texts to ids with a weight a token
+ *   recipe.h   what a run is; data.h: documents, samples, the stream; train.h: the run
  *   step.c     the gradient of one batch, cut into slots, and the optimiser's step
  *
  * The global batch of a step is cut into S slots (a power of two). Each slot is one forward and one
@@ -62,7 +62,12 @@ bool nm__params_decays(const struct nm__learned *v);
 
 /* A sequence; weight[i] counts the prediction of ids[i] from what stands before it (weight[0] is
  * not used). */
-struct nm__sample { int32_t *ids; float *weight; int n; };
+struct nm__sample {
+  int32_t *ids;
+  float *weight;
+  int n;
+  int32_t *input;                  /* what goes in instead of ids (noise); NULL: ids */
+};
 
 /* ---- step.c ------------------------------------------------------------- */
 
@@ -76,6 +81,8 @@ struct nm__stepper {
   float *grad;                     /* [p->n_floats]: what the last batch gave */
   float *level[16];                /* the tree over slots */
   bool again;                      /* blocks are computed again on the way back */
+  double right;                    /* of the last batch without backward: the weight of tokens that
+                                      are the most probable one */
 };
 int nm__stepper_init(struct nm__stepper *s, nm_model *m, struct nm__params *p, int threads,
                      const char *kernels, nm_err *err);
@@ -86,6 +93,11 @@ void nm__stepper_done(struct nm__stepper *s);
  * loss alone. *weight_sum: what the mean was taken over. */
 int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
                    int n_slots, bool backward, double *loss, double *weight_sum, nm_err *err);
+
+/* Bytes of arena and cache that the largest slot of the batch needs, from the same forward and way
+ * back in measure mode. */
+int nm__step_measure(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
+                     int n_slots, size_t *bytes, nm_err *err);
 
 /* Norm of s->grad, summed in double in a fixed order; it is scaled down to `clip` if it is larger
  * (0: never). */

@@ -46,11 +46,23 @@ struct slot {
   float *weight;
   int at;                          /* rows whose logits have come */
   struct nm__t loss;               /* so far; rows 0: none */
+  bool count;                      /* see nm__stepper.right */
 };
 
 static bool wants_logits(void *arg, int site, int layer) {
   (void)arg, (void)layer;
   return site == NM__S_LOGITS;
+}
+
+/* Tokens that are the most probable one, by weight; of equal logits the first counts. */
+static void count_right(struct slot *l, const struct nm__t *x) {
+  for (int64_t r = 0; r < x->rows; r++) {
+    const float *z = x->d + r * x->cols;
+    int64_t best = 0;
+    for (int64_t i = 1; i < x->cols; i++)
+      if (z[i] > z[best]) best = i;
+    if (best == l->target[l->at + r]) l->s->right += (double)l->weight[l->at + r];
+  }
 }
 
 /* Logits of the next x->rows rows: their loss is added. */
@@ -59,6 +71,7 @@ static void take_loss(void *arg, int site, int layer, struct nm__t *x, const int
   (void)site, (void)layer, (void)rows, (void)route;
   struct slot *l = arg;
   struct nm__ops *o = &l->s->ops;
+  if (l->count && o->mode == NM__RECORD && !o->err.status) count_right(l, x);
   struct nm__op_args a = {.x = *x, .ids = l->target + l->at};
   struct nm__t t = nm__op(o, NM__OP_CROSS_ENTROPY, &a);
   a = (struct nm__op_args){.x = t, .weight = l->weight + l->at};
@@ -93,7 +106,7 @@ static int slot_fill(struct slot *l, const struct nm__sample *const *v, int n, d
         (struct nm__span){.seq = i, .n = v[i]->n, .row0 = row, .slot = row};
     if (v[i]->n > l->longest) l->longest = v[i]->n;
     for (int k = 0; k < v[i]->n; k++, row++) {
-      l->ids[row] = v[i]->ids[k];
+      l->ids[row] = v[i]->input ? v[i]->input[k] : v[i]->ids[k];
       if (k + 1 == v[i]->n || v[i]->weight[k + 1] == 0) continue;
       l->rows[l->n_rows] = row;
       l->target[l->n_rows] = v[i]->ids[k + 1];
@@ -120,29 +133,36 @@ static void slot_pass(struct slot *l, enum nm__mode mode, bool backward) {
   if (backward && l->loss.rows) nm__tape_back(&s->ops, l->loss, 1.0f);
 }
 
+/* Bytes of arena that the slot needs. */
+static int measure(struct slot *l, bool backward, size_t *need, nm_err *err) {
+  struct nm__stepper *s = l->s;
+  struct nm__arena real = s->ops.arena;
+  nm__arena_init(&s->ops.arena, 0, err);
+  slot_pass(l, NM__MEASURE, backward);
+  *need = s->ops.arena.peak;
+  nm__tape_reset(&s->ops);
+  s->ops.arena = real;
+  return s->ops.err.status;
+}
+
 static int make_room(struct slot *l, bool backward, nm_err *err) {
   struct nm__stepper *s = l->s;
   int64_t width = (int64_t)s->m->K * s->m->hd;
+  size_t need;
   if (s->kv.n_slots < l->T) {
     nm__kv_done(&s->kv);
     int st = nm__kv_init(&s->kv, s->m->L, l->T, width, err);
     if (!st) st = nm__kv_init_grad(&s->kv, err);
     if (st) return st;
   }
-  struct nm__arena real = s->ops.arena;
-  nm__arena_init(&s->ops.arena, 0, err);
-  slot_pass(l, NM__MEASURE, backward);
-  size_t need = s->ops.arena.peak;
-  nm__tape_reset(&s->ops);
-  s->ops.arena = real;
-  if (s->ops.err.status || need <= s->ops.arena.cap) return s->ops.err.status;
+  if (measure(l, backward, &need, err) || need <= s->ops.arena.cap) return s->ops.err.status;
   nm__arena_done(&s->ops.arena);
   return nm__arena_init(&s->ops.arena, need, err);
 }
 
 static int slot_run(struct nm__stepper *s, const struct nm__sample *const *v, int n, double total,
                     bool backward, double *loss, nm_err *err) {
-  struct slot l = {.s = s};
+  struct slot l = {.s = s, .count = !backward};
   s->ops.err = (nm_err){0};
   memset(s->grad, 0, sizeof(float) * s->p->n_floats);
   int st = slot_fill(&l, v, n, total, err);
@@ -181,6 +201,7 @@ int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch,
   for (int i = 0; i < n; i++)
     for (int k = 1; k < batch[i]->n; k++) total += (double)batch[i]->weight[k];
   *weight_sum = total;
+  s->right = 0;
   if (n_slots < 1 || n_slots > 1 << 15 || (n_slots & (n_slots - 1)))
     return nm__fail(err, NM_EUSAGE, "slots must be a power of two, not %d", n_slots);
   if (total <= 0) return nm__fail(err, NM_EFORMAT, "no token of the batch has a weight");
@@ -189,6 +210,24 @@ int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch,
     int first = (int)((int64_t)n * i / n_slots), end = (int)((int64_t)n * (i + 1) / n_slots);
     st = slot_run(s, batch + first, end - first, total, backward, loss, err);
     if (!st && backward && n_slots > 1) st = join(s, i, err);
+  }
+  return st;
+}
+
+int nm__step_measure(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
+                     int n_slots, size_t *bytes, nm_err *err) {
+  int st = NM_OK;
+  *bytes = 0;
+  s->ops.err = (nm_err){0};
+  for (int i = 0; i < n_slots && !st; i++) {
+    int first = (int)((int64_t)n * i / n_slots), end = (int)((int64_t)n * (i + 1) / n_slots);
+    struct slot l = {.s = s};
+    size_t need = 0, kv;
+    st = slot_fill(&l, batch + first, end - first, 1, err);
+    if (!st && l.n_rows) st = measure(&l, true, &need, err);
+    kv = 2 * nm__kv_bytes(s->m->L, l.T, (int64_t)s->m->K * s->m->hd);
+    if (need + kv > *bytes) *bytes = need + kv;
+    slot_free(&l);
   }
   return st;
 }
