@@ -40,8 +40,9 @@ static int show_step(void *arg, const nm_train_step *s) {
     snprintf(test, sizeof test, "  test %.4f (%.1f %% right)", s->eval_loss,
              100 * s->eval_accuracy);
   fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  lr %.2e  %.0f tokens/s  %.0f %% of peak  "
-          "%s left%s", w->terminal ? "\r\033[K" : "", (long long)s->step, (long long)s->steps, s->loss, test,
-          s->lr, s->tokens_per_s, 100 * s->peak_share, left, w->terminal ? "" : "\n");
+          "%s left%s", w->terminal ? "\r\033[K" : "", (long long)s->step, (long long)s->steps,
+          s->loss, test, s->lr, s->tokens_per_s, 100 * s->peak_share, left,
+          w->terminal ? "" : "\n");
   w->line = w->terminal;
   w->next = now() + 0.2;
   w->told = s->step;

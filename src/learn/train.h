@@ -44,7 +44,7 @@ double nm__training_peak(struct nm__training *t);
 
 /* ---- train_keep.c ----------------------------------------------------------- */
 
-/* metrics.jsonl, ready for the next line; lines behind the step where the run stands are dropped. */
+/* metrics.jsonl, ready for the next line; lines behind where the run stands are dropped. */
 int nm__metrics_open(struct nm__training *t, nm_err *err);
 int nm__metrics_line(struct nm__training *t, json_t *line, nm_err *err);   /* takes `line` */
 /* loss.svg and report.html from metrics.jsonl. */

@@ -181,7 +181,7 @@ int nm__training_report(struct nm__training *t, const char *summary, nm_err *err
   return st;
 }
 
-/* ---- the trained model ------------------------------------------------------------------------ */
+/* ---- the trained model -------------------------------------------------------- */
 
 /* What was trained (F32) is stored in the type asked for where its rows are whole blocks. */
 static uint32_t type_of(const struct nm__gguf_tensor *t, uint32_t save) {
