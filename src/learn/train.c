@@ -19,7 +19,8 @@ static int learn(struct nm__training *t, double lr, double *norm, nm_err *err) {
   double weight;
   int st = nm__stream_step(&t->stream, t->at.step, t->batch, err);
   if (!st)
-    st = nm__step_batch(&t->s, t->batch, t->r.batch, t->r.slots, true, &t->loss, &weight, err);
+    st = nm__step_batch(&t->s, t->batch, t->r.batch, t->r.slots, NULL, 0, true,
+                        &t->loss, &weight, err);
   if (st) return st;
   if (!isfinite(t->loss)) return not_finite(t, "loss", t->loss, err);
   *norm = nm__step_clip(&t->s, t->r.clip);
@@ -29,8 +30,8 @@ static int learn(struct nm__training *t, double lr, double *norm, nm_err *err) {
     const struct nm__learned *v = &t->p.v[i];
     const struct nm__group *g = &t->r.group[t->group[i]];
     float decay = nm__params_decays(v) ? (float)g->decay : 0;
-    nm__optim_step(&t->opt, &g->optim, t->p.values + v->at, t->s.grad + v->at, t->moments.v[i],
-                   v->rows, v->cols, (float)(lr * g->lr), decay, t->at.step + 1);
+    nm__params_step(&t->opt, &g->optim, &t->p, i, t->s.grad, t->moments.v[i],
+                    (float)(lr * g->lr), decay, t->at.step + 1);
   }
   if (t->opt.err.status) {
     if (err) *err = t->opt.err;
@@ -54,7 +55,7 @@ static int evaluate_one(struct nm__training *t, const struct nm__set *set, doubl
   for (int at = 0, n; at < set->n && !st; at += n) {
     n = set->n - at < t->r.batch ? set->n - at : t->r.batch;
     for (int i = 0; i < n; i++) t->batch[i] = &set->v[at + i];
-    st = nm__step_batch(&t->s, t->batch, n, t->r.slots, false, &mean, &weight, err);
+    st = nm__step_batch(&t->s, t->batch, n, t->r.slots, NULL, 0, false, &mean, &weight, err);
     *loss += st ? 0 : mean * weight;
     *right += st ? 0 : t->s.right * weight;
     all += st ? 0 : weight;
@@ -150,7 +151,8 @@ static int run(struct nm__training *t, nm_err *err) {
 static int measure(struct nm__training *t, nm_train_memory *out, nm_err *err) {
   size_t activations;
   int st = nm__stream_step(&t->stream, 0, t->batch, err);
-  if (!st) st = nm__step_measure(&t->s, t->batch, t->r.batch, t->r.slots, &activations, err);
+  if (!st) st = nm__step_measure(&t->s, t->batch, t->r.batch, t->r.slots, NULL, 0, &activations,
+                                   err);
   if (st) return st;
   int levels = 1;                  /* the last batch's, and one a level of the tree of slots */
   for (int n = t->r.slots; n > 1; n /= 2) levels++;
