@@ -1,7 +1,8 @@
 /* learn.h - training: which numbers of a model are learned, from what, and one step of it.
  *
+ *   fresh.c    a new model of a given shape
  *   params.c   a container whose chosen tensors are f32 in one run of memory, with adapters
- *   sample.c   texts to ids with a weight a token
+ *   recipe.h   what a run is; data.h: documents, samples, the stream; train.h: the run
  *   extra.c    learned tensors beside the model's: soft prompts, vectors; single rows or columns
  *   step.c     the gradient of one batch, cut into slots, and the optimiser's step
  *   slot.c     the rows of one slot
@@ -16,6 +17,16 @@
 #include "model/model.h"
 #include "tensor/optim.h"
 #include "tensor/tape.h"
+
+/* ---- fresh.c ----------------------------------------------------------- */
+
+/* A new model as a container in memory: all keys, and F32 tensors initialised as `shape` says
+ * (zeros in it are filled in, see model/shape.h). `tokenizer` lends its "tokenizer." keys and,
+ * where shape->V is 0, the size of the vocabulary; NULL: a model of ids only. The caller closes
+ * *out; nm__model_from or nm__params_make go on from there. */
+struct nm__shape;
+int nm__fresh(const struct nm__shape *shape, const struct nm__gguf *tokenizer, uint64_t seed,
+              struct nm__gguf **out, nm_err *err);
 
 /* ---- params.c ---------------------------------------------------------- */
 
@@ -89,6 +100,7 @@ struct nm__sample {
   int32_t *ids;
   float *weight;
   int n;
+  int32_t *input;                  /* what goes in instead of ids (noise); NULL: ids */
   int group;                       /* losses name the group they are of */
   int pair;                        /* not 0: of a pair; the chosen one comes first, next to it the
                                       rejected one with the same number */
@@ -114,6 +126,8 @@ struct nm__stepper {
   float *grad;                     /* [p->n_floats]: what the last batch gave */
   float *level[16];                /* the tree over slots */
   bool again;                      /* blocks are computed again on the way back */
+  double right;                    /* of the last batch without backward: the share, by weight, of
+                                      tokens that are the most probable one */
   const struct nm__learned_edit *edits;      /* applied in every forward of m, in this order */
   int n_edits;
   const nm_model *frozen;          /* the reference; NULL: m without adapters, prompt and edits */
@@ -133,6 +147,12 @@ void nm__stepper_done(struct nm__stepper *s);
 int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
                    int n_slots, const struct nm__loss_spec *specs, int n_specs, bool backward,
                    double *loss, double *weight_sum, nm_err *err);
+
+/* Bytes of arena and cache that the largest slot of the batch needs, from the same forward and way
+ * back in measure mode. */
+int nm__step_measure(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
+                     int n_slots, const struct nm__loss_spec *specs, int n_specs, size_t *bytes,
+                     nm_err *err);
 
 /* Norm of s->grad, summed in double in a fixed order; it is scaled down to `clip` if it is larger
  * (0: never). */

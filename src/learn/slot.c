@@ -32,7 +32,7 @@ static void one_sample(struct nm__slot *l, int i, int row) {
   }
   l->first[i] = row += l->front;
   for (int k = 0; k < v->n; k++, row++) {
-    l->ids[row] = v->ids[k];
+    l->ids[row] = v->input ? v->input[k] : v->ids[k];
     if (!read || k + 1 == v->n || v->weight[k + 1] == 0) continue;
     l->rows[l->n_rows] = row;
     l->of[l->n_rows] = i;

@@ -59,6 +59,7 @@ struct nm__slot {
   int *n_edit_rows;
   struct nm__term term[NM__MOST_LOSSES];
   int at;                          /* rows whose logits have come */
+  bool count;                      /* see nm__stepper.right */
 };
 /* slot.c: rows of samples v[0..n-1]; those of the head are the predictions with a weight that
  * some loss reads (plan NULL: all). */

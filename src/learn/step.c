@@ -45,10 +45,26 @@ static bool wants(void *arg, int site, int layer) {
   return site == NM__S_LOGITS || nm__tap_wants(arg, site, layer);
 }
 
+/* By the sample's weights; of equal logits the first counts. */
+static void count_right(struct nm__slot *l, const struct nm__t *x) {
+  for (int64_t r = 0; r < x->rows; r++) {
+    const struct nm__sample *v = l->v[l->of[l->at + r]];
+    const float *z = x->d + r * x->cols;
+    int next = l->next[l->at + r];
+    int64_t best = 0;
+    for (int64_t i = 1; i < x->cols; i++)
+      if (z[i] > z[best]) best = i;
+    if (best == v->ids[next]) l->s->right += (double)v->weight[next];
+  }
+}
+
 static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows,
                   const struct nm__route *route) {
   struct nm__slot *l = arg;
   (void)rows, (void)route;
+  const struct nm__ops *o = &l->s->ops;
+  if (site == NM__S_LOGITS && l->count && o->mode == NM__RECORD && !o->err.status)
+    count_right(l, x);
   if (site == NM__S_LOGITS) nm__terms_logits(l, *x);
   else nm__tap_visit(l, site, layer, x);
 }
@@ -89,22 +105,33 @@ static size_t edit_bytes(const struct nm__slot *l) {
   return bytes;
 }
 
-static int make_room(struct nm__slot *l, bool backward, nm_err *err) {
+static int make_cache(struct nm__slot *l, nm_err *err) {
   struct nm__stepper *s = l->s;
-  int64_t width = (int64_t)s->m->K * s->m->hd;
-  if (s->kv.n_slots < l->T) {
-    nm__kv_done(&s->kv);
-    int st = nm__kv_init(&s->kv, s->m->L, l->T, width, err);
-    if (!st) st = nm__kv_init_grad(&s->kv, err);
-    if (st) return st;
-  }
+  if (s->kv.n_slots >= l->T) return NM_OK;
+  nm__kv_done(&s->kv);
+  int st = nm__kv_init(&s->kv, s->m->L, l->T, (int64_t)s->m->K * s->m->hd, err);
+  return st ? st : nm__kv_init_grad(&s->kv, err);
+}
+
+/* Bytes of arena that the slot needs. */
+static int measure(struct nm__slot *l, bool backward, size_t *need, nm_err *err) {
+  struct nm__stepper *s = l->s;
+  int st = make_cache(l, err);
+  if (st) return st;
   struct nm__arena real = s->ops.arena;
   nm__arena_init(&s->ops.arena, 0, err);
   slot_pass(l, NM__MEASURE, backward);
-  size_t need = s->ops.arena.peak + edit_bytes(l);
+  *need = s->ops.arena.peak + edit_bytes(l);
   nm__tape_reset(&s->ops);
   s->ops.arena = real;
-  if (s->ops.err.status || need <= s->ops.arena.cap) return s->ops.err.status;
+  return s->ops.err.status;
+}
+
+static int make_room(struct nm__slot *l, bool backward, nm_err *err) {
+  struct nm__stepper *s = l->s;
+  size_t need;
+  int st = measure(l, backward, &need, err);
+  if (st || need <= s->ops.arena.cap) return st;
   nm__arena_done(&s->ops.arena);
   return nm__arena_init(&s->ops.arena, need, err);
 }
@@ -115,16 +142,20 @@ static bool has_terms(const struct nm__slot *l) {
   return any;
 }
 
+/* `need`: the bytes alone, nothing is computed. */
 static int slot_run(struct nm__stepper *s, const struct nm__loss_plan *plan,
                     const struct nm__sample *const *v, int n, bool backward, double *loss,
-                    nm_err *err) {
-  struct nm__slot l = {.s = s, .plan = plan, .v = v, .n = n, .front = s->p->n_prompt};
+                    size_t *need, nm_err *err) {
+  struct nm__slot l = {.s = s, .plan = plan, .v = v, .n = n, .front = s->p->n_prompt,
+                       .count = !backward};
   s->ops.err = (nm_err){0};
   memset(s->grad, 0, sizeof(float) * s->p->n_floats);
   int st = nm__slot_fill(&l, err);
   if (!st) st = nm__edits_make(&l, err);
   if (!st) st = nm__terms_make(&l, err);
-  if (!st && has_terms(&l)) {
+  if (!st && need && has_terms(&l)) {
+    st = measure(&l, backward, need, err);
+  } else if (!st && has_terms(&l)) {
     struct nm__t sum = {0};
     st = make_room(&l, backward, err);
     if (!st) sum = slot_pass(&l, NM__RECORD, backward);
@@ -165,7 +196,7 @@ static int cut(const struct nm__sample *const *batch, int n, int i, int n_slots)
 int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
                    int n_slots, const struct nm__loss_spec *specs, int n_specs, bool backward,
                    double *loss, double *weight_sum, nm_err *err) {
-  *loss = *weight_sum = 0;
+  *loss = *weight_sum = s->right = 0;
   for (int i = 0; i < n; i++)
     for (int k = 1; k < batch[i]->n; k++) *weight_sum += (double)batch[i]->weight[k];
   if (n_slots < 1 || n_slots > 1 << 15 || (n_slots & (n_slots - 1)))
@@ -176,10 +207,29 @@ int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch,
   for (int i = 0; i < plan.n; i++) s->seen[i].over = plan.over[i];
   for (int i = 0; i < n_slots && !st; i++) {
     int first = cut(batch, n, i, n_slots), end = cut(batch, n, i + 1, n_slots);
-    st = slot_run(s, &plan, batch + first, end - first, backward, loss, err);
+    st = slot_run(s, &plan, batch + first, end - first, backward, loss, NULL, err);
     if (!st && backward && n_slots > 1) st = join(s, i, err);
   }
   if (!st && backward) nm__params_mask(s->p, s->grad);
+  nm__loss_plan_done(&plan, s->n_edits);
+  if (*weight_sum > 0) s->right /= *weight_sum;
+  return st;
+}
+
+int nm__step_measure(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
+                     int n_slots, const struct nm__loss_spec *specs, int n_specs, size_t *bytes,
+                     nm_err *err) {
+  struct nm__loss_plan plan;
+  double loss;
+  *bytes = 0;
+  int st = nm__loss_plan(s, specs, n_specs, batch, n, &plan, err);
+  for (int i = 0; i < n_slots && !st; i++) {
+    int first = cut(batch, n, i, n_slots), end = cut(batch, n, i + 1, n_slots);
+    size_t need = 0;
+    st = slot_run(s, &plan, batch + first, end - first, true, &loss, &need, err);
+    need += 2 * nm__kv_bytes(s->m->L, s->kv.n_slots, (int64_t)s->m->K * s->m->hd);
+    if (need > *bytes) *bytes = need;
+  }
   nm__loss_plan_done(&plan, s->n_edits);
   return st;
 }
