@@ -338,6 +338,44 @@ void nm_probe_free(nm_probe *p);
 int nm_probe_apply(nm_engine *e, const nm_probe *p, const char *text, double *probability,
                    const char **label_name, nm_err *err);
 
+/* ---- training ---------------------------------------------------------- */
+
+/* What a step gave. Times are of this machine; everything else is the same bits whatever the
+ * threads, kernels and slots of memory. */
+typedef struct nm_train_step {
+  int64_t step, steps;             /* steps done, of so many */
+  double loss, lr, grad_norm;      /* grad_norm: before it was clipped */
+  int64_t tokens;                  /* since step 0 */
+  double tokens_per_s, peak_share, eta_s;      /* peak_share: of the f32 peak measured here */
+  double eval_loss, eval_accuracy; /* of the first source of `eval`; below 0: none yet */
+} nm_train_step;
+typedef struct nm_train_opts {
+  const char *out;                 /* folder of the run; NULL: the recipe's, else runs/RECIPE */
+  int threads;                     /* 0: all cores */
+  const char *kernels;             /* NULL: the best here */
+  bool resume;                     /* go on from the newest whole checkpoint of the folder */
+  bool dry_run;                    /* fills result->memory, writes nothing */
+  const char *command;             /* as typed, for the records */
+  int (*step)(void *arg, const nm_train_step *s);      /* nonzero: stop, keeping a checkpoint */
+  void *arg;
+} nm_train_opts;
+typedef struct nm_train_memory {
+  uint64_t n_parameters;           /* numbers that are learned */
+  uint64_t weights, parameters, gradients, moments, activations;       /* bytes */
+} nm_train_memory;
+typedef struct nm_train_result {
+  char *dir, *summary;
+  int64_t step;
+  double loss, eval_loss, eval_accuracy;
+  nm_train_memory memory;
+} nm_train_result;
+/* Trains as a recipe says (docs/verbs/train.md) and writes metrics.jsonl, loss.svg, report.html,
+ * checkpoints/ and model.gguf (or adapter.gguf) to the folder. Mistakes in the recipe and its data
+ * are NM_EFORMAT, "FILE:LINE: sentence". NM_EINTR: stopped by `step`; a checkpoint is there. A loss
+ * that is no number ends the run (NM_EFAIL) and keeps what was learned before. */
+int nm_train(const char *recipe, const nm_train_opts *o, nm_train_result *out, nm_err *err);
+void nm_train_result_free(nm_train_result *r);
+
 /* ---- records --------------------------------------------------------- */
 
 typedef struct nm_run_record {

@@ -32,7 +32,7 @@ struct cli_verb {
   int (*run)(struct cli *c);       /* exit code */
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
-    cli_runs, cli_world, cli_bench, cli_embed;
+    cli_runs, cli_world, cli_bench, cli_embed, cli_train;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -48,6 +48,7 @@ int cli_usage(const struct cli *c, const char *fmt, ...) __attribute__((format(p
 extern nm_progress cli_progress;
 void cli_progress_end(void);
 void cli_catch_interrupt(void);
+bool cli_interrupted(void);
 
 /* Model, engine, edits and input sequences that several verbs share. */
 struct cli_input {

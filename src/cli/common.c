@@ -26,6 +26,8 @@ void cli_catch_interrupt(void) {
   sigaction(SIGTERM, &sa, NULL);
 }
 
+bool cli_interrupted(void) { return interrupted; }
+
 static struct { char what[64]; double start, shown, first, last; bool tty, line; } P;
 
 static double now(void) {

@@ -88,6 +88,7 @@ int nm__params_make(const struct nm__gguf *g, const char *const *globs, int n_gl
 }
 
 void nm__params_done(struct nm__params *p) {
+  for (int i = 0; i < p->n; i++) free(p->v[i].only);
   free(p->v);
   free(p->values);
   free(p->lora);

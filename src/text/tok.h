@@ -159,6 +159,10 @@ int nm__wordpiece(const struct nm__tok *t, struct nm__work *w, const char *first
 int nm__unigram_open(struct nm__tok *t, nm_err *err);
 int nm__unigram(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n, nm_err *err);
 
+/* Byte-level BPE writes each byte as a printable character: byte_of[code point] for the 256 of
+ * them, else -1 (bpe.c). */
+void nm__byte_alphabet(int16_t byte_of[324]);
+
 /* ---- sets of pieces (special.c) ---------------------------------------- */
 
 #define NM__TYPE(type) (1u << NM__TOK_##type)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "model/hf.h"
+#include "model/shape.h"
 #include "tensor/math.h"
 
 enum { ROW_BYTES_MAX = 1 << 22 };
@@ -100,87 +101,19 @@ int nm__write_random_like(const char *like, uint64_t seed, const char *path, con
 
 /* ---- named shapes ------------------------------------------------------------ */
 
-struct shape { const char *name, *arch; int L, D, H, K, F, V, ctx; float base; };
-static const struct shape shapes[] = {
-    {"tiny", "llama", 2, 64, 4, 2, 160, 512, 512, 10000},
-    {"smollm2-135m", "llama", 30, 576, 9, 3, 1536, 49152, 8192, 100000},
-    {"qwen2.5-0.5b", "qwen2", 24, 896, 14, 2, 4864, 151936, 32768, 1000000},
-    {"llama3.2-1b", "llama", 16, 2048, 32, 8, 8192, 128256, 8192, 500000},
-    {"tiny-bert", "bert", 2, 64, 4, 4, 160, 512, 512, 0},
-    {"minilm-l6", "bert", 6, 384, 12, 12, 1536, 30522, 512, 0},
-    {"nomic-embed", "nomic-bert", 12, 768, 12, 12, 3072, 30528, 2048, 1000},
+static const struct nm__shape shapes[] = {
+    {"llama", "tiny", .L = 2, .D = 64, .H = 4, .K = 2, .F = 160, .V = 512, .ctx = 512},
+    {"llama", "smollm2-135m", .L = 30, .D = 576, .H = 9, .K = 3, .F = 1536, .V = 49152,
+     .ctx = 8192, .rope_base = 100000},
+    {"qwen2", "qwen2.5-0.5b", .L = 24, .D = 896, .H = 14, .K = 2, .F = 4864, .V = 151936,
+     .ctx = 32768, .rope_base = 1000000},
+    {"llama", "llama3.2-1b", .L = 16, .D = 2048, .H = 32, .K = 8, .F = 8192, .V = 128256,
+     .ctx = 8192, .rope_base = 500000},
+    {"bert", "tiny-bert", .L = 2, .D = 64, .H = 4, .F = 160, .V = 512, .ctx = 512},
+    {"bert", "minilm-l6", .L = 6, .D = 384, .H = 12, .F = 1536, .V = 30522, .ctx = 512},
+    {"nomic-bert", "nomic-embed", .L = 12, .D = 768, .H = 12, .F = 3072, .V = 30528, .ctx = 2048,
+     .rope_base = 1000},
 };
-
-struct spec { char name[64]; uint32_t type; int64_t rows, cols; };
-
-static bool is_encoder(const struct shape *s) { return strstr(s->arch, "bert") != NULL; }
-
-/* The tensors in order; block < 0: outside the blocks. */
-struct list { struct spec *v; int n, block; uint32_t type; };
-
-static void mat(struct list *t, const char *name, int64_t rows, int64_t cols) {
-  struct spec *s = &t->v[t->n++];
-  if (t->block < 0) snprintf(s->name, sizeof s->name, "%s", name);
-  else snprintf(s->name, sizeof s->name, "blk.%d.%s", t->block, name);
-  s->type = rows == 1 ? NM__F32 : cols % nm__dtype(t->type)->block ? NM__F16 : t->type;
-  s->rows = rows;
-  s->cols = cols;
-}
-
-static void vec(struct list *t, const char *name, int64_t cols) { mat(t, name, 1, cols); }
-
-static void encoder_block(struct list *t, const struct shape *s) {
-  bool bert = !strcmp(s->arch, "bert");
-  if (!bert) mat(t, "attn_qkv.weight", 3 * s->D, s->D);
-  if (bert) mat(t, "attn_q.weight", s->D, s->D), vec(t, "attn_q.bias", s->D);
-  if (bert) mat(t, "attn_k.weight", s->D, s->D), vec(t, "attn_k.bias", s->D);
-  if (bert) mat(t, "attn_v.weight", s->D, s->D), vec(t, "attn_v.bias", s->D);
-  mat(t, "attn_output.weight", s->D, s->D);
-  if (bert) vec(t, "attn_output.bias", s->D);
-  vec(t, "attn_output_norm.weight", s->D);
-  vec(t, "attn_output_norm.bias", s->D);
-  if (!bert) mat(t, "ffn_gate.weight", s->F, s->D);
-  mat(t, "ffn_up.weight", s->F, s->D);
-  if (bert) vec(t, "ffn_up.bias", s->F);
-  mat(t, "ffn_down.weight", s->D, s->F);
-  if (bert) vec(t, "ffn_down.bias", s->D);
-  vec(t, "layer_output_norm.weight", s->D);
-  vec(t, "layer_output_norm.bias", s->D);
-}
-
-static void decoder_block(struct list *t, const struct shape *s) {
-  int hd = s->D / s->H;
-  bool bias = !strcmp(s->arch, "qwen2");
-  vec(t, "attn_norm.weight", s->D);
-  mat(t, "attn_q.weight", s->H * hd, s->D);
-  mat(t, "attn_k.weight", s->K * hd, s->D);
-  mat(t, "attn_v.weight", s->K * hd, s->D);
-  if (bias) vec(t, "attn_q.bias", s->H * hd);
-  if (bias) vec(t, "attn_k.bias", s->K * hd);
-  if (bias) vec(t, "attn_v.bias", s->K * hd);
-  mat(t, "attn_output.weight", s->D, s->H * hd);
-  vec(t, "ffn_norm.weight", s->D);
-  mat(t, "ffn_gate.weight", s->F, s->D);
-  mat(t, "ffn_up.weight", s->F, s->D);
-  mat(t, "ffn_down.weight", s->D, s->F);
-}
-
-static int list_tensors(const struct shape *s, uint32_t type, struct spec *out) {
-  struct list t = {out, 0, -1, type};
-  mat(&t, "token_embd.weight", s->V, s->D);
-  if (!is_encoder(s)) {
-    vec(&t, "output_norm.weight", s->D);
-  } else {
-    if (!strcmp(s->arch, "bert")) mat(&t, "position_embd.weight", s->ctx, s->D);
-    mat(&t, "token_types.weight", 2, s->D);
-    vec(&t, "token_embd_norm.weight", s->D);
-    vec(&t, "token_embd_norm.bias", s->D);
-  }
-  for (t.block = 0; t.block < s->L; t.block++)
-    if (is_encoder(s)) encoder_block(&t, s);
-    else decoder_block(&t, s);
-  return t.n;
-}
 
 /* A word-level vocabulary: the bytes, then w256, w257, ...; enough to run texts of any bytes. */
 static int put_vocab(struct nm__gguf_writer *w, int V, nm_err *err) {
@@ -214,41 +147,35 @@ static int put_vocab(struct nm__gguf_writer *w, int V, nm_err *err) {
   return good ? NM_OK : nm__fail_memory(err, "a vocabulary", (size_t)V * 30);
 }
 
-static void put_sizes(struct nm__gguf_writer *w, const struct shape *s) {
-  char k[96];
-  const struct { const char *name; int v;
-  } keys[] = {{"context_length", s->ctx},     {"embedding_length", s->D},
-              {"block_count", s->L},          {"feed_forward_length", s->F},
-              {"attention.head_count", s->H}, {"attention.head_count_kv", s->K}};
-  nm__gguf_put_string(w, "general.architecture", s->arch);
-  nm__gguf_put_string(w, "general.name", s->name);
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    snprintf(k, sizeof k, "%s.%s", s->arch, keys[i].name);
-    nm__gguf_put_u32(w, k, (uint32_t)keys[i].v);
-  }
-  snprintf(k, sizeof k, "%s.attention.layer_norm_%sepsilon", s->arch, is_encoder(s) ? "" : "rms_");
-  nm__gguf_put_f32(w, k, is_encoder(s) ? 1e-12f : 1e-6f);
-  snprintf(k, sizeof k, "%s.rope.freq_base", s->arch);
-  if (s->base > 0) nm__gguf_put_f32(w, k, s->base);
-  if (!is_encoder(s)) return;
-  snprintf(k, sizeof k, "%s.attention.causal", s->arch);
-  nm__gguf_put_bool(w, k, false);
-  snprintf(k, sizeof k, "%s.pooling_type", s->arch);
-  nm__gguf_put_u32(w, k, NM_POOL_MEAN - NM_POOL_NONE);
-  nm__gguf_put_u32(w, "tokenizer.ggml.token_type_count", 2);
+static int put_key(void *arg, const struct nm__shape_key *k, nm_err *err) {
+  struct nm__gguf_writer *w = arg;
+  (void)err;                       /* the writer keeps it */
+  if (k->kind == NM__KEY_TEXT) nm__gguf_put_string(w, k->name, k->text);
+  else if (k->kind == NM__KEY_U32) nm__gguf_put_u32(w, k->name, (uint32_t)k->v);
+  else if (k->kind == NM__KEY_F32) nm__gguf_put_f32(w, k->name, (float)k->v);
+  else nm__gguf_put_bool(w, k->name, k->v != 0);
+  return NM_OK;
 }
 
-static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n, uint64_t seed,
-                         const nm_progress *p, nm_err *err) {
+/* Vectors stay F32; a matrix whose rows are no whole blocks is F16. */
+static uint32_t type_of(const struct nm__spec *t, uint32_t type) {
+  if (t->rows == 1) return NM__F32;
+  return t->cols % nm__dtype(type)->block ? NM__F16 : type;
+}
+
+static int write_tensors(struct nm__gguf_writer *w, const struct nm__specs *t, uint32_t type,
+                         uint64_t seed, const nm_progress *p, nm_err *err) {
   float *x = nm__alloc(1 << 18, sizeof *x);
   uint8_t *row = nm__alloc(1 << 18, 4);
   int st = x && row ? NM_OK : nm__fail_memory(err, "a row", 1 << 20);
-  for (int i = 0; i < n && !st; i++) {
-    for (int64_t r = 0; r < t[i].rows && !st; r++) {
-      int64_t b = make_row(t[i].name, t[i].type, t[i].cols, seed, (uint64_t)i, (uint64_t)r, x, row);
+  for (int i = 0; i < t->n && !st; i++) {
+    const struct nm__spec *s = &t->v[i];
+    for (int64_t r = 0; r < s->rows && !st; r++) {
+      int64_t b = make_row(s->name, type_of(s, type), s->cols, seed, (uint64_t)i, (uint64_t)r, x,
+                           row);
       st = nm__gguf_data(w, row, (size_t)b, err);
     }
-    if (!st) st = nm__progress(p, "drawing random weights", i + 1, n, err);
+    if (!st) st = nm__progress(p, "drawing random weights", i + 1, t->n, err);
   }
   free(x);
   free(row);
@@ -257,11 +184,11 @@ static int write_tensors(struct nm__gguf_writer *w, const struct spec *t, int n,
 
 int nm_write_random(const char *name, const char *type_name, uint64_t seed, const char *path,
                     const nm_progress *p, nm_err *err) {
-  const struct shape *s = NULL;
+  struct nm__shape s = {0};
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-    if (!strcmp(shapes[i].name, name)) s = &shapes[i];
+    if (!strcmp(shapes[i].name, name)) s = shapes[i];
   int type = nm__dtype_by_name(type_name);
-  if (!s)
+  if (!s.name)
     return nm__fail(err, NM_EUSAGE,
                     "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
                     "llama3.2-1b, tiny-bert, minilm-l6, nomic-embed)",
@@ -271,18 +198,20 @@ int nm_write_random(const char *name, const char *type_name, uint64_t seed, cons
                     "type '%.20s' cannot be written (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)",
                     type_name);
   struct nm__gguf_writer *w = NULL;
-  struct spec *t = nm__alloc((size_t)s->L * 16 + 5, sizeof *t);
-  int st = t ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "the tensor list", 0);
-  int n = st ? 0 : list_tensors(s, (uint32_t)type, t);
-  if (!st) put_sizes(w, s);
-  if (!st) st = put_vocab(w, s->V, err);
-  for (int i = 0; i < n; i++)
-    nm__gguf_announce(w, t[i].name, t[i].type, t[i].rows > 1 ? 2 : 1,
-                      (int64_t[]){t[i].cols, t[i].rows});
+  struct nm__specs t = {0};
+  if (!strstr(s.arch, "bert")) s.eps = 1e-6f;
+  int st = nm__shape_check(&s, err);
+  if (!st) st = nm__shape_tensors(&s, &t, err);
+  if (!st) st = nm__gguf_writer_new(&w, err);
+  if (!st) st = nm__shape_keys(&s, put_key, w, err);
+  if (!st) st = put_vocab(w, s.V, err);
+  for (int i = 0; i < t.n && !st; i++)
+    nm__gguf_announce(w, t.v[i].name, type_of(&t.v[i], (uint32_t)type), t.v[i].rows > 1 ? 2 : 1,
+                      (int64_t[]){t.v[i].cols, t.v[i].rows});
   if (!st) st = nm__gguf_begin(w, path, err);
-  if (!st) st = write_tensors(w, t, n, seed, p, err);
+  if (!st) st = write_tensors(w, &t, (uint32_t)type, seed, p, err);
   if (!st) st = nm__gguf_finish(w, err);
   nm__gguf_writer_free(w);
-  free(t);
+  free(t.v);
   return st;
 }
