@@ -58,10 +58,10 @@ static int one_step(struct run *r, nm_err *err) {
     for (int i = 0; i < LEN; i++)
       ids[s][i] = (int32_t)(nm__rand_at(SEED, (uint64_t)(r->at.samples + s), (uint64_t)i) %
                             (uint64_t)r->m->V);
-    sample[s] = (struct nm__sample){ids[s], weight, LEN};
+    sample[s] = (struct nm__sample){.ids = ids[s], .weight = weight, .n = LEN};
     batch[s] = &sample[s];
   }
-  int st = nm__step_batch(&r->step, batch, BATCH, SLOTS, true, &r->at.loss, &total, err);
+  int st = nm__step_batch(&r->step, batch, BATCH, SLOTS, NULL, 0, true, &r->at.loss, &total, err);
   if (st) return st;
   nm__step_clip(&r->step, 1);
   r->at.step++;

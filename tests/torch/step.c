@@ -111,13 +111,13 @@ static int steps(const char *dir, struct nm__stepper *s, nm_err *err) {
       tell(" %d:%.9g", ids[q][i], (double)weight[q][i]);
     }
     tell("\n");
-    sample[q] = (struct nm__sample){ids[q], weight[q], length[q]};
+    sample[q] = (struct nm__sample){.ids = ids[q], .weight = weight[q], .n = length[q]};
     batch[q] = &sample[q];
   }
   floats(dir, "before", s->p, s->p->values);
   int st = NM_OK;
   for (int t = 0; t < STEPS && !st; t++) {
-    st = nm__step_batch(s, batch, N_SEQ, SLOTS, true, &loss, &total, err);
+    st = nm__step_batch(s, batch, N_SEQ, SLOTS, NULL, 0, true, &loss, &total, err);
     if (!t) floats(dir, "gradient", s->p, s->grad);
     double norm = nm__step_clip(s, 1);
     tell("step %.17g %.17g %.17g\n", loss, norm, rate(t));
