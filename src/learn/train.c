@@ -93,8 +93,9 @@ static int go_on(struct nm__training *t, nm_err *err) {
   int st = nm__ckpt_load(t->dir, -1, &t->at, &t->p, &t->moments, &found, err);
   if (st && found.none) return NM_OK;
   if (st) return st;
+  struct nm__keep keep = {t->r.ckpt_keep, 0};
   t->at = found.at;
-  return NM_OK;
+  return nm__ckpt_tidy(t->dir, t->at.step, &keep, err);
 }
 
 /* ---- the loop ----------------------------------------------------------------------------- */
