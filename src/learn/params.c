@@ -53,6 +53,7 @@ static void read_values(const struct nm__gguf_tensor *t, float *out) {
 
 static int fill(const struct nm__gguf *g, struct nm__gguf *to, struct nm__params *p, nm_err *err) {
   int st = NM_OK, k = 0;
+  to->hf_rows = g->hf_rows;        /* rows stay where they lie */
   for (size_t i = 0; i < g->n_kv && !st; i++)
     if (strcmp(g->kv[i].key, "general.alignment")) st = nm__gguf_add_kv(to, &g->kv[i], err);
   for (size_t i = 0; i < g->n_tensors && !st; i++) {
@@ -87,6 +88,7 @@ int nm__params_make(const struct nm__gguf *g, const char *const *globs, int n_gl
 }
 
 void nm__params_done(struct nm__params *p) {
+  for (int i = 0; i < p->n; i++) free(p->v[i].only);
   free(p->v);
   free(p->values);
   free(p->lora);
