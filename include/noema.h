@@ -517,8 +517,8 @@ int nm_world_check(const char *json, size_t n, const char *answer, bool *right, 
 /* ---- studies: a published finding tested in miniature ------------------- */
 
 /* A study trains or builds what it needs, measures an effect together with the controls that must
- * fail, and ends in a verdict. `faults` are known ways of getting it wrong: with one of them put in,
- * the study must not pass (docs/verbs/study.md). */
+ * fail, and ends in a verdict. `faults` are known ways of getting it wrong: with one of them put
+ * in, the study must not pass (docs/verbs/study.md). */
 typedef struct nm_study_fault { const char *name, *about; } nm_study_fault;
 typedef struct nm_study_info {
   const char *name, *about, *source;
@@ -530,7 +530,7 @@ bool nm_studies(int i, nm_study_info *out);
 typedef struct nm_study_opts {
   const uint64_t *seeds;           /* of training and sampling; none: 1, 2, 3 */
   int n_seeds;
-  bool quick;                      /* seconds instead of minutes: shows that it runs, proves nothing */
+  bool quick;                      /* seconds, not minutes: shows that it runs, proves nothing */
   const char *fault;               /* or NULL */
   const char *out;                 /* folder; NULL: runs/study-NAME-... Finished seeds in it stay */
   int threads;                     /* 0: all cores */

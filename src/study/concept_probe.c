@@ -124,7 +124,8 @@ void nm__concept_acts_done(struct nm__concept_acts *a) {
 
 /* ---- splits ------------------------------------------------------------------------ */
 
-static size_t count_shared(const struct nm__mini_items *t, const struct nm__split *s, uint8_t *side) {
+static size_t count_shared(const struct nm__mini_items *t, const struct nm__split *s,
+                           uint8_t *side) {
   size_t n = 0;
   memset(side, 0, t->n_twins);
   for (size_t i = 0; i < s->n_train; i++) side[t->twin[s->train[i]]] |= 1;
