@@ -514,4 +514,52 @@ int nm_world_write(const nm_world *w, uint64_t n, const char *split, enum nm_wor
  * the text alone. Space around the answer does not count. NM_EFORMAT: no item of a world. */
 int nm_world_check(const char *json, size_t n, const char *answer, bool *right, nm_err *err);
 
+/* ---- studies: a published finding tested in miniature ------------------- */
+
+/* A study trains or builds what it needs, measures an effect together with the controls that must
+ * fail, and ends in a verdict. `faults` are known ways of getting it wrong: with one of them put
+ * in, the study must not pass (docs/verbs/study.md). */
+typedef struct nm_study_fault { const char *name, *about; } nm_study_fault;
+typedef struct nm_study_info {
+  const char *name, *about, *source;
+  const nm_study_fault *faults;    /* ends with name NULL */
+} nm_study_info;
+/* Study i = 0, 1, ...; false after the last. */
+bool nm_studies(int i, nm_study_info *out);
+
+typedef struct nm_study_opts {
+  const uint64_t *seeds;           /* of training and sampling; none: 1, 2, 3 */
+  int n_seeds;
+  bool quick;                      /* seconds, not minutes: shows that it runs, proves nothing */
+  const char *fault;               /* or NULL */
+  const char *out;                 /* folder; NULL: runs/study-NAME-... Finished seeds in it stay */
+  int threads;                     /* 0: all cores */
+  const char *command;             /* as typed, for the record */
+  const nm_progress *progress;
+} nm_study_opts;
+
+/* What was stated before measuring, and what was measured. */
+enum nm_claim_state { NM_CLAIM_OK, NM_CLAIM_RED, NM_CLAIM_UNSURE, NM_CLAIM_NOTE };
+typedef struct nm_study_claim {
+  char *name, *text;
+  bool control;                    /* must come out at nothing when the effect is real */
+  int n;                           /* seeds with a value; 0: it could not be measured */
+  double worst;                    /* of the seeds, the value farthest out */
+  nm_interval value;               /* mean over seeds and its 95 % t interval */
+  double low, high;                /* every seed must lie in here; infinite: no such bound */
+  enum nm_claim_state state;       /* NOTE: nothing was stated; UNSURE: a condition is not met */
+} nm_study_claim;
+typedef struct nm_study_result {
+  char *name, *dir, *summary;
+  int verdict;                     /* NM_OK pass, NM_ECHECK fail, NM_EUNSURE inconclusive */
+  int n_claims;
+  nm_study_claim *claim;
+  char *text, *json;               /* tables for the terminal; everything */
+} nm_study_result;
+/* Runs it. The status tells whether it could run; what came out is out->verdict. DIR gets
+ * study.json, report.html, figures as SVG, and what the seeds left. NM_EUSAGE for a study or a
+ * fault that is not known. */
+int nm_study(const char *name, const nm_study_opts *o, nm_study_result *out, nm_err *err);
+void nm_study_result_free(nm_study_result *r);
+
 #endif

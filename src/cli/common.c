@@ -28,7 +28,7 @@ void cli_catch_interrupt(void) {
 
 bool cli_interrupted(void) { return interrupted; }
 
-static struct { char what[64]; double start, shown, first, last; bool tty, line; } P;
+static struct { char what[96]; double start, shown, first, last; bool tty, line; } P;
 
 static double now(void) {
   struct timespec t;
@@ -36,10 +36,16 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* What stands behind a comma changes while the same work goes on: a loss, a speed. */
+static bool same_work(const char *a, const char *b) {
+  size_t n = strcspn(a, ","), k = strcspn(b, ",");
+  return n == k && !strncmp(a, b, n);
+}
+
 static int show_progress(void *arg, const char *what, double done, double total) {
   (void)arg;
   double t = now();
-  if (strcmp(P.what, what) || done < P.last) {       /* new work, or the same kind again */
+  if (!same_work(P.what, what) || done < P.last) {       /* new work, or the same kind again */
     cli_progress_end();
     snprintf(P.what, sizeof P.what, "%s", what);
     P.start = P.shown = t;

@@ -1,0 +1,284 @@
+/* mini.c - a small decoder of the qwen2 family: its first values, its training run, its answers. */
+#include "study/mini.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/shape.h"
+#include "tensor/math.h"
+
+enum { CONTEXT = NM__MINI_LONGEST, LOOK_EVERY = 50, LOOK_ITEMS = 256 };
+
+/* ---- first values ------------------------------------------------------------- */
+
+/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos t_i,
+ * -sin t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - 1) t_i):
+ * most at the previous token. `nats` is how far its score lies above those next to it. */
+static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
+  int hd = s->D / s->H, half = hd / 2;
+  double drop = 0;
+  for (int i = 0; i < half; i++)
+    drop += 1 - nm__cos(nm__pow(s->rope_base, -2.0 * i / hd));
+  double a = nm__sqrt(s->nats * nm__sqrt((double)hd) / drop);
+  for (int i = 0; i < half; i++) {
+    double t = nm__pow(s->rope_base, -2.0 * i / hd);
+    q[i] = (float)(a * nm__cos(t));
+    q[i + half] = (float)(-a * nm__sin(t));
+    k[i] = (float)a;
+    k[i + half] = 0;
+  }
+}
+
+static float *values(const struct nm__params *p, const char *name, size_t *n) {
+  for (int i = 0; i < p->n; i++) {
+    if (strcmp(p->v[i].name, name)) continue;
+    *n = (size_t)(p->v[i].rows * p->v[i].cols);
+    return p->values + p->v[i].at;
+  }
+  *n = 0;
+  return NULL;
+}
+
+static float *of_block(const struct nm__params *p, int block, const char *name, size_t *n) {
+  char full[64];
+  snprintf(full, sizeof full, "blk.%d.%s", block, name);
+  return values(p, full, n);
+}
+
+static void scale(float *v, size_t n, double by) {
+  for (size_t i = 0; i < n; i++) v[i] = (float)((double)v[i] * by);
+}
+
+/* Matrices have a standard deviation of 1 / sqrt(D). Embeddings are as large as the norms make
+ * them, queries and keys small, so that the biases of head 0 decide what it looks at. */
+static void first_values(struct nm__mini *t) {
+  const struct nm__mini_shape *s = &t->r.shape;
+  size_t n, m;
+  float *v = values(&t->p, "token_embd.weight", &n), *k;
+  scale(v, n, nm__sqrt((double)s->D));
+  v = values(&t->p, "output_norm.weight", &n);
+  scale(v, n, s->final_gain);
+  for (int i = 0; i < s->L; i++) {
+    v = of_block(&t->p, i, "attn_q.weight", &n);
+    k = of_block(&t->p, i, "attn_k.weight", &m);
+    scale(v, n, 0.5);
+    scale(k, m, 0.5);
+    v = of_block(&t->p, i, "attn_q.bias", &n);
+    k = of_block(&t->p, i, "attn_k.bias", &m);
+    if (n && m) previous_token(s, v, k);
+  }
+}
+
+int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
+                 uint64_t W, uint64_t seed, struct nm__mini *t, nm_err *err) {
+  static const char *const all[] = {"*"};
+  struct nm__gguf *g = NULL;
+  *t = (struct nm__mini){.r = *r, .late_from = -1};
+  const struct nm__mini_shape *h = &r->shape;
+  int st = nm__mini_words_make(l, n_levels, W, &t->words, err);
+  struct nm__shape s = {.arch = "qwen2", .name = "miniature", .L = h->L, .D = h->D, .H = h->H,
+                        .F = h->F, .V = t->words.n, .ctx = CONTEXT,
+                        .rope_base = (float)h->rope_base, .eps = 1e-6f,
+                        .std = (float)(1 / nm__sqrt((double)h->D))};
+  if (!st) st = nm__fresh(&s, NULL, seed, &t->start, err);
+  if (!st) st = nm__params_make(t->start, all, 1, &g, &t->p, err);
+  if (!st) first_values(t);
+  if (!st) st = nm__model_from(g, &t->m, err);
+  if (st) nm__mini_done(t);
+  return st;
+}
+
+void nm__mini_done(struct nm__mini *t) {
+  nm_model_close(t->m);
+  nm__params_done(&t->p);
+  nm__gguf_close(t->start);
+  nm__mini_words_done(&t->words);
+  *t = (struct nm__mini){0};
+}
+
+/* ---- batches --------------------------------------------------------------------- */
+
+enum { MAX_SAMPLES = 1024 };
+
+struct corpus {
+  struct nm__mini *t;
+  const struct nm__mini_level *l;
+  int n_levels;
+  nm_world *world[NM__MINI_LEVELS];
+  uint64_t next[NM__MINI_LEVELS];
+  double share[NM__MINI_LEVELS];
+  struct nm__rng rng;
+  nm_world_item item;
+  int32_t *ids;                    /* of all samples of a batch */
+  float *weight;
+  int room;
+  struct nm__sample sample[MAX_SAMPLES];
+  const struct nm__sample *batch[MAX_SAMPLES];
+  int n, n_tokens;
+};
+
+static void set_shares(struct corpus *c, bool joined) {
+  const struct nm__mini_recipe *r = &c->t->r;
+  for (int i = 0; i < c->n_levels; i++) c->share[i] = c->l[i].share;
+  if (r->late < 0) return;
+  double both = c->l[r->late].share + c->l[r->before].share;
+  c->share[r->late] = joined ? both * r->late_share : 0;
+  c->share[r->before] = joined ? both * (1 - r->late_share) : both;
+}
+
+static int corpus_open(struct corpus *c, uint64_t W, uint64_t seed, nm_err *err) {
+  c->rng = (struct nm__rng){seed, 77, 0};
+  c->room = c->t->r.tokens + NM__MINI_LONGEST;
+  c->ids = nm__alloc((size_t)c->room, sizeof *c->ids);
+  c->weight = nm__alloc((size_t)c->room, sizeof *c->weight);
+  int st = c->ids && c->weight ? NM_OK : nm__fail_memory(err, "a batch", (size_t)c->room * 8);
+  for (int i = 0; i < c->n_levels && !st; i++)
+    if (c->l[i].share > 0) st = nm__mini_world(&c->l[i], false, W, seed, &c->world[i], err);
+  set_shares(c, false);
+  return st;
+}
+
+static void corpus_done(struct corpus *c) {
+  for (int i = 0; i < c->n_levels; i++) nm_world_close(c->world[i]);
+  nm_world_item_done(&c->item);
+  free(c->ids);
+  free(c->weight);
+}
+
+static int draw_level(struct corpus *c) {
+  double sum = 0, at;
+  for (int i = 0; i < c->n_levels; i++) sum += c->share[i];
+  at = nm__rng_unit(&c->rng) * sum;
+  int last = 0;
+  for (int i = 0; i < c->n_levels; i++) {
+    if (c->share[i] <= 0) continue;
+    last = i;
+    if ((at -= c->share[i]) < 0) break;
+  }
+  return last;
+}
+
+static int put_item(struct corpus *c, int level, nm_err *err) {
+  struct nm__sample *s = &c->sample[c->n];
+  *s = (struct nm__sample){.ids = c->ids + c->n_tokens, .weight = c->weight + c->n_tokens};
+  int st = nm_world_make(c->world[level], c->next[level]++, &c->item, err);
+  if (!st)
+    st = nm__mini_sample(&c->t->words, &c->l[level], &c->item, s, NM__MINI_LONGEST, err);
+  c->batch[c->n++] = s;
+  c->n_tokens += s->n;
+  return st;
+}
+
+/* A level is drawn for every 48 tokens: short items come several at a time, so that the shares are
+ * shares of tokens. */
+static int next_batch(struct corpus *c, nm_err *err) {
+  int st = NM_OK;
+  c->n = c->n_tokens = 0;
+  while (!st && c->n_tokens < c->t->r.tokens && c->n < MAX_SAMPLES) {
+    int level = draw_level(c), from = c->n_tokens;
+    while (!st && c->n_tokens - from < 40 && c->n_tokens < c->t->r.tokens && c->n < MAX_SAMPLES)
+      st = put_item(c, level, err);
+  }
+  return st;
+}
+
+/* ---- training ----------------------------------------------------------------------- */
+
+static int update(struct nm__mini *t, struct nm__stepper *s, float *state, int64_t step) {
+  const struct nm__mini_recipe *r = &t->r;
+  const struct nm__optim adamw = {NM__ADAMW, 0.9f, 0.95f, 1e-8f};
+  const struct nm__schedule sched = {.kind = NM__WSD, .lr = r->lr, .tail = r->tail,
+                                     .warmup = (int64_t)r->warmup, .steps = r->steps};
+  float lr = (float)nm__schedule_at(&sched, step);
+  nm__step_clip(s, r->clip);
+  nm__tape_reset(&s->ops);
+  for (int i = 0; i < t->p.n; i++) {
+    struct nm__learned *v = &t->p.v[i];
+    nm__optim_step(&s->ops, &adamw, t->p.values + v->at, s->grad + v->at, state + 2 * v->at,
+                   v->rows, v->cols, lr, nm__params_decays(v) ? (float)r->decay : 0, step + 1);
+  }
+  return s->ops.err.status;
+}
+
+/* Whether the late level may join: the one before it is examined on items of another seed. */
+static int look(struct corpus *c, uint64_t W, uint64_t seed, int64_t step, int threads,
+                nm_err *err) {
+  struct nm__mini *t = c->t;
+  struct nm__mini_items items;
+  double share;
+  if (t->r.late < 0 || t->late_from >= 0) return NM_OK;
+  int st = nm__mini_items_make(&c->l[t->r.before], W, seed ^ 0x100000u, LOOK_ITEMS, false,
+                               &t->words, &items, err);
+  if (st) return st;
+  st = nm__mini_exact(t->m, &items, threads, &share, err);
+  nm__mini_items_done(&items);
+  if (st || share < t->r.pass) return st;
+  t->late_from = (int)step;
+  set_shares(c, true);
+  return NM_OK;
+}
+
+static int say(struct nm__mini *t, int64_t step, double loss, double start, const char *label,
+               const nm_progress *p, nm_err *err) {
+  char what[96];
+  t->loss = step ? 0.95 * t->loss + 0.05 * loss : loss;
+  t->seconds = nm__now() - start;
+  snprintf(what, sizeof what, "%.40s, loss %.3f, %.1f k tokens/s, step", label, t->loss,
+           t->tokens / t->seconds / 1e3);
+  return nm__progress(p, what, (double)step + 1, t->r.steps, err);
+}
+
+int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
+                   uint64_t seed, int threads, const char *label, const nm_progress *p,
+                   nm_err *err) {
+  struct corpus *c = nm__alloc(1, sizeof *c);
+  struct nm__stepper s = {0};
+  float *state = nm__alloc(2 * t->p.n_floats + 1, sizeof *state);
+  double loss = 0, weight, start = nm__now();
+  int st = c && state ? NM_OK : nm__fail_memory(err, "training", t->p.n_floats * 8);
+  if (c) c->t = t, c->l = l, c->n_levels = n_levels;
+  if (!st) st = corpus_open(c, W, seed, err);
+  if (!st) st = nm__stepper_init(&s, t->m, &t->p, threads, NULL, err);
+  for (int64_t step = 0; step < t->r.steps && !st; step++) {
+    st = next_batch(c, err);
+    if (!st) st = nm__step_batch(&s, c->batch, c->n, 1, NULL, 0, true, &loss, &weight, err);
+    if (!st && (st = update(t, &s, state, step)) && err) *err = s.ops.err;
+    t->tokens += c->n_tokens;
+    if (!st) st = say(t, step, loss, start, label, p, err);
+    if (!st && step % LOOK_EVERY == LOOK_EVERY - 1) st = look(c, W, seed, step, threads, err);
+  }
+  nm__stepper_done(&s);
+  if (c) corpus_done(c);
+  free(c);
+  free(state);
+  return st;
+}
+
+/* ---- examining ------------------------------------------------------------------------ */
+
+struct exam { const struct nm__mini_items *t; size_t right; };
+
+static int exam_row(void *arg, const nm_row *r, nm_err *err) {
+  struct exam *x = arg;
+  int64_t best = 0;
+  (void)err;
+  for (int64_t i = 1; i < r->n; i++)
+    if (r->data[i] > r->data[best]) best = i;
+  x->right += best == x->t->answer[r->seq];
+  return NM_OK;
+}
+
+int nm__mini_exact(const nm_model *m, const struct nm__mini_items *t, int threads, double *share,
+                   nm_err *err) {
+  nm_engine *e;
+  struct exam x = {t, 0};
+  nm_tap tap = {"logits", "last"};
+  nm_request r = {.seqs = t->seq, .n_seqs = t->n, .taps = &tap, .n_taps = 1, .row = exam_row,
+                  .arg = &x};
+  int st = nm_engine_new(m, &(nm_engine_opts){.threads = threads}, &e, err);
+  if (!st) st = nm_run(e, &r, err);
+  nm_engine_free(e);
+  *share = st ? 0 : (double)x.right / (double)t->n;
+  return st;
+}
