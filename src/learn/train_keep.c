@@ -236,6 +236,27 @@ static int save_model(struct nm__training *t, struct nm__gguf_writer *w, const c
   return st;
 }
 
+/* The rows of B are those of its weight, and move with them. */
+static int write_lora(struct nm__gguf_writer *w, const struct nm__training *t,
+                      const struct nm__learned *v, nm_err *err) {
+  char base[80];
+  size_t n = strlen(v->name), cut = sizeof ".lora_b" - 1;
+  snprintf(base, sizeof base, "%.*s", (int)(n > cut ? n - cut : 0), v->name);
+  const struct nm__gguf_tensor *weight = nm__gguf_tensor(t->m->g, base);
+  const float *data = t->p.values + v->at;
+  size_t bytes = sizeof(float) * (size_t)(v->rows * v->cols);
+  int n_head = 0;
+  enum nm__hf_change c = weight ? nm__hf_pending(t->m->g, weight, &n_head) : NM__HF_SAME;
+  if (strcmp(v->name + (n > cut ? n - cut : 0), ".lora_b") || c == NM__HF_SAME)
+    return nm__gguf_data(w, data, bytes, err);
+  uint8_t *moved = nm__alloc(bytes + 1, 1);
+  if (!moved) return nm__fail_memory(err, v->name, bytes);
+  nm__hf_apply(c, true, n_head, NM__F32, v->rows, v->cols, (const uint8_t *)data, moved);
+  int st = nm__gguf_data(w, moved, bytes, err);
+  free(moved);
+  return st;
+}
+
 /* As llama.cpp reads adapters: two matrices a weight, named after it. */
 static int save_adapter(struct nm__training *t, struct nm__gguf_writer *w, const char *path,
                         nm_err *err) {
@@ -247,9 +268,7 @@ static int save_adapter(struct nm__training *t, struct nm__gguf_writer *w, const
     nm__gguf_announce(w, t->p.v[i].name, NM__F32, 2,
                       (int64_t[]){t->p.v[i].cols, t->p.v[i].rows});
   int st = nm__gguf_begin(w, path, err);
-  for (int i = 0; i < t->p.n && !st; i++)
-    st = nm__gguf_data(w, t->p.values + t->p.v[i].at,
-                       sizeof(float) * (size_t)(t->p.v[i].rows * t->p.v[i].cols), err);
+  for (int i = 0; i < t->p.n && !st; i++) st = write_lora(w, t, &t->p.v[i], err);
   return st;
 }
 
