@@ -47,11 +47,14 @@ REAL = $(firstword $(MODEL) $(wildcard ../shared/data/models/stories260K/stories
 
 demo:
 	@scripts/need.sh && $(MAKE) --no-print-directory $(BUILD)/noema && \
-	 NOEMA=$(BUILD)/noema scripts/demo.sh $(REAL)
+	 NOEMA=$(BUILD)/noema TRAIN=$(TRAIN) scripts/demo.sh $(REAL)
 check:
 	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema unit && \
 	 BUILD=$(BUILD) scripts/check.sh
-check-long: check asan ubsan tsan fuzz
+check-long: check asan ubsan tsan fuzz study
+# The miniature of concept-depth over three seeds: minutes each. Exit 5 is a failed study.
+study: $(BUILD)/noema
+	$(BUILD)/noema study concept-depth -o build-study
 
 # Each sanitizer has its own build folder and runs all unit tests.
 asan:
@@ -82,5 +85,5 @@ install: $(BUILD)/noema
 	$(BUILD)/noema --man > $(DESTDIR)$(PREFIX)/share/man/man1/noema.1
 PREFIX ?= /usr/local
 clean:
-	rm -rf build build-asan build-ubsan build-tsan build-fuzz
-.PHONY: demo check check-long asan ubsan tsan sanitized fuzz bench worst install clean
+	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
+.PHONY: demo check check-long asan ubsan tsan sanitized fuzz study bench worst install clean

@@ -123,6 +123,31 @@ int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **te
 /* A tokenizer without running the model: also opens vocabulary-only files. */
 int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 
+/* ---- conversations ------------------------------------------------------ */
+
+/* A prompt and where each of its bytes came from: user[i] is 1 for bytes out of the messages
+ * (or tools ...), 0 for those of the template. */
+typedef struct nm_prompt { char *text; size_t n; uint8_t *user; } nm_prompt;
+typedef struct nm_chat_opts {
+  const char *name;                /* NULL: the model's own template; a family (nm_chat_family);
+                                      "native": the family the model's template belongs to; or
+                                      NAME of the model's tokenizer.chat_template.NAME */
+  const char *source; size_t n_source;   /* a Jinja template instead; `name` is for messages */
+  bool no_generation_prompt;       /* leave out the beginning of the answer */
+  const char *date;                /* "2026-01-31" for templates that write the date; NULL: today */
+} nm_chat_opts;
+/* json: [{"role": ..., "content": ...}, ...], or an object with "messages", "tools" and whatever
+ * else the template reads. m may be NULL with a family or a source. NM_EFORMAT names the
+ * template, line and column of what went wrong; docs/chat.md tells the subset of Jinja. */
+int nm_chat_render(const nm_model *m, const char *json, size_t n, const nm_chat_opts *o,
+                   nm_prompt *out, nm_err *err);
+/* Control tokens come out of the template's bytes only, whatever a user writes; BOS as the
+ * file says (unless NM_NO_BOS), once. Free *ids with nm_free. */
+int nm_chat_tokenize(const nm_model *m, const nm_prompt *p, int flags, int32_t **ids,
+                     size_t *n_ids, nm_err *err);
+void nm_prompt_free(nm_prompt *p);
+const char *nm_chat_family(int i);       /* "chatml" ...; NULL after the last */
+
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
@@ -338,6 +363,44 @@ void nm_probe_free(nm_probe *p);
 int nm_probe_apply(nm_engine *e, const nm_probe *p, const char *text, double *probability,
                    const char **label_name, nm_err *err);
 
+/* ---- training ---------------------------------------------------------- */
+
+/* What a step gave. Times are of this machine; everything else is the same bits whatever the
+ * threads, kernels and slots of memory. */
+typedef struct nm_train_step {
+  int64_t step, steps;             /* steps done, of so many */
+  double loss, lr, grad_norm;      /* grad_norm: before it was clipped */
+  int64_t tokens;                  /* since step 0 */
+  double tokens_per_s, peak_share, eta_s;      /* peak_share: of the f32 peak measured here */
+  double eval_loss, eval_accuracy; /* of the first source of `eval`; below 0: none yet */
+} nm_train_step;
+typedef struct nm_train_opts {
+  const char *out;                 /* folder of the run; NULL: the recipe's, else runs/RECIPE */
+  int threads;                     /* 0: all cores */
+  const char *kernels;             /* NULL: the best here */
+  bool resume;                     /* go on from the newest whole checkpoint of the folder */
+  bool dry_run;                    /* fills result->memory, writes nothing */
+  const char *command;             /* as typed, for the records */
+  int (*step)(void *arg, const nm_train_step *s);      /* nonzero: stop, keeping a checkpoint */
+  void *arg;
+} nm_train_opts;
+typedef struct nm_train_memory {
+  uint64_t n_parameters;           /* numbers that are learned */
+  uint64_t weights, parameters, gradients, moments, activations;       /* bytes */
+} nm_train_memory;
+typedef struct nm_train_result {
+  char *dir, *summary;
+  int64_t step;
+  double loss, eval_loss, eval_accuracy;
+  nm_train_memory memory;
+} nm_train_result;
+/* Trains as a recipe says (docs/verbs/train.md) and writes metrics.jsonl, loss.svg, report.html,
+ * checkpoints/ and model.gguf (or adapter.gguf) to the folder. Mistakes in the recipe and its data
+ * are NM_EFORMAT, "FILE:LINE: sentence". NM_EINTR: stopped by `step`; a checkpoint is there. A loss
+ * that is no number ends the run (NM_EFAIL) and keeps what was learned before. */
+int nm_train(const char *recipe, const nm_train_opts *o, nm_train_result *out, nm_err *err);
+void nm_train_result_free(nm_train_result *r);
+
 /* ---- records --------------------------------------------------------- */
 
 typedef struct nm_run_record {
@@ -349,6 +412,45 @@ typedef struct nm_run_record {
 int nm_runs(const char *root, const char *find, nm_run_record **out, size_t *n, nm_err *err);
 void nm_runs_free(nm_run_record *r, size_t n);
 
+/* ---- writing models again ---------------------------------------------- */
+
+typedef struct nm_convert_opts {
+  const char *in;                  /* a GGUF, one of its pieces, or a Hugging Face directory */
+  const char *out;                 /* F.gguf, or a directory */
+  const char *to;                  /* "gguf" or "safetensors"; NULL: gguf if `out` ends so */
+  const char *type;                /* see nm_convert_types; NULL: as stored */
+  bool pure;                       /* all matrices in the type, no mixture */
+  const char *const *tensor_type;  /* "GLOB=TYPE": tensors of these names get that type */
+  int n_tensor_type;
+  uint64_t split_bytes;            /* most bytes of a file's data; 0: one file */
+  bool force, dry_run;             /* overwrite what is there; write nothing */
+  int threads;                     /* 0: all cores */
+  const nm_progress *progress;
+} nm_convert_opts;
+typedef struct nm_convert_tensor {
+  char name[160];                  /* as written */
+  const char *from, *to;           /* types */
+  int n_dims; int64_t dims[4];     /* as the written form lists them */
+  uint64_t bytes_from, bytes_to;
+} nm_convert_tensor;
+typedef struct nm_convert_result {
+  nm_convert_tensor *tensor;
+  size_t n_tensors;
+  int n_files;                     /* of weights */
+  uint64_t bytes;                  /* of all files written; of the tensors for a dry run */
+  uint64_t n_weights;
+  double bits_per_weight;
+  char warning[240];               /* "" or one sentence worth telling */
+} nm_convert_result;
+/* Reads a model in one form and writes it in the other, or with other types. Memory is bounded by
+ * a piece of a tensor (of gpt2's matrices: one). Every file appears whole or not at all. The same
+ * input gives the same bytes for any number of threads. A value that is no finite number, or too
+ * large for the type, is NM_EFORMAT with the tensor's name. */
+int nm_convert(const nm_convert_opts *o, nm_convert_result *out, nm_err *err);
+void nm_convert_result_free(nm_convert_result *r);
+/* The types and mixtures `type` may name: "F32, F16, ...". Free with nm_free. */
+char *nm_convert_types(void);
+
 /* ---- models of our own ------------------------------------------------- */
 
 /* The hand-wired transformer of docs/planted.md: known concepts at known layers. */
@@ -358,7 +460,7 @@ int nm_write_planted(const char *path, nm_err *err);
 int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
  * "tiny"; encoders "tiny-bert", "minilm-l6", "nomic-embed") and type ("F32", "F16", "BF16", "Q8_0",
- * "Q4_0", "Q5_0"), for measuring. */
+ * "Q4_0", "Q4_K", ...), for measuring. */
 int nm_write_random(const char *shape, const char *type, uint64_t seed, const char *path,
                     const nm_progress *p, nm_err *err);
 
@@ -415,8 +517,8 @@ int nm_world_check(const char *json, size_t n, const char *answer, bool *right, 
 /* ---- studies: a published finding tested in miniature ------------------- */
 
 /* A study trains or builds what it needs, measures an effect together with the controls that must
- * fail, and ends in a verdict. `faults` are known ways of getting it wrong: with one of them put in,
- * the study must not pass (docs/verbs/study.md). */
+ * fail, and ends in a verdict. `faults` are known ways of getting it wrong: with one of them put
+ * in, the study must not pass (docs/verbs/study.md). */
 typedef struct nm_study_fault { const char *name, *about; } nm_study_fault;
 typedef struct nm_study_info {
   const char *name, *about, *source;
@@ -428,7 +530,7 @@ bool nm_studies(int i, nm_study_info *out);
 typedef struct nm_study_opts {
   const uint64_t *seeds;           /* of training and sampling; none: 1, 2, 3 */
   int n_seeds;
-  bool quick;                      /* seconds instead of minutes: shows that it runs, proves nothing */
+  bool quick;                      /* seconds, not minutes: shows that it runs, proves nothing */
   const char *fault;               /* or NULL */
   const char *out;                 /* folder; NULL: runs/study-NAME-... Finished seeds in it stay */
   int threads;                     /* 0: all cores */

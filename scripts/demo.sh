@@ -26,5 +26,12 @@ else
   echo
   echo "for a model of yours:  make demo MODEL=your.gguf"
 fi
+if [ -n "${TRAIN:-}" ]; then
+  echo
+  echo "== a model trained from nothing, in minutes, on worlds whose truth is known"
+  "$noema" study concept-depth --seeds 1 -o "$out/miniature" || [ $? -ge 5 ]
+else
+  echo "to see a model learn, in minutes:  make demo TRAIN=1"
+fi
 echo
 echo "open $out/planted/report.html$([ -f "$out/real/report.html" ] && echo " and $out/real/report.html")"

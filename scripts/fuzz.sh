@@ -4,7 +4,7 @@ cd "$(dirname "$0")/.." || exit 1
 command -v clang >/dev/null || { echo "fuzzing needs clang (and libclang-rt-14-dev)"; exit 1; }
 seconds=$1; shift
 mkdir -p build-fuzz
-pkgs="jansson libpcre2-8 libutf8proc sqlite3 libxxhash"
+pkgs="jansson libpcre2-8 libutf8proc sqlite3 libxxhash yaml-0.1"
 flags="-std=gnu17 -g -O1 -ffp-contract=off -fsanitize=fuzzer-no-link,address,undefined -Iinclude -Isrc $(pkg-config --cflags $pkgs)"
 make --no-print-directory -s BUILD=build-fuzz CC=clang OPT=-O1 SAN="-fsanitize=fuzzer-no-link,address,undefined" build-fuzz/libnoema.a || exit 1
 st=0

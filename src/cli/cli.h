@@ -32,7 +32,7 @@ struct cli_verb {
   int (*run)(struct cli *c);       /* exit code */
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
-    cli_runs, cli_world, cli_bench, cli_embed, cli_study;
+    cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -48,6 +48,7 @@ int cli_usage(const struct cli *c, const char *fmt, ...) __attribute__((format(p
 extern nm_progress cli_progress;
 void cli_progress_end(void);
 void cli_catch_interrupt(void);
+bool cli_interrupted(void);
 
 /* Model, engine, edits and input sequences that several verbs share. */
 struct cli_input {
@@ -66,15 +67,29 @@ struct cli_input {
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
+#define CLI_CHAT_OPTS \
+  {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
+  {"--chat-date", CLI_TEXT, "DATE", "what templates take for today (2026-01-31)"}, \
+  {"--no-generation-prompt", CLI_FLAG, NULL, "leave out the beginning of the answer"}, \
+  {"--show-prompt", CLI_FLAG, NULL, "print the prompt; what came from a user is underlined"}
 #define CLI_INPUT_OPTS \
   {"--ids", CLI_TEXT, "\"1 2 3\"", "token ids"}, \
   {"-p, --prompt", CLI_TEXT, "TEXT", "one text"}, \
   {"--data", CLI_TEXT, "FILE", "one text a row: JSONL, JSON, CSV, TSV; or JSONL with \"ids\""}, \
   {"--column", CLI_TEXT, "NAME", "the column of --data that holds the text"}, \
-  {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"}
+  {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"}, \
+  {"--chat", CLI_FLAG, NULL, "each text is a user's turn in the model's chat template"}, \
+  CLI_CHAT_OPTS
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
 int cli_read_input(struct cli *c, struct cli_input *in);
+/* chat.c: a conversation (JSON), or one user's turn, to ids by the options above. NULL ids: the
+ * prompt is only shown. The shown prompt goes to `shown` (a FILE). Status of the library. */
+int cli_chat(struct cli *c, const nm_model *m, const char *json, size_t n, void *shown,
+             int32_t **ids, size_t *n_ids, nm_err *err);
+int cli_chat_turn(struct cli *c, const nm_model *m, const char *text, int32_t **ids, size_t *n_ids,
+                  nm_err *err);
+char *cli_read_file(const char *path, size_t *n);        /* "-": standard input; NULL: cannot */
 void cli_close(struct cli_input *in);
 void cli_tell_edits(const struct cli_input *in);
 void cli_print_memory(const nm_memory *m);

@@ -26,6 +26,8 @@ void cli_catch_interrupt(void) {
   sigaction(SIGTERM, &sa, NULL);
 }
 
+bool cli_interrupted(void) { return interrupted; }
+
 static struct { char what[96]; double start, shown, first, last; bool tty, line; } P;
 
 static double now(void) {
@@ -145,8 +147,13 @@ static int encode(struct cli *c, struct cli_input *in, const char *text, nm_seq 
   int flags = cli_flag(c, "no-bos") ? NM_NO_BOS : 0, st;
   const char *prefix = cli_text(c, "prefix");
   size_t n = prefix ? strlen(prefix) : 0, k = strlen(text);
-  char *whole = malloc(n + k + 1);
   int32_t *ids = NULL;
+  if (cli_flag(c, "chat")) {
+    st = cli_chat_turn(c, in->m, text, &ids, &out->n, err);
+    out->ids = ids;
+    return st;
+  }
+  char *whole = malloc(n + k + 1);
   if (!whole) return NM_EMEMORY;
   if (n) memcpy(whole, prefix, n);
   memcpy(whole + n, text, k);

@@ -72,9 +72,10 @@ const struct cli_verb cli_study = {
     "study",
     "published findings tested in miniature, with controls and a verdict",
     "study [NAME [--seeds 1,2,3] [--quick] [--fault NAME] [--json] [-o DIR]]",
-    "Without a name it lists the studies and the mistakes they can be given. A study trains what it\n"
-    "needs from nothing, measures the effect and the controls that must fail, and ends in a verdict:\n"
-    "exit 0 pass, 5 fail, 6 inconclusive. A seed that is finished in DIR is not run again.",
+    "Without a name it lists the studies and the mistakes they can be given. A study trains what\n"
+    "it needs from nothing, measures the effect and the controls that must fail, and ends in a\n"
+    "verdict: exit 0 pass, 5 fail, 6 inconclusive. A seed that is finished in DIR is not run "
+    "again.",
     "  noema study\n"
     "  noema study concept-depth --quick -o runs/quick || test $? = 6",
     opts,

@@ -11,23 +11,9 @@ static const struct cli_opt opts[] = {
     {"--decode", CLI_FLAG, NULL, "the reverse: ids on stdin, text on stdout"},
     {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"},
     {"--parse-special", CLI_FLAG, NULL, "control tokens written in the text become tokens"},
+    {"--chat", CLI_TEXT, "FILE", "a conversation as JSON (-: standard input) instead of a text"},
+    CLI_CHAT_OPTS,
     {0}};
-
-static char *read_all(size_t *n) {
-  size_t cap = 1 << 16;
-  char *s = malloc(cap + 1);
-  *n = 0;
-  for (size_t k; s && (k = fread(s + *n, 1, cap - *n, stdin)) > 0;) {
-    *n += k;
-    if (*n == cap) {
-      char *bigger = realloc(s, (cap *= 2) + 1);
-      if (!bigger) free(s);
-      s = bigger;
-    }
-  }
-  if (s) s[*n] = 0;
-  return s;
-}
 
 static int decode(struct cli *c, const nm_model *m, const char *s) {
   nm_err err = {0};
@@ -74,6 +60,23 @@ static void print_ids(const struct cli *c, const nm_model *m, const int32_t *ids
   }
 }
 
+/* --show-prompt alone prints the prompt; with --ids or --json it goes to stderr. */
+static int chat(struct cli *c, const nm_model *m, const char *path) {
+  nm_err err = {0};
+  size_t n, n_ids;
+  int32_t *ids = NULL;
+  char *json = cli_read_file(path, &n);
+  if (!json) return cli_usage(c, "--chat %s: cannot be read", path);
+  bool print = cli_flag(c, "ids") || cli_flag(c, "json") || !cli_flag(c, "show-prompt");
+  FILE *shown = !cli_flag(c, "show-prompt") ? NULL : print ? stderr : stdout;
+  int st = cli_chat(c, m, json, n, shown, print ? &ids : NULL, &n_ids, &err);
+  free(json);
+  if (st) return cli_fail(c, &err);
+  if (print) print_ids(c, m, ids, n_ids);
+  nm_free(ids);
+  return 0;
+}
+
 static int run(struct cli *c) {
   nm_err err = {0};
   nm_model *m;
@@ -82,8 +85,13 @@ static int run(struct cli *c) {
   nm_model_info info;
   nm_model_describe(m, &info);
   if (*info.warning) fprintf(stderr, "noema tokenize: warning: %s\n", info.warning);
+  if (cli_text(c, "chat")) {
+    int rc = chat(c, m, cli_text(c, "chat"));
+    nm_model_close(m);
+    return rc;
+  }
   size_t n, n_ids;
-  char *s = read_all(&n);
+  char *s = cli_read_file("-", &n);
   int32_t *ids = NULL;
   int st = s ? 0 : 4;
   if (s && cli_flag(c, "decode")) {
@@ -103,7 +111,7 @@ static int run(struct cli *c) {
 const struct cli_verb cli_tokenize = {
     "tokenize",
     "text to token ids and back",
-    "tokenize MODEL [--ids | --json] [--decode] < TEXT",
+    "tokenize MODEL [--ids | --json] [--decode | --chat FILE [--show-prompt]] < TEXT",
     "Reads text from standard input, byte for byte (a final newline is text too), and prints\nits "
     "tokens. Works on "
     "vocabulary-only files.",

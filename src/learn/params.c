@@ -53,6 +53,7 @@ static void read_values(const struct nm__gguf_tensor *t, float *out) {
 
 static int fill(const struct nm__gguf *g, struct nm__gguf *to, struct nm__params *p, nm_err *err) {
   int st = NM_OK, k = 0;
+  to->hf_rows = g->hf_rows;        /* rows stay where they lie */
   for (size_t i = 0; i < g->n_kv && !st; i++)
     if (strcmp(g->kv[i].key, "general.alignment")) st = nm__gguf_add_kv(to, &g->kv[i], err);
   for (size_t i = 0; i < g->n_tensors && !st; i++) {
@@ -87,6 +88,7 @@ int nm__params_make(const struct nm__gguf *g, const char *const *globs, int n_gl
 }
 
 void nm__params_done(struct nm__params *p) {
+  for (int i = 0; i < p->n; i++) free(p->v[i].only);
   free(p->v);
   free(p->values);
   free(p->lora);
@@ -115,7 +117,7 @@ static struct nm__learned *add_learned(struct nm__params *p, const char *name, c
   return v;
 }
 
-/* Uniform with variance 1 / cols: every number a function of (seed, tensor, element). */
+/* Uniform with variance 1 / cols: every number a function of (seed, name, element). */
 static void draw(float *out, int64_t rows, int64_t cols, uint64_t seed, uint64_t stream) {
   double unit = __builtin_sqrt(3.0 / (double)cols);
   for (int64_t i = 0; i < rows * cols; i++)
@@ -161,7 +163,8 @@ int nm__params_lora(struct nm__params *p, const nm_model *m, const struct nm__lo
   for (int i = 0; i < p->n_lora; i++) {
     p->lora[i].a = view(p, &p->v[2 * i]);
     p->lora[i].b = view(p, &p->v[2 * i + 1]);
-    draw(p->values + p->v[2 * i].at, p->v[2 * i].rows, p->v[2 * i].cols, seed, (uint64_t)i);
+    const struct nm__learned *a = &p->v[2 * i];
+    draw(p->values + a->at, a->rows, a->cols, seed, nm__hash(a->name, strlen(a->name), 0));
   }
   qsort(p->lora, (size_t)p->n_lora, sizeof *p->lora, by_data);
   return NM_OK;

@@ -1,10 +1,10 @@
-/* step.c - the gradient of a batch: slot by slot through the one forward, the logits' visitor
- * takes the loss, the tape goes back, and the slots' gradients meet in a fixed tree. */
-#include "learn/learn.h"
-
+/* step.c - the gradient of a batch: slot by slot through the one forward, the visitor of
+ * logits and taps takes the losses, the tape goes back, and the slots' gradients meet in a fixed
+ * tree. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "learn/slot.h"
 #include "tensor/math.h"
 
 /* ---- making ---------------------------------------------------------------- */
@@ -15,8 +15,10 @@ int nm__stepper_init(struct nm__stepper *s, nm_model *m, struct nm__params *p, i
   s->ops = (struct nm__ops){.mode = NM__RECORD, .kern = nm__kern_find(kernels), .tape = &s->tape};
   if (!s->ops.kern) return nm__fail(err, NM_EUSAGE, "kernels '%.40s' are not available", kernels);
   s->grad = nm__alloc(p->n_floats + 1, sizeof *s->grad);
-  int st = s->grad ? nm__pool_new(threads, &s->ops.pool, err)
-                   : nm__fail_memory(err, "the gradients", p->n_floats * sizeof *s->grad);
+  s->seen = nm__alloc(NM__MOST_LOSSES, sizeof *s->seen);
+  int st = s->grad && s->seen
+               ? nm__pool_new(threads, &s->ops.pool, err)
+               : nm__fail_memory(err, "the gradients", p->n_floats * sizeof *s->grad);
   for (int i = 0; i < p->n && !st; i++)
     st = nm__tape_param(&s->tape, p->values + p->v[i].at,
                         sizeof(float) * (size_t)(p->v[i].rows * p->v[i].cols),
@@ -31,132 +33,142 @@ void nm__stepper_done(struct nm__stepper *s) {
   nm__pool_free(s->ops.pool);
   nm__kv_done(&s->kv);
   for (int i = 0; i < 16; i++) free(s->level[i]);
+  nm__frozen_done(s);
+  free(s->seen);
   free(s->grad);
   *s = (struct nm__stepper){0};
 }
 
 /* ---- one slot ---------------------------------------------------------------- */
 
-/* The rows of a slot: what goes in, what is to be predicted, and with what weight. */
-struct slot {
-  struct nm__stepper *s;
-  struct nm__span *spans;
-  int n_spans, T, longest, n_rows;
-  int32_t *ids, *rows, *target;    /* rows: those with a weight; target of each of them */
-  float *weight;
-  int at;                          /* rows whose logits have come */
-  struct nm__t loss;               /* so far; rows 0: none */
-};
-
-static bool wants_logits(void *arg, int site, int layer) {
-  (void)arg, (void)layer;
-  return site == NM__S_LOGITS;
+static bool wants(void *arg, int site, int layer) {
+  return site == NM__S_LOGITS || nm__tap_wants(arg, site, layer);
 }
 
-/* Logits of the next x->rows rows: their loss is added. */
-static void take_loss(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows,
-                      const struct nm__route *route) {
-  (void)site, (void)layer, (void)rows, (void)route;
-  struct slot *l = arg;
-  struct nm__ops *o = &l->s->ops;
-  struct nm__op_args a = {.x = *x, .ids = l->target + l->at};
-  struct nm__t t = nm__op(o, NM__OP_CROSS_ENTROPY, &a);
-  a = (struct nm__op_args){.x = t, .weight = l->weight + l->at};
-  t = nm__op(o, NM__OP_WSUM, &a);
-  l->loss = l->loss.rows ? nm__op(o, NM__OP_ADD, &(struct nm__op_args){.x = l->loss, .y = t}) : t;
-  l->at += (int)x->rows;
-}
-
-static void slot_free(struct slot *l) {
-  free(l->spans);
-  free(l->ids);
-  free(l->rows);
-  free(l->target);
-  free(l->weight);
-}
-
-static int slot_fill(struct slot *l, const struct nm__sample *const *v, int n, double total,
-                     nm_err *err) {
-  for (int i = 0; i < n; i++) l->T += v[i]->n;
-  size_t T = (size_t)l->T + 1;
-  l->spans = nm__alloc((size_t)n + 1, sizeof *l->spans);
-  l->ids = nm__alloc(T, sizeof *l->ids);
-  l->rows = nm__alloc(T, sizeof *l->rows);
-  l->target = nm__alloc(T, sizeof *l->target);
-  l->weight = nm__alloc(T, sizeof *l->weight);
-  if (!l->spans || !l->ids || !l->rows || !l->target || !l->weight)
-    return nm__fail_memory(err, "a slot of the batch", T * 4 * sizeof(float));
-  int row = 0;
-  for (int i = 0; i < n; i++) {
-    if (!v[i]->n) continue;
-    l->spans[l->n_spans++] =
-        (struct nm__span){.seq = i, .n = v[i]->n, .row0 = row, .slot = row};
-    if (v[i]->n > l->longest) l->longest = v[i]->n;
-    for (int k = 0; k < v[i]->n; k++, row++) {
-      l->ids[row] = v[i]->ids[k];
-      if (k + 1 == v[i]->n || v[i]->weight[k + 1] == 0) continue;
-      l->rows[l->n_rows] = row;
-      l->target[l->n_rows] = v[i]->ids[k + 1];
-      l->weight[l->n_rows++] = (float)((double)v[i]->weight[k + 1] / total);
-    }
+/* By the sample's weights; of equal logits the first counts. */
+static void count_right(struct nm__slot *l, const struct nm__t *x) {
+  for (int64_t r = 0; r < x->rows; r++) {
+    const struct nm__sample *v = l->v[l->of[l->at + r]];
+    const float *z = x->d + r * x->cols;
+    int next = l->next[l->at + r];
+    int64_t best = 0;
+    for (int64_t i = 1; i < x->cols; i++)
+      if (z[i] > z[best]) best = i;
+    if (best == v->ids[next]) l->s->right += (double)v->weight[next];
   }
-  return NM_OK;
+}
+
+static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows,
+                  const struct nm__route *route) {
+  struct nm__slot *l = arg;
+  (void)rows, (void)route;
+  const struct nm__ops *o = &l->s->ops;
+  if (site == NM__S_LOGITS && l->count && o->mode == NM__RECORD && !o->err.status)
+    count_right(l, x);
+  if (site == NM__S_LOGITS) nm__terms_logits(l, *x);
+  else nm__tap_visit(l, site, layer, x);
+}
+
+/* The soft prompt's rows, one for each place in the batch where they stand. */
+static struct nm__t prompt(struct nm__slot *l) {
+  struct nm__op_args a = {.w = nm__params_view(l->s->p, "prompt"), .ids = l->prompt_row,
+                          .n_ids = l->n_prompt};
+  return l->n_prompt ? nm__op(&l->s->ops, NM__OP_EMBED, &a) : (struct nm__t){0};
 }
 
 /* Forward (and back): in measure mode first, so that the arena is as large as it must be. */
-static void slot_pass(struct slot *l, enum nm__mode mode, bool backward) {
+static struct nm__t slot_pass(struct nm__slot *l, enum nm__mode mode, bool backward) {
   struct nm__stepper *s = l->s;
-  struct nm__visitor vis = {wants_logits, take_loss, NULL, l};
+  s->ops.mode = mode;
+  nm__terms_begin(l);
+  struct nm__visitor vis = {wants, visit, NULL, l};
   struct nm__forward f = {.m = s->m, .ops = &s->ops, .kv = &s->kv, .spans = l->spans,
                           .n_spans = l->n_spans, .T = l->T, .max_keys = l->longest,
                           .n_ctx = s->m->n_ctx, .ids = l->ids, .vis = &vis,
                           .lora = s->p->lora, .n_lora = s->p->n_lora,
                           .last_layer = s->m->L - 1, .head_rows = l->rows,
-                          .n_head_rows = l->n_rows, .head = true, .again = s->again};
-  s->ops.mode = mode;
-  l->at = 0;
-  l->loss = (struct nm__t){0};
+                          .n_head_rows = l->n_rows, .head = true, .again = s->again,
+                          .inject = prompt(l), .inject_at = l->prompt_at,
+                          .n_inject = l->n_prompt};
   nm__forward(&f);
-  if (backward && l->loss.rows) nm__tape_back(&s->ops, l->loss, 1.0f);
+  struct nm__t loss = nm__terms_end(l);
+  if (backward && loss.rows) nm__tape_back(&s->ops, loss, 1.0f);
+  return loss;
 }
 
-static int make_room(struct slot *l, bool backward, nm_err *err) {
+/* Blocks that are computed again are measured without their visitors: what edits take there. */
+static size_t edit_bytes(const struct nm__slot *l) {
+  size_t bytes = 0;
+  for (int i = 0; l->s->again && i < l->s->n_edits; i++)
+    bytes += (size_t)l->plan->edit[i].sels.n *
+             (sizeof(float) * (size_t)(l->T + 1) * (size_t)l->s->edits[i].vector.cols + 256);
+  return bytes;
+}
+
+static int make_cache(struct nm__slot *l, nm_err *err) {
   struct nm__stepper *s = l->s;
-  int64_t width = (int64_t)s->m->K * s->m->hd;
-  if (s->kv.n_slots < l->T) {
-    nm__kv_done(&s->kv);
-    int st = nm__kv_init(&s->kv, s->m->L, l->T, width, err);
-    if (!st) st = nm__kv_init_grad(&s->kv, err);
-    if (st) return st;
-  }
+  if (s->kv.n_slots >= l->T) return NM_OK;
+  nm__kv_done(&s->kv);
+  int st = nm__kv_init(&s->kv, s->m->L, l->T, (int64_t)s->m->K * s->m->hd, err);
+  return st ? st : nm__kv_init_grad(&s->kv, err);
+}
+
+/* Bytes of arena that the slot needs. */
+static int measure(struct nm__slot *l, bool backward, size_t *need, nm_err *err) {
+  struct nm__stepper *s = l->s;
+  int st = make_cache(l, err);
+  if (st) return st;
   struct nm__arena real = s->ops.arena;
   nm__arena_init(&s->ops.arena, 0, err);
   slot_pass(l, NM__MEASURE, backward);
-  size_t need = s->ops.arena.peak;
+  *need = s->ops.arena.peak + edit_bytes(l);
   nm__tape_reset(&s->ops);
   s->ops.arena = real;
-  if (s->ops.err.status || need <= s->ops.arena.cap) return s->ops.err.status;
+  return s->ops.err.status;
+}
+
+static int make_room(struct nm__slot *l, bool backward, nm_err *err) {
+  struct nm__stepper *s = l->s;
+  size_t need;
+  int st = measure(l, backward, &need, err);
+  if (st || need <= s->ops.arena.cap) return st;
   nm__arena_done(&s->ops.arena);
   return nm__arena_init(&s->ops.arena, need, err);
 }
 
-static int slot_run(struct nm__stepper *s, const struct nm__sample *const *v, int n, double total,
-                    bool backward, double *loss, nm_err *err) {
-  struct slot l = {.s = s};
+static bool has_terms(const struct nm__slot *l) {
+  bool any = l->n_rows > 0;
+  for (int i = 0; i < l->plan->n; i++) any |= l->term[i].n_pick > 0;
+  return any;
+}
+
+/* `need`: the bytes alone, nothing is computed. */
+static int slot_run(struct nm__stepper *s, const struct nm__loss_plan *plan,
+                    const struct nm__sample *const *v, int n, bool backward, double *loss,
+                    size_t *need, nm_err *err) {
+  struct nm__slot l = {.s = s, .plan = plan, .v = v, .n = n, .front = s->p->n_prompt,
+                       .count = !backward};
   s->ops.err = (nm_err){0};
   memset(s->grad, 0, sizeof(float) * s->p->n_floats);
-  int st = slot_fill(&l, v, n, total, err);
-  if (!st && l.n_rows) {
+  int st = nm__slot_fill(&l, err);
+  if (!st) st = nm__edits_make(&l, err);
+  if (!st) st = nm__terms_make(&l, err);
+  if (!st && need && has_terms(&l)) {
+    st = measure(&l, backward, need, err);
+  } else if (!st && has_terms(&l)) {
+    struct nm__t sum = {0};
     st = make_room(&l, backward, err);
-    if (!st) slot_pass(&l, NM__RECORD, backward);
-    if (!st && !s->ops.err.status) *loss += (double)l.loss.d[0];
+    if (!st) sum = slot_pass(&l, NM__RECORD, backward);
+    if (!st && !s->ops.err.status && sum.rows) *loss += (double)sum.d[0];
     nm__tape_reset(&s->ops);
   }
   if (s->ops.err.status) {
     if (err) *err = s->ops.err;
     st = s->ops.err.status;
   }
-  slot_free(&l);
+  nm__terms_done(&l);
+  nm__edits_done(&l);
+  nm__slot_done(&l);
   return st;
 }
 
@@ -174,22 +186,51 @@ static int join(struct nm__stepper *s, int i, nm_err *err) {
   return NM_OK;
 }
 
+/* Where slot i begins; a pair that would be cut goes to the slot before. */
+static int cut(const struct nm__sample *const *batch, int n, int i, int n_slots) {
+  int at = (int)((int64_t)n * i / n_slots);
+  while (at > 0 && at < n && batch[at]->pair && batch[at]->pair == batch[at - 1]->pair) at++;
+  return at;
+}
+
 int nm__step_batch(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
-                   int n_slots, bool backward, double *loss, double *weight_sum, nm_err *err) {
-  double total = 0;
-  *loss = 0;
+                   int n_slots, const struct nm__loss_spec *specs, int n_specs, bool backward,
+                   double *loss, double *weight_sum, nm_err *err) {
+  *loss = *weight_sum = s->right = 0;
   for (int i = 0; i < n; i++)
-    for (int k = 1; k < batch[i]->n; k++) total += (double)batch[i]->weight[k];
-  *weight_sum = total;
+    for (int k = 1; k < batch[i]->n; k++) *weight_sum += (double)batch[i]->weight[k];
   if (n_slots < 1 || n_slots > 1 << 15 || (n_slots & (n_slots - 1)))
     return nm__fail(err, NM_EUSAGE, "slots must be a power of two, not %d", n_slots);
-  if (total <= 0) return nm__fail(err, NM_EFORMAT, "no token of the batch has a weight");
-  int st = NM_OK;
+  struct nm__loss_plan plan;
+  int st = nm__loss_plan(s, specs, n_specs, batch, n, &plan, err);
+  memset(s->seen, 0, NM__MOST_LOSSES * sizeof *s->seen);
+  for (int i = 0; i < plan.n; i++) s->seen[i].over = plan.over[i];
   for (int i = 0; i < n_slots && !st; i++) {
-    int first = (int)((int64_t)n * i / n_slots), end = (int)((int64_t)n * (i + 1) / n_slots);
-    st = slot_run(s, batch + first, end - first, total, backward, loss, err);
+    int first = cut(batch, n, i, n_slots), end = cut(batch, n, i + 1, n_slots);
+    st = slot_run(s, &plan, batch + first, end - first, backward, loss, NULL, err);
     if (!st && backward && n_slots > 1) st = join(s, i, err);
   }
+  if (!st && backward) nm__params_mask(s->p, s->grad);
+  nm__loss_plan_done(&plan, s->n_edits);
+  if (*weight_sum > 0) s->right /= *weight_sum;
+  return st;
+}
+
+int nm__step_measure(struct nm__stepper *s, const struct nm__sample *const *batch, int n,
+                     int n_slots, const struct nm__loss_spec *specs, int n_specs, size_t *bytes,
+                     nm_err *err) {
+  struct nm__loss_plan plan;
+  double loss;
+  *bytes = 0;
+  int st = nm__loss_plan(s, specs, n_specs, batch, n, &plan, err);
+  for (int i = 0; i < n_slots && !st; i++) {
+    int first = cut(batch, n, i, n_slots), end = cut(batch, n, i + 1, n_slots);
+    size_t need = 0;
+    st = slot_run(s, &plan, batch + first, end - first, true, &loss, &need, err);
+    need += 2 * nm__kv_bytes(s->m->L, s->kv.n_slots, (int64_t)s->m->K * s->m->hd);
+    if (need > *bytes) *bytes = need;
+  }
+  nm__loss_plan_done(&plan, s->n_edits);
   return st;
 }
 

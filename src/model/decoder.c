@@ -88,6 +88,7 @@ static struct nm__t head_input(struct nm__forward *f, int il, struct nm__t h, st
                           .rope_pair = m->permuted ? m->hd / 2 : m->n_rot / 2};
   if (m->permuted) a.x = t = nm__op(f->ops, NM__OP_UNPERMUTE, &a);
   site(f, raw, il, &t);
+  a.x = t;
   if (nw.data) a.x = t = qk_norm(f, t, nw);
   if (m->n_rot) t = nm__op(f->ops, NM__OP_ROPE, &a);
   site(f, cooked, il, &t);
@@ -186,9 +187,9 @@ static struct nm__t attention_half(struct nm__forward *f, int il, struct nm__t h
 /* act(gate x) * up x; act(up x) where there is no gate. Sites s, s + 1, s + 2. */
 static struct nm__t activation(struct nm__forward *f, int il, struct nm__t gate, struct nm__t up,
                                int s, const struct nm__route *route) {
-  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = nm__act_of(f->m, f->gelu)};
   if (gate.rows) site_rows(f, s, il, &gate, NULL, route);
   site_rows(f, s + 1, il, &up, NULL, route);
+  struct nm__op_args a = {.x = gate.rows ? gate : up, .act = nm__act_of(f->m, f->gelu)};
   if (gate.rows) a.y = up;
   struct nm__t act = nm__op(f->ops, gate.rows ? NM__OP_ACT_MUL : NM__OP_ACT, &a);
   site_rows(f, s + 2, il, &act, NULL, route);

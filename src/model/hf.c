@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include "core/json.h"
 #include "model/hf_impl.h"
+#include "model/series.h"
 #include "text/hf_keys.h"
 #include "text/spmodel.h"
 
@@ -236,7 +237,7 @@ int nm__hf_files_of(const char *path, struct nm__hf_files *out, nm_err *err) {
   return st;
 }
 
-int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
+static int map_file(const char *path, struct nm__gguf **out, nm_err *err) {
   if (nm__hf_is(path)) return nm__hf_map(path, out, err);
   *out = NULL;
   if (ends(path, ".safetensors"))
@@ -246,5 +247,14 @@ int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
   int st = nm__gguf_new(path, "SentencePiece", out, err);     /* a vocabulary only */
   if (!st) st = nm__spmodel_keys(path, *out, err);
   if (st) nm__gguf_close(*out), *out = NULL;
+  return st;
+}
+
+int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err) {
+  char *step;
+  *out = NULL;
+  int st = nm__series_path(path, &step, err);
+  if (!st) st = map_file(step ? step : path, out, err);
+  free(step);
   return st;
 }

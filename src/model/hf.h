@@ -85,7 +85,8 @@ void nm__hf_apply(enum nm__hf_change c, bool to_gguf, int n_head, uint32_t type,
 int nm__hf_map(const char *path, struct nm__gguf **out, nm_err *err);
 /* Whether path names such a model: a folder, or one of these files. */
 bool nm__hf_is(const char *path);
-/* Any model file: a GGUF, one of its pieces, a directory, or a SentencePiece vocabulary. */
+/* Any model file: a GGUF, one of its pieces, a directory, a SentencePiece vocabulary, or DIR@STEP
+ * (series.h). */
 int nm__model_map(const char *path, struct nm__gguf **out, nm_err *err);
 
 /* What a config.json says beside the keys it becomes. */

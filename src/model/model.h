@@ -116,6 +116,7 @@ enum nm__site_id {
  * (heads or elements). */
 struct nm__sel { int site, layer, index, index_n; };
 struct nm__sels { struct nm__sel *v; int n; };
+bool nm__glob(const char *pattern, const char *s);       /* '*' any run, '?' one character */
 int nm__sites_select(const nm_model *m, const char *glob, struct nm__sels *out, nm_err *err);
 const char *nm__site_prefix(const nm_model *m);      /* "enc." or "" */
 void nm__sel_name(const nm_model *m, struct nm__sel s, char out[64]);

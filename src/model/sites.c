@@ -160,7 +160,7 @@ int64_t nm__sel_width(const nm_model *m, struct nm__sel s, int n_keys) {
 /* ---- globs ------------------------------------------------------------- */
 
 /* '*' any run, '?' one character. Iterative, so that hostile globs stay linear-ish. */
-static bool glob(const char *p, const char *s) {
+bool nm__glob(const char *p, const char *s) {
   const char *star = NULL, *back = NULL;
   while (*s) {
     if (*p == '*') { star = p++; back = s; }
@@ -248,11 +248,11 @@ static int parse_pattern(const nm_model *m, const char *text, struct pattern *p,
 
 static bool matches(const nm_model *m, const struct pattern *p, int site, int layer) {
   if (table[site].per_layer && p->layer)
-    return layer_matches(p->layer, layer) == 1 && glob(p->rest, table[site].name);
+    return layer_matches(p->layer, layer) == 1 && nm__glob(p->rest, table[site].name);
   if (p->layer) return false;
   char full[64];
   nm__sel_name(m, (struct nm__sel){site, layer, 0, 0}, full);
-  return glob(p->rest, full) || (m->arch->encoder && glob(p->rest, full + sizeof ENC - 1));
+  return nm__glob(p->rest, full) || (m->arch->encoder && nm__glob(p->rest, full + sizeof ENC - 1));
 }
 
 static int push(struct nm__sels *o, struct nm__sel s) {

@@ -118,6 +118,12 @@ static double f_shared(const struct nm__concept_seed *s, int a, int b) {
   for (int l = 0; l < NM__CONCEPT_LEVELS; l++) sum += s->level[l].shared;
   return sum;
 }
+static double f_strays(const struct nm__concept_seed *s, int a, int b) {
+  double sum = 0;
+  (void)a, (void)b;
+  for (int l = 0; l < NM__CONCEPT_LEVELS; l++) sum += s->level[l].strays;
+  return sum;
+}
 static double f_rows(const struct nm__concept_seed *s, int a, int b) {
   (void)a, (void)b;
   return s->train_rows / s->D;
@@ -191,6 +197,8 @@ static void instrument(const struct view *v) {
         f_values, 0, 0, 0);
   claim(v, "twins", "twins that lie on both sides of a split", NM__CONTROL, 0, 0, f_shared, 0, 0,
         0);
+  claim(v, "last token", "items whose embedding is not that of their last token", NM__CONTROL, 0,
+        0, f_strays, 0, 0, 0);
   claim(v, "rows", "training rows for every dimension", NM__CONTROL, 4, none, f_rows, 0, 0, 0);
   for (int l = 0; l < NM__HEART; l++) {
     static const char *const name[] = {"new token, L0", "new token, L1", "new token, h=1",

@@ -35,6 +35,8 @@ struct nm__concept_acts {
 };
 int nm__concept_capture(const nm_model *m, const struct nm__mini_items *t, int fault, int threads,
                         struct nm__concept_acts *out, nm_err *err);
+/* Items whose first row is not that of other items with the same last token. */
+size_t nm__concept_strays(const struct nm__concept_acts *a, const struct nm__mini_items *t);
 void nm__concept_acts_done(struct nm__concept_acts *a);
 
 /* 60 / 40, whole twins on one side. `shared`: twins that lie on both sides. */
@@ -59,7 +61,7 @@ struct nm__concept_plan {
   int splits;
 };
 struct nm__concept_level {
-  double exact, by_label, shared;
+  double exact, by_label, shared, strays;
   double acc[NM__VARIANTS][NM__CONCEPT_ROWS];
 };
 struct nm__concept_seed {

@@ -68,6 +68,18 @@ static int with_answers(const struct nm__mini_items *t, nm_seq **out, nm_err *er
   return NM_OK;
 }
 
+/* Before the first block a vector is a function of its token: items that end alike look alike. */
+size_t nm__concept_strays(const struct nm__concept_acts *a, const struct nm__mini_items *t) {
+  size_t n = 0, first[MAX_V] = {0};            /* an item that ends in the token, plus 1 */
+  for (size_t i = 0; i < t->n; i++) {
+    int32_t last = t->seq[i].ids[t->seq[i].n - 1];
+    size_t *f = &first[last % MAX_V], D = (size_t)a->D;
+    if (!*f) *f = i + 1;
+    else n += memcmp(a->x + i * D, a->x + (*f - 1) * D, D * sizeof *a->x) != 0;
+  }
+  return n;
+}
+
 static void free_seqs(nm_seq *v, size_t n) {
   for (size_t i = 0; v && i < n; i++) free((void *)(uintptr_t)v[i].ids);
   free(v);
@@ -112,7 +124,8 @@ void nm__concept_acts_done(struct nm__concept_acts *a) {
 
 /* ---- splits ------------------------------------------------------------------------ */
 
-static size_t count_shared(const struct nm__mini_items *t, const struct nm__split *s, uint8_t *side) {
+static size_t count_shared(const struct nm__mini_items *t, const struct nm__split *s,
+                           uint8_t *side) {
   size_t n = 0;
   memset(side, 0, t->n_twins);
   for (size_t i = 0; i < s->n_train; i++) side[t->twin[s->train[i]]] |= 1;

@@ -73,6 +73,7 @@ static int measure(struct seed_run *s, const struct nm__mini *t, int level,
     out->exact = a.exact;
     out->by_label = a.by_label;
     out->shared = (double)splits.shared;
+    out->strays = (double)nm__concept_strays(&a, &items);
     s->out->n_rows = a.n_rows;
     s->out->D = a.D;
     s->out->train_rows = (double)splits.v[0].n_train;
@@ -158,8 +159,9 @@ static json_t *to_json(const struct nm__concept_seed *s, const char *key) {
       for (int k = 0; k < s->n_rows; k++) json_array_append_new(row, json_real(l->acc[v][k]));
       json_array_append_new(rows, row);
     }
-    json_array_append_new(levels, json_pack("{s:f, s:f, s:f, s:o}", "exact", l->exact, "by_label",
-                                            l->by_label, "shared_twins", l->shared, "acc", rows));
+    json_array_append_new(levels, json_pack("{s:f, s:f, s:f, s:f, s:o}", "exact", l->exact,
+                                            "by_label", l->by_label, "shared_twins", l->shared,
+                                            "strays", l->strays, "acc", rows));
   }
   return json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "key", key, "rows",
                    s->n_rows, "D", s->D, "train_rows", s->train_rows, "most_values",
@@ -186,6 +188,7 @@ static bool from_json(const json_t *j, const char *key, struct nm__concept_seed 
     to->exact = number(l, "exact");
     to->by_label = number(l, "by_label");
     to->shared = number(l, "shared_twins");
+    to->strays = number(l, "strays");
     for (size_t v = 0; v < NM__VARIANTS; v++)
       for (size_t n = 0; n < (size_t)s->n_rows; n++)
         to->acc[v][n] = json_number_value(
@@ -199,7 +202,7 @@ static void make_key(const struct seed_run *s, char out[800]) {
   char a[320], b[320];
   recipe_text(&s->plan->recipe, s->seed, a);
   recipe_text(&s->plan->heart, s->seed, b);
-  snprintf(out, 800, "%s | %s | items %zu splits %d fault %s", a, b, s->plan->items,
+  snprintf(out, 800, "measured 2: %s | %s | items %zu splits %d fault %s", a, b, s->plan->items,
            s->plan->splits, s->r->o->fault ? s->r->o->fault : "none");
 }
 

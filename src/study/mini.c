@@ -161,7 +161,7 @@ static int draw_level(struct corpus *c) {
 
 static int put_item(struct corpus *c, int level, nm_err *err) {
   struct nm__sample *s = &c->sample[c->n];
-  *s = (struct nm__sample){c->ids + c->n_tokens, c->weight + c->n_tokens, 0};
+  *s = (struct nm__sample){.ids = c->ids + c->n_tokens, .weight = c->weight + c->n_tokens};
   int st = nm_world_make(c->world[level], c->next[level]++, &c->item, err);
   if (!st)
     st = nm__mini_sample(&c->t->words, &c->l[level], &c->item, s, NM__MINI_LONGEST, err);
@@ -242,7 +242,7 @@ int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_lev
   if (!st) st = nm__stepper_init(&s, t->m, &t->p, threads, NULL, err);
   for (int64_t step = 0; step < t->r.steps && !st; step++) {
     st = next_batch(c, err);
-    if (!st) st = nm__step_batch(&s, c->batch, c->n, 1, true, &loss, &weight, err);
+    if (!st) st = nm__step_batch(&s, c->batch, c->n, 1, NULL, 0, true, &loss, &weight, err);
     if (!st && (st = update(t, &s, state, step)) && err) *err = s.ops.err;
     t->tokens += c->n_tokens;
     if (!st) st = say(t, step, loss, start, label, p, err);

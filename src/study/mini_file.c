@@ -13,8 +13,7 @@ int nm__mini_save(const struct nm__mini *t, const char *path, const char *recipe
     if (strcmp(t->start->kv[i].key, recipe_key)) nm__gguf_put_kv(w, &t->start->kv[i]);
   nm__gguf_put_string(w, recipe_key, recipe);
   nm__gguf_put_f32s(w, "miniature.training",
-                    (float[]){(float)t->late_from, (float)t->loss, (float)t->tokens,
-                              (float)t->seconds}, 4);
+                    (float[]){(float)t->late_from, (float)t->loss, (float)t->tokens}, 3);
   for (int i = 0; i < t->p.n; i++)
     nm__gguf_announce(w, t->p.v[i].name, NM__F32, t->p.v[i].rows > 1 ? 2 : 1,
                       (int64_t[]){t->p.v[i].cols, t->p.v[i].rows});
@@ -50,10 +49,10 @@ bool nm__mini_load(struct nm__mini *t, const char *path, const char *recipe) {
     memcpy(t->p.values + t->p.v[i].at, nm__gguf_tensor(g, t->p.v[i].name)->data,
            sizeof(float) * (size_t)(t->p.v[i].rows * t->p.v[i].cols));
   const struct nm__gguf_kv *kv = nm__gguf_find(g, "miniature.training");
-  double v[4] = {-1, 0, 0, 0};
-  for (uint64_t i = 0; kv && i < 4; i++) nm__gguf_float_at(kv, i, &v[i]);
+  double v[3] = {-1, 0, 0};
+  for (uint64_t i = 0; kv && i < 3; i++) nm__gguf_float_at(kv, i, &v[i]);
   nm__gguf_close(g);
-  if (good) t->late_from = (int)v[0], t->loss = v[1], t->tokens = v[2], t->seconds = v[3];
+  if (good) t->late_from = (int)v[0], t->loss = v[1], t->tokens = v[2];
   return good;
 }
 

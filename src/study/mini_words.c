@@ -4,7 +4,7 @@
 #include <string.h>
 #include "study/mini.h"
 
-enum { LOOK = 4000 };              /* items looked at for words: each word is met hundreds of times */
+enum { LOOK = 4000 };              /* items looked at for words: hundreds for each word */
 
 static const char *const no_word = "<new>";
 

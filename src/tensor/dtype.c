@@ -1,6 +1,6 @@
 /* dtype.c - the table of tensor types, and the plain dequantisers that define what each block
  * means (those of the other quantised types are in quants.c and quants_iq.c). Faster ones in
- * the kernels give the same bits. */
+ * the kernels give the same bits. Writers of blocks are in quantise.c. */
 #include "tensor/dtype.h"
 
 #include <string.h>
@@ -58,12 +58,6 @@ uint16_t nm__f32_to_bf16(float f) {
   return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-static void put_half(uint8_t *b, float f) {
-  uint16_t h = nm__f32_to_half(f);
-  b[0] = (uint8_t)h;
-  b[1] = (uint8_t)(h >> 8);
-}
-
 /* ---- plain types ----------------------------------------------------- */
 
 static void f32_out(float *o, const void *b, int64_t n) { memcpy(o, b, (size_t)n * 4); }
@@ -71,19 +65,18 @@ static void f32_in(void *b, const float *x, int64_t n) { memcpy(b, x, (size_t)n 
 static void f16_out(float *o, const void *b, int64_t n) {
   for (int64_t i = 0; i < n; i++) o[i] = nm__half_at((const uint8_t *)b + 2 * i);
 }
+static void u16_in(uint8_t *p, uint16_t v) {
+  p[0] = (uint8_t)v;
+  p[1] = (uint8_t)(v >> 8);
+}
 static void f16_in(void *b, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) put_half((uint8_t *)b + 2 * i, x[i]);
+  for (int64_t i = 0; i < n; i++) u16_in((uint8_t *)b + 2 * i, nm__f32_to_half(x[i]));
 }
 static void bf16_out(float *o, const void *b, int64_t n) {
   for (int64_t i = 0; i < n; i++) o[i] = nm__bf16_to_f32(nm__u16_at((const uint8_t *)b + 2 * i));
 }
 static void bf16_in(void *b, const float *x, int64_t n) {
-  uint8_t *p = b;
-  for (int64_t i = 0; i < n; i++) {
-    uint16_t h = nm__f32_to_bf16(x[i]);
-    p[2 * i] = (uint8_t)h;
-    p[2 * i + 1] = (uint8_t)(h >> 8);
-  }
+  for (int64_t i = 0; i < n; i++) u16_in((uint8_t *)b + 2 * i, nm__f32_to_bf16(x[i]));
 }
 
 /* ---- blocks of 32: [d: half][quants] ---------------------------------- */
@@ -122,62 +115,6 @@ static void q5_0_out(float *o, const void *b, int64_t n) {
   }
 }
 
-static int nearest_int(float x) {          /* ties away from zero */
-  return (int)(x < 0 ? x - 0.5f : x + 0.5f);
-}
-
-static void q8_0_in(void *b, const float *x, int64_t n) {
-  uint8_t *p = b;
-  for (; n > 0; n -= 32, p += 34, x += 32) {
-    float top = 0;
-    for (int i = 0; i < 32; i++)
-      top = top > (x[i] < 0 ? -x[i] : x[i]) ? top : (x[i] < 0 ? -x[i] : x[i]);
-    float d = top / 127.0f, inv = d ? 1.0f / d : 0.0f;
-    put_half(p, d);
-    for (int i = 0; i < 32; i++) p[2 + i] = (uint8_t)(int8_t)nearest_int(x[i] * inv);
-  }
-}
-
-/* The entry of largest magnitude, with its sign, decides the scale: d = it / -(2^(bits-1)). */
-static float signed_top(const float *x) {
-  float top = 0, abs_top = 0;
-  for (int i = 0; i < 32; i++) {
-    float a = x[i] < 0 ? -x[i] : x[i];
-    if (a > abs_top) { abs_top = a; top = x[i]; }
-  }
-  return top;
-}
-
-static int quant_at(float x, float inv, int zero) {
-  int q = (int)(x * inv + (float)zero + 0.5f);
-  return q < 0 ? 0 : q > 2 * zero - 1 ? 2 * zero - 1 : q;
-}
-
-static void q4_0_in(void *b, const float *x, int64_t n) {
-  uint8_t *p = b;
-  for (; n > 0; n -= 32, p += 18, x += 32) {
-    float d = signed_top(x) / -8.0f, inv = d ? 1.0f / d : 0.0f;
-    put_half(p, d);
-    for (int i = 0; i < 16; i++)
-      p[2 + i] = (uint8_t)(quant_at(x[i], inv, 8) | quant_at(x[i + 16], inv, 8) << 4);
-  }
-}
-
-static void q5_0_in(void *b, const float *x, int64_t n) {
-  uint8_t *p = b;
-  for (; n > 0; n -= 32, p += 22, x += 32) {
-    float d = signed_top(x) / -16.0f, inv = d ? 1.0f / d : 0.0f;
-    uint32_t high = 0;
-    put_half(p, d);
-    for (int i = 0; i < 16; i++) {
-      int lo = quant_at(x[i], inv, 16), hi = quant_at(x[i + 16], inv, 16);
-      p[6 + i] = (uint8_t)((lo & 15) | (hi & 15) << 4);
-      high |= (uint32_t)(lo >> 4) << i | (uint32_t)(hi >> 4) << (i + 16);
-    }
-    for (int i = 0; i < 4; i++) p[2 + i] = (uint8_t)(high >> (8 * i));
-  }
-}
-
 /* ---- the table ------------------------------------------------------- */
 
 #define GONE(n, why) [n] = {NULL, why, 0, 0, NULL, NULL}
@@ -185,17 +122,17 @@ static const struct nm__dtype_info table[NM__DTYPE_END] = {
     [NM__F32] = {"F32", NULL, 1, 4, f32_out, f32_in},
     [NM__F16] = {"F16", NULL, 1, 2, f16_out, f16_in},
     [NM__BF16] = {"BF16", NULL, 1, 2, bf16_out, bf16_in},
-    [NM__Q8_0] = {"Q8_0", NULL, 32, 34, q8_0_out, q8_0_in},
-    [NM__Q4_0] = {"Q4_0", NULL, 32, 18, q4_0_out, q4_0_in},
-    [NM__Q5_0] = {"Q5_0", NULL, 32, 22, q5_0_out, q5_0_in},
-    [NM__Q4_1] = {"Q4_1", NULL, 32, 20, nm__q4_1_out, NULL},
-    [NM__Q5_1] = {"Q5_1", NULL, 32, 24, nm__q5_1_out, NULL},
+    [NM__Q8_0] = {"Q8_0", NULL, 32, 34, q8_0_out, nm__q8_0_in},
+    [NM__Q4_0] = {"Q4_0", NULL, 32, 18, q4_0_out, nm__q4_0_in},
+    [NM__Q5_0] = {"Q5_0", NULL, 32, 22, q5_0_out, nm__q5_0_in},
+    [NM__Q4_1] = {"Q4_1", NULL, 32, 20, nm__q4_1_out, nm__q4_1_in},
+    [NM__Q5_1] = {"Q5_1", NULL, 32, 24, nm__q5_1_out, nm__q5_1_in},
     [9] = {"Q8_1", NULL, 32, 36, NULL, NULL},
     [10] = {"Q2_K", NULL, 256, 84, nm__q2_k_out, NULL},
     [11] = {"Q3_K", NULL, 256, 110, nm__q3_k_out, NULL},
-    [12] = {"Q4_K", NULL, 256, 144, nm__q4_k_out, NULL},
-    [13] = {"Q5_K", NULL, 256, 176, nm__q5_k_out, NULL},
-    [14] = {"Q6_K", NULL, 256, 210, nm__q6_k_out, NULL},
+    [12] = {"Q4_K", NULL, 256, 144, nm__q4_k_out, nm__q4_k_in},
+    [13] = {"Q5_K", NULL, 256, 176, nm__q5_k_out, nm__q5_k_in},
+    [14] = {"Q6_K", NULL, 256, 210, nm__q6_k_out, nm__q6_k_in},
     [15] = {"Q8_K", NULL, 256, 292, NULL, NULL},
     [16] = {"IQ2_XXS", NULL, 256, 66, nm__iq2_xxs_out, NULL},
     [17] = {"IQ2_XS", NULL, 256, 74, nm__iq2_xs_out, NULL},
@@ -242,6 +179,15 @@ void nm__dtype_names(struct nm__buf *b) {
   const char *comma = "";
   for (int i = 0; i < NM__DTYPE_END; i++)
     if (table[i].to_f32) {
+      nm__buf_printf(b, "%s%s", comma, table[i].name);
+      comma = ", ";
+    }
+}
+
+void nm__dtype_written(struct nm__buf *b) {
+  const char *comma = "";
+  for (int i = 0; i < NM__DTYPE_END; i++)
+    if (table[i].from_f32) {
       nm__buf_printf(b, "%s%s", comma, table[i].name);
       comma = ", ";
     }

@@ -19,14 +19,15 @@ struct nm__dtype_info {
   const char *removed;             /* why a number that once existed is refused, else NULL */
   int block, bytes;                /* elements and bytes of one block */
   void (*to_f32)(float *out, const void *blocks, int64_t n);   /* n: multiple of block */
-  void (*from_f32)(void *blocks, const float *in, int64_t n);  /* round to nearest; may be NULL */
+  void (*from_f32)(void *blocks, const float *in, int64_t n);  /* finite values; or NULL */
 };
 /* NULL for a number that never existed. */
 const struct nm__dtype_info *nm__dtype(uint32_t type);
 /* -1 when the name (any case) is not known. */
 int nm__dtype_by_name(const char *name);
-/* The types that can be computed on: "F32, F16, Q4_0, ...". */
+/* The types that can be computed on, or those that can be written: "F32, F16, Q4_0, ...". */
 void nm__dtype_names(struct nm__buf *b);
+void nm__dtype_written(struct nm__buf *b);
 
 float nm__half_to_f32(uint16_t h);
 uint16_t nm__f32_to_half(float f);       /* round to nearest, ties to even */

@@ -78,7 +78,7 @@ struct nm__op_args {
   int64_t rows;                                /* scatter: of the result; top_k: k, if no route */
   const float *weight;                         /* wsum: of each row; NULL: 1 */
   uint64_t seed;                               /* gumbel: of this step and op */
-  float eps;
+  float eps;                                   /* norms; cross_entropy: label smoothing */
   enum nm__act act;
   int n_head, n_kv, head_dim;
   int rope_pair, rope_n;                       /* distance of a pair; rotated dimensions */

@@ -47,7 +47,13 @@ static void by_row(struct nm__ops *o, const struct nm__op_args *a, const struct 
 
 /* ---- cross_entropy: y = log sum exp x - x[target] ------------------------- */
 
-/* A target below 0 is not counted. */
+/* A target below 0 is not counted. With eps e the target's weight is 1 - e, and e is spread over
+ * all columns (label smoothing: Szegedy et al., arXiv 1512.00567). */
+static double ce_spread(struct nm__call *c, const float *x, int t) {
+  double sum = 0, e = (double)c->a->eps;
+  for (int64_t k = 0; k < c->a->x.cols; k++) sum += (double)x[k];
+  return e * ((double)x[t] - sum / (double)c->a->x.cols);
+}
 static void ce_row(struct nm__call *c, int64_t i) {
   const float *x = nm__row(&c->a->x, i);
   float top, sum;
@@ -56,6 +62,7 @@ static void ce_row(struct nm__call *c, int64_t i) {
   if (t < 0) return;
   c->o->kern->softmax_parts(c->scratch, x, (int)c->a->x.cols, &top, &sum);
   c->y->d[i] = (float)(nm__log((double)sum) + ((double)top - (double)x[t]));
+  if (c->a->eps > 0) c->y->d[i] += (float)ce_spread(c, x, t);
 }
 static void ce_back(struct nm__call *c, int64_t i) {
   int64_t n = c->a->x.cols;
@@ -64,7 +71,8 @@ static void ce_back(struct nm__call *c, int64_t i) {
   if (t < 0 || g == 0) return;
   c->o->kern->softmax_parts(c->scratch, nm__row(&c->a->x, i), (int)n, &top, &sum);
   c->o->kern->axpy(dx, g, c->scratch, n);
-  dx[t] -= g;
+  dx[t] -= g * (1 - c->a->eps);
+  for (int64_t k = 0; c->a->eps > 0 && k < n; k++) dx[k] -= g * c->a->eps / (float)n;
 }
 static bool ce_shape(const struct nm__op_args *a, int64_t out[2]) {
   return one_per_row(a, out) && a->ids;

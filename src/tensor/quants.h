@@ -1,5 +1,5 @@
-/* quants.h - the dequantisers behind the table in dtype.c, and how they read a block.
- * All take the same arguments as nm__dtype_info.to_f32. */
+/* quants.h - the dequantisers and quantisers behind the table in dtype.c, and how they read and
+ * write a block. They take the arguments of nm__dtype_info's to_f32 and from_f32. */
 #ifndef NM_TENSOR_QUANTS_H
 #define NM_TENSOR_QUANTS_H
 
@@ -34,5 +34,15 @@ NM__DEQUANTISER(iq3_s);
 NM__DEQUANTISER(iq1_s);
 NM__DEQUANTISER(iq1_m);
 NM__DEQUANTISER(iq4_xs);
+
+#define NM__QUANTISER(name) void nm__##name##_in(void *blocks, const float *x, int64_t n)
+NM__QUANTISER(q8_0);        /* quantise.c */
+NM__QUANTISER(q4_0);
+NM__QUANTISER(q5_0);
+NM__QUANTISER(q4_1);
+NM__QUANTISER(q5_1);
+NM__QUANTISER(q4_k);
+NM__QUANTISER(q5_k);
+NM__QUANTISER(q6_k);
 
 #endif

@@ -17,8 +17,7 @@ static bool stands_for_itself(int b) {
   return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
 }
 
-/* byte_of[code point] for the 256 characters of the alphabet, else -1. */
-static void make_alphabet(int16_t byte_of[324]) {
+void nm__byte_alphabet(int16_t byte_of[324]) {
   for (int i = 0; i < 324; i++) byte_of[i] = -1;
   for (int b = 0, next = 256; b < 256; b++)
     byte_of[stands_for_itself(b) ? b : next++] = (int16_t)b;
@@ -176,7 +175,7 @@ static int open_bytes(struct nm__tok *t) {
 
 static int bpe_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, nm_err *err) {
   struct opening o = {.t = t};
-  make_alphabet(o.byte_of);
+  nm__byte_alphabet(o.byte_of);
   nm__buf_init(&o.left, UINT32_MAX);
   nm__buf_init(&o.right, UINT32_MAX);
   nm__buf_init(&o.whole, UINT32_MAX);

@@ -118,6 +118,9 @@ int nm__hf_byte_of(uint32_t cp);
 /* Puts the bytes of s, a text of w, in the alphabet. */
 void nm__hf_put_bytes(const struct nm__hf_work *w, struct nm__buf *out, const char *s, size_t n);
 
+/* False: a character that is not base64. */
+bool nm__hf_from_base64(struct nm__str s, struct nm__buf *out);
+
 /* Unicode's White_Space; a mark that is bound to a character. */
 bool nm__hf_is_space(uint32_t cp);
 bool nm__hf_is_punct(uint32_t cp);             /* as HF: Unicode's P and all of ASCII's */

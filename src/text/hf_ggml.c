@@ -2,6 +2,7 @@
  *
  * GGUF names a pre-tokenizer instead of spelling it out, and knows three of the models. So
  * a pipeline is compared with those that have a name; what has none stays a tokenizer.json. */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,15 @@ static const struct { const char *sign, *pre; bool whole_first; } known[] = {
   {CASED("(?i:" CONTR ")?") "|\\p{N}{1,3}" TAIL "\nbytes", "gpt-4o", false},
   {CASED("") "|\\p{N}" TAIL "\nbytes", "tekken", true},
 };
+
+const char *nm__hf_pre_steps(struct nm__str pre, bool *whole_first) {
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strlen(known[i].pre) == pre.n && !memcmp(known[i].pre, pre.s, pre.n)) {
+      *whole_first = known[i].whole_first;
+      return known[i].sign;
+    }
+  return NULL;
+}
 
 static bool flag_is(const json_t *o, const char *name, bool value, bool absent) {
   const json_t *v = json_object_get(o, name);
@@ -99,7 +109,7 @@ static int add_tokens(struct saying *s, const struct nm__str *spelt) {
             : t->hf->added[at].special ? NM__TOK_CONTROL : NM__TOK_USER;
     for (int b = 0; t->hf->byte_fallback && b < 256; b++)
       if (t->byte[b] == i) type[i] = NM__TOK_BYTE;
-    if (i == t->unk && t->hf->unk && strcmp(t->hf->model->name, "WordPiece"))
+    if (i == t->unk && strcmp(t->hf->model->name, "WordPiece"))
       type[i] = NM__TOK_UNKNOWN;
   }
   if (!rc) rc = nm__gguf_add_strings(s->to, "tokenizer.ggml.tokens", v, (size_t)t->n, s->err);
@@ -292,6 +302,64 @@ static int say_words(struct saying *s) {
   return rc ? rc : add_frame(s);
 }
 
+/* ---- Unigram ----------------------------------------------------------- */
+
+/* Is there a U+2581 behind something else? */
+static bool spans_words(const struct nm__tok *t) {
+  for (int32_t i = 0; i < t->n; i++) {
+    struct nm__str s = nm__tok_piece(t, i);
+    while (s.n >= 3 && memcmp(s.s, NM__SPACE, 3) == 0) s.s += 3, s.n -= 3;
+    if (t->piece[i].type == NM__TOK_NORMAL && s.n && memmem(s.s, s.n, NM__SPACE, 3)) return true;
+  }
+  return false;
+}
+
+/* The normalizer when it is a Precompiled alone, else NULL. */
+static const json_t *only_map(const struct saying *s) {
+  const struct nm__hf_steps *v = &s->t->hf->normalizer;
+  const json_t *o = json_object_get(s->top, "normalizer");
+  if (v->n != 1 || strcmp(v->v[0].kind->name, "Precompiled")) return NULL;
+  for (const json_t *list; (list = json_object_get(o, "normalizers"));) o = json_array_get(list, 0);
+  return json_object_get(o, "precompiled_charsmap");
+}
+
+static int add_map(struct saying *s, const json_t *text) {
+  struct nm__str base64 = {json_string_value(text), json_string_length(text)};
+  struct nm__buf b;
+  nm__buf_init(&b, UINT32_MAX);
+  nm__buf_puts(&b, "");
+  nm__hf_from_base64(base64, &b);
+  struct nm__gguf_kv kv = {.key = (char *)"tokenizer.ggml.precompiled_charsmap",
+                           .type = NM__GGUF_ARRAY, .elem_type = NM__GGUF_U8, .n = b.len,
+                           .raw = (const uint8_t *)b.s};
+  int rc = b.failed ? nm__fail_memory(s->err, "a character map", base64.n)
+                    : nm__gguf_add_kv(s->to, &kv, s->err);
+  nm__buf_done(&b);
+  return rc;
+}
+
+/* As T5 and XLM-R have it: words parted by white space, each with a space in front. */
+static int say_unigram(struct saying *s) {
+  struct nm__tok *t = s->t;
+  const struct nm__hf_steps *p = &t->hf->pre_tokenizer;
+  const json_t *map = only_map(s);
+  bool words = p->n == 2 && strcmp(p->v[0].kind->name, "WhitespaceSplit") == 0 &&
+               step_is(&p->v[1], "Metaspace", NM__SPACE) && p->v[1].choice == NM__HF_ALWAYS;
+  if (!map || !words || spans_words(t))
+    return no_words(s, "its normalizer or pre-tokenizer is not that of T5");
+  float *score = nm__alloc((size_t)t->n, sizeof *score);
+  int rc = score ? NM_OK : nm__fail_memory(s->err, "the scores", (size_t)t->n * sizeof *score);
+  for (int32_t i = 0; i < t->n && !rc; i++) score[i] = (float)t->piece[i].score;
+  if (!rc) rc = add_text(s, "tokenizer.ggml.model", "t5");
+  if (!rc) rc = add_tokens(s, NULL);
+  if (!rc) rc = nm__gguf_add_f32s(s->to, "tokenizer.ggml.scores", score, (size_t)t->n, s->err);
+  if (!rc) rc = add_map(s, map);
+  if (!rc) rc = add_flag(s, "tokenizer.ggml.add_space_prefix", true);
+  if (!rc) rc = add_flag(s, "tokenizer.ggml.remove_extra_whitespaces", true);
+  free(score);
+  return rc ? rc : add_frame(s);
+}
+
 /* ---- all of it --------------------------------------------------------- */
 
 static int say(struct saying *s) {
@@ -302,6 +370,7 @@ static int say(struct saying *s) {
   if (strcmp(model, "BPE") == 0 && s->t->hf->byte_fallback) return say_scored(s);
   if (strcmp(model, "BPE") == 0) return say_bytes(s);
   if (strcmp(model, "WordPiece") == 0) return say_words(s);
+  if (strcmp(model, "Unigram") == 0) return say_unigram(s);
   char text[100];
   snprintf(text, sizeof text, "its model is %s, for which there is no rule yet", model);
   return no_words(s, text);

@@ -34,4 +34,9 @@ int nm__hf_tokenizer_open(const char *path, struct nm__gguf **out, nm_err *err);
 int nm__hf_tokenizer_to_ggml(const struct nm__gguf *from, struct nm__gguf *to, nm_err *warn,
                              nm_err *err);
 
+/* The other way, for a pre-tokenizer of GGUF: its steps, parted by newlines, each a pattern that
+ * isolates, "digit", "bytes" or "bytes+gpt2"; and whether whole tokens come before merges. NULL
+ * where the name has none here. */
+const char *nm__hf_pre_steps(struct nm__str pre, bool *whole_first);
+
 #endif

@@ -145,6 +145,8 @@ static int open_merge(struct nm__tok *t, struct nm__hf_reader *r, const json_t *
   return NM_OK;
 }
 
+static void find_words(struct nm__tok *t);
+
 static int open_bpe(struct nm__tok *t, struct nm__hf_reader *r, const json_t *o) {
   struct nm__hf *h = t->hf;
   int rc = read_vocab(t, r, o);
@@ -164,6 +166,7 @@ static int open_bpe(struct nm__tok *t, struct nm__hf_reader *r, const json_t *o)
   for (size_t i = 0; i < n && !rc; i++)
     rc = open_merge(t, r, json_array_get(merges, i), (uint32_t)i, &whole);
   nm__buf_done(&whole);
+  find_words(t);
   find_unk(t);
   if (h->byte_fallback) find_bytes(t);
   return rc;
@@ -259,11 +262,9 @@ static int merge_word(const struct nm__hf *h, struct nm__hf_work *w, const char 
 }
 
 /* A merge may go through a special token, but must not end in one. */
-static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
+static int run_word(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
   const struct nm__tok *t = h->t;
   const struct nm__merge *m = &w->core.merge;
-  int32_t id = h->ignore_merges ? nm__dict_get(&t->dict, t->pool.s, s, n) : -1;
-  if (id >= 0) return nm__ids_push(w->core.out, id);
   bool special = false;
   int rc = merge_word(h, w, s, n, pair);
   for (uint32_t i = m->n ? 0 : NM__NO_SYM; i != NM__NO_SYM && !rc; i = m->sym[i].next)
@@ -272,6 +273,46 @@ static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s,
   for (uint32_t i = m->n ? 0 : NM__NO_SYM; i != NM__NO_SYM && !rc; i = m->sym[i].next)
     rc = nm__ids_push(w->core.out, m->sym[i].id);
   return rc;
+}
+
+static bool at_space(const char *s, size_t n) {
+  return n >= 3 && memcmp(s, NM__SPACE, 3) == 0;
+}
+
+/* Where the part that can be merged on its own ends: when no token goes on across the
+ * beginning of a word, no merge does either. Long texts go several times faster so. */
+static size_t word_end(const struct nm__tok *t, const char *s, size_t n) {
+  bool inside = false;
+  for (size_t i = 0; t->by_word && i < n;) {
+    bool space = at_space(s + i, n - i);
+    if (space && inside) return i;
+    inside = !space;
+    i += space ? 3 : 1;
+  }
+  return n;
+}
+
+static int run_bpe(const struct nm__hf *h, struct nm__hf_work *w, const char *s, size_t n) {
+  const struct nm__tok *t = h->t;
+  int32_t id = h->ignore_merges ? nm__dict_get(&t->dict, t->pool.s, s, n) : -1;
+  if (id >= 0) return nm__ids_push(w->core.out, id);
+  int rc = NM_OK;
+  for (size_t at = 0, len; at < n && !rc; at += len) {
+    len = word_end(t, s + at, n - at);
+    rc = run_word(h, w, s + at, len);
+  }
+  return rc;
+}
+
+/* Unknown characters wait for a known one, so the space must be one; and a part's first and
+ * last characters must be like any other. */
+static void find_words(struct nm__tok *t) {
+  const struct nm__hf *h = t->hf;
+  t->by_word = !h->prefix && !h->suffix && nm__dict_get(&h->all, t->pool.s, NM__SPACE, 3) >= 0;
+  for (int32_t i = 0; i < t->n && t->by_word; i++) {
+    struct nm__span raw = t->piece[i].raw;
+    t->by_word = raw.n == 0 || word_end(t, nm__tok_bytes(t, raw), raw.n) == raw.n;
+  }
 }
 
 /* ---- WordPiece and WordLevel -------------------------------------------- */

@@ -319,7 +319,7 @@ static int base64_digit(char c) {
   return p ? (int)(p - digits) : -1;
 }
 
-static bool from_base64(struct nm__str s, struct nm__buf *out) {
+bool nm__hf_from_base64(struct nm__str s, struct nm__buf *out) {
   uint32_t bits = 0;
   int n = 0;
   while (s.n && s.s[s.n - 1] == '=') s.n--;
@@ -340,7 +340,8 @@ static int read_precompiled(struct nm__hf_reader *r, const json_t *o, struct nm_
   if (rc) return rc;
   nm__buf_init(&bytes, text.n + 1);
   nm__buf_puts(&bytes, "");
-  if (!from_base64(text, &bytes)) rc = nm__hf_refuse(r, "precompiled_charsmap", "must be base64");
+  if (!nm__hf_from_base64(text, &bytes))
+    rc = nm__hf_refuse(r, "precompiled_charsmap", "must be base64");
   if (!rc && bytes.failed) rc = nm__fail_memory(r->err, "a character map", text.n);
   if (!rc) rc = nm__charsmap_new(r->path, (const uint8_t *)bytes.s, bytes.len, &s->map, r->err);
   nm__buf_done(&bytes);

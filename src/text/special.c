@@ -144,11 +144,23 @@ static struct nm__cand candidate(const struct nm__specials *v, uint32_t pos, int
   return (struct nm__cand){.prio = UINT32_MAX - len, .pos = pos, .len = len, .id = k};
 }
 
-static int find_all(const struct nm__specials *v, const char *s, size_t n, struct nm__heap *h) {
+/* Whose bytes: with `user` NULL all are trusted. `open[k]` says that piece k may be made of any
+ * bytes; the others need trusted ones only. */
+struct marks { const uint8_t *user; const bool *open; };
+
+/* The longest piece from k on down its shorter ones that may stand at `pos`, or -1. */
+static int32_t allowed(const struct nm__specials *v, const struct marks *m, size_t pos, int32_t k) {
+  for (; k >= 0 && m->user; k = v->v[k].shorter)
+    if (m->open[k] || !memchr(m->user + pos, 1, v->v[k].n)) break;
+  return k;
+}
+
+static int find_all(const struct nm__specials *v, const struct marks *m, const char *s, size_t n,
+                    struct nm__heap *h) {
   for (size_t i = 0; i < n; i++) {
     unsigned char c = (unsigned char)s[i];
     if (v->first[c] == v->first[c + 1]) continue;
-    int32_t k = longest_at(v, s + i, n - i);
+    int32_t k = allowed(v, m, i, longest_at(v, s + i, n - i));
     if (k >= 0 && nm__heap_push(h, candidate(v, (uint32_t)i, k))) return NM_EMEMORY;
   }
   return NM_OK;
@@ -161,14 +173,14 @@ static int compare_cut(const void *x, const void *y) {
 
 /* Accepted pieces are never shorter than the one in hand, so it overlaps one exactly
  * when its first or its last byte is taken. */
-static int choose(const struct nm__specials *v, struct nm__heap *h, uint8_t *taken,
-                  struct nm__cut *out, size_t *n_out) {
+static int choose(const struct nm__specials *v, const struct marks *m, struct nm__heap *h,
+                  uint8_t *taken, struct nm__cut *out, size_t *n_out) {
   struct nm__cand c;
   while (nm__heap_pop(h, &c)) {
     if (taken[c.pos]) continue;
     int32_t k = c.id;
     if (taken[c.pos + c.len - 1]) {
-      k = v->v[k].shorter;
+      k = allowed(v, m, c.pos, v->v[k].shorter);
       if (k >= 0 && nm__heap_push(h, candidate(v, c.pos, k))) return NM_EMEMORY;
       continue;
     }
@@ -179,18 +191,18 @@ static int choose(const struct nm__specials *v, struct nm__heap *h, uint8_t *tak
   return NM_OK;
 }
 
-int nm__specials_cut(const struct nm__specials *v, const char *s, size_t n, struct nm__cut **out,
-                     size_t *n_out) {
+static int cut(const struct nm__specials *v, const struct marks *m, const char *s, size_t n,
+               struct nm__cut **out, size_t *n_out) {
   *out = NULL;
   *n_out = 0;
   if (v->n == 0) return NM_OK;
   struct nm__heap h = {0};
   uint8_t *taken = NULL;
-  int rc = find_all(v, s, n, &h);
+  int rc = find_all(v, m, s, n, &h);
   if (rc || h.n == 0) goto done;
   taken = nm__alloc(n, 1);
   *out = nm__alloc(h.n, sizeof **out);
-  rc = taken && *out ? choose(v, &h, taken, *out, n_out) : NM_EMEMORY;
+  rc = taken && *out ? choose(v, m, &h, taken, *out, n_out) : NM_EMEMORY;
 done:
   nm__heap_done(&h);
   free(taken);
@@ -199,5 +211,42 @@ done:
     *out = NULL;
     *n_out = 0;
   }
+  return rc;
+}
+
+int nm__specials_cut(const struct nm__specials *v, const char *s, size_t n, struct nm__cut **out,
+                     size_t *n_out) {
+  return cut(v, &(struct marks){0}, s, n, out, n_out);
+}
+
+/* ---- trusted and foreign bytes --------------------------------------- */
+
+static bool looks_like_markup(const struct nm__special *p) {
+  char a = p->s[0], b = p->s[p->n - 1];
+  return p->n > 2 && ((a == '<' && b == '>') || (a == '[' && b == ']'));
+}
+
+/* First the trusted bytes alone, which shows what the template uses as markup; then all. */
+int nm__specials_cut_marked(const struct nm__tok *t, const char *s, const uint8_t *user, size_t n,
+                            struct nm__cut **out, size_t *n_out) {
+  const struct nm__specials *v = &t->special;
+  *out = NULL;
+  *n_out = 0;
+  if (v->n == 0) return NM_OK;
+  bool *open = nm__alloc(v->n, sizeof *open), *written = nm__alloc((size_t)t->n, sizeof *written);
+  struct marks m = {user, open};
+  int rc = open && written ? cut(v, &m, s, n, out, n_out) : NM_EMEMORY;
+  for (size_t i = 0; i < *n_out; i++) written[(*out)[i].id] = true;
+  for (size_t k = 0; k < v->n && !rc; k++) {
+    const struct nm__special *p = &v->v[k];
+    bool markup = looks_like_markup(p) && (p->s[1] == '|' || written[p->id]);
+    open[k] = t->piece[p->id].type == NM__TOK_USER && !markup;
+  }
+  free(*out);
+  *out = NULL;
+  *n_out = 0;
+  if (!rc) rc = cut(v, &m, s, n, out, n_out);
+  free(open);
+  free(written);
   return rc;
 }

@@ -92,6 +92,7 @@ struct nm__tok {
   /* Unigram only. */
   struct nm__specials choice;      /* the pieces a path is made of */
   double unk_score;                /* of a character that no piece covers */
+  bool float_sums;                 /* sums of scores are rounded as SentencePiece rounds them */
 
   /* BPE only. Symbols n, n + 1, ... stand for merge operands that are no tokens. */
   struct nm__pretok *pretok;
@@ -159,6 +160,10 @@ int nm__wordpiece(const struct nm__tok *t, struct nm__work *w, const char *first
 int nm__unigram_open(struct nm__tok *t, nm_err *err);
 int nm__unigram(const struct nm__tok *t, struct nm__work *w, const char *s, size_t n, nm_err *err);
 
+/* Byte-level BPE writes each byte as a printable character: byte_of[code point] for the 256 of
+ * them, else -1 (bpe.c). */
+void nm__byte_alphabet(int16_t byte_of[324]);
+
 /* ---- sets of pieces (special.c) ---------------------------------------- */
 
 #define NM__TYPE(type) (1u << NM__TOK_##type)
@@ -175,5 +180,8 @@ int32_t nm__specials_next(struct nm__descent *d);
 /* All cuts of the text in order; the caller frees *out. 0 or NM_EMEMORY. */
 int nm__specials_cut(const struct nm__specials *v, const char *s, size_t n, struct nm__cut **out,
                      size_t *n_out);
+/* The same where user[i] says which bytes came from a user (nm__tok_encode_marked's rule). */
+int nm__specials_cut_marked(const struct nm__tok *t, const char *s, const uint8_t *user, size_t n,
+                            struct nm__cut **out, size_t *n_out);
 
 #endif

@@ -192,6 +192,32 @@ int nm__tok_encode(const struct nm__tok *t, const char *text, size_t n, struct n
   return rc;
 }
 
+/* Does the text begin with BOS already? */
+static bool begins_with_bos(const struct nm__tok *t, const struct nm__cut *cut, size_t n) {
+  return n && cut[0].at == 0 && cut[0].id == t->bos;
+}
+
+int nm__tok_encode_marked(const struct nm__tok *t, const char *text, const uint8_t *user, size_t n,
+                          struct nm__tok_opts o, struct nm__ids *out, nm_err *err) {
+  if (n > MAX_TEXT)
+    return nm__fail(err, NM_EUSAGE, "tokenising a prompt of %zu bytes: at most %d at once", n,
+                    MAX_TEXT);
+  struct nm__work w = {.out = out};
+  struct nm__cut *cut;
+  size_t n_cuts, before = out->n;
+  nm__buf_init(&w.text, 4 * (size_t)MAX_TEXT);
+  int rc = nm__specials_cut_marked(t, text, user, n, &cut, &n_cuts);
+  if (!rc && !o.no_bos && nm__tok_adds_bos(t) && !begins_with_bos(t, cut, n_cuts))
+    rc = nm__ids_push(out, t->bos);
+  if (!rc) rc = encode_cut(t, &w, text, n, cut, n_cuts, err);
+  free(cut);
+  nm__merge_done(&w.merge);
+  nm__buf_done(&w.text);
+  if (rc == NM_EMEMORY) nm__fail_memory(err, "tokenising a prompt", n);
+  if (rc) out->n = before;
+  return rc;
+}
+
 /* ---- decoding -------------------------------------------------------- */
 
 /* Does SPM put its space prefix in front of the text that follows this token? Where an

@@ -1,4 +1,5 @@
-/* tokenizer.h - text to token ids and back, from a GGUF's tokenizer.ggml.* keys.
+/* tokenizer.h - text to token ids and back, from a GGUF's tokenizer.ggml.* keys or its
+ * tokenizer.huggingface.json (family "hf", see hf.h).
  *
  * Families: "llama" (SentencePiece BPE by score, here SPM), "gpt2" (byte-level BPE by
  * merge rank), "bert" (WordPiece, here WPM) and "t5" (SentencePiece unigram, here UGM).
@@ -33,6 +34,14 @@ struct nm__tok_opts {
 /* Appends to out. */
 int nm__tok_encode(const struct nm__tok *t, const char *text, size_t n, struct nm__tok_opts o,
                    struct nm__ids *out, nm_err *err);
+/* A prompt made of trusted and of foreign bytes: user[i] is 1 where byte i is a user's. Control
+ * tokens are found only where all of a match is trusted; the text between them is tokenised as
+ * one run, whoever wrote it. User-defined tokens are found in foreign bytes as in any text,
+ * except those that look like markup (<...>, [...]) and either begin with <| or are written by
+ * the trusted bytes of this prompt. BOS is added where the file asks for it and the text does not
+ * begin with it; EOS never. */
+int nm__tok_encode_marked(const struct nm__tok *t, const char *text, const uint8_t *user, size_t n,
+                          struct nm__tok_opts o, struct nm__ids *out, nm_err *err);
 /* Appends bytes. Control tokens (BOS ...) are written only with `special`. Encoding by SPM
  * and UGM puts a space in front of each run of text, and each word of WPM has one; so one
  * space is dropped at the start and one behind each special token that is written, but none

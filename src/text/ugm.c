@@ -12,6 +12,7 @@ static int ugm_open(struct nm__tok *t, const struct nm__gguf *g, nm_err *warn, n
   t->add_eos = true;
   int rc = nm__tok_flag(g, "tokenizer.ggml.add_bos_token", false, &t->add_bos, err);
   if (!rc) rc = nm__tok_open_normal(t, g, err);
+  t->float_sums = true;
   return rc ? rc : nm__unigram_open(t, err);
 }
 

@@ -3,10 +3,12 @@
  * Over each position of the text stands a node with the best path that ends there. Nodes
  * are filled from left to right, by character. Where no piece reaches across a position,
  * all paths go through it: what lies before is settled, is written out and forgotten. So
- * the work space is as long as pieces hang together, about a word, and sums do not grow
- * with the text. Scores are floats and are summed as doubles, which is exact for any
- * honest vocabulary: the same pieces in another order are a tie, and the first one found
- * stays. */
+ * the work space is as long as pieces hang together, about a word. Of equal paths the first one
+ * found stays.
+ *
+ * Sums are those of the library a vocabulary comes from, for the same pieces in another order
+ * are a tie that rounding decides. Hugging Face's sums doubles. SentencePiece compares a double
+ * with the float it has kept, and its sums run from the beginning of the text (float_sums). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +34,7 @@ int nm__unigram_open(struct nm__tok *t, nm_err *err) {
     any = true;
   }
   t->unk_score = least - UNKNOWN_PENALTY;
+  if (t->float_sums) t->unk_score = (double)(float)t->unk_score;
   if (nm__specials_new(t, NM__TYPE(NORMAL) | NM__TYPE(USER), &t->choice))
     return nm__fail_memory(err, "the pieces", (size_t)t->n * sizeof(struct nm__special));
   return NM_OK;
@@ -65,7 +68,7 @@ static void propose(struct lattice *l, size_t from, size_t to, int32_t id, doubl
   struct nm__node *v = l->w->node, *end = &v[to - l->base];
   score += v[from - l->base].score;
   if (end->id != NOWHERE && !(score > end->score)) return;
-  end->score = score;
+  end->score = l->t->float_sums ? (double)(float)score : score;
   end->id = id;
   end->start = (uint32_t)(from - l->base);
 }
@@ -100,7 +103,7 @@ static int settle(struct lattice *l, size_t at, nm_err *err) {
                  : nm__tok_fall_back(l->t, l->w, l->s + l->base + i, next - i, err);
   }
   l->base = at;
-  v[0].score = 0;
+  v[0].score = l->t->float_sums ? v[end].score : 0;
   return rc;
 }
 

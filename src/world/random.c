@@ -193,10 +193,15 @@ int nm_write_random(const char *name, const char *type_name, uint64_t seed, cons
                     "shape '%.40s' is not known (known: tiny, smollm2-135m, qwen2.5-0.5b, "
                     "llama3.2-1b, tiny-bert, minilm-l6, nomic-embed)",
                     name);
-  if (type < 0 || !nm__dtype((uint32_t)type)->from_f32)
-    return nm__fail(err, NM_EUSAGE,
-                    "type '%.20s' cannot be written (known: F32, F16, BF16, Q8_0, Q4_0, Q5_0)",
-                    type_name);
+  if (type < 0 || !nm__dtype((uint32_t)type)->from_f32) {
+    struct nm__buf known;
+    nm__buf_init(&known, 1000);
+    nm__dtype_written(&known);
+    int bad = nm__fail(err, NM_EUSAGE, "type '%.20s' cannot be written (known: %s)", type_name,
+                       known.s ? known.s : "");
+    nm__buf_done(&known);
+    return bad;
+  }
   struct nm__gguf_writer *w = NULL;
   struct nm__specs t = {0};
   if (!strstr(s.arch, "bert")) s.eps = 1e-6f;

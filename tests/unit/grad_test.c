@@ -24,7 +24,7 @@ struct gcase {
   int n_ids, n_w;                  /* ids; rows of w for embed */
   enum nm__act act;
   int n_head, n_kv, hd, pair, n_rot, window, first;
-  double scale, cap;
+  double scale, cap, eps;          /* eps 0: 1e-5 */
   bool y, w, bias;                 /* which inputs there are besides x */
   bool vec, loss, weight;          /* y is one row; one number a row; of each row */
   bool norm;                       /* top_k: renormalise */
@@ -88,6 +88,8 @@ static const struct gcase cases[] = {
     {.what = "gumbel", .id = NM__OP_GUMBEL, .rows = 5, .cols = 9, .scale = 0.8},
     {.what = "cross_entropy", .id = NM__OP_CROSS_ENTROPY, .rows = 6, .cols = 37, .loss = true,
      .n_ids = 6},
+    {.what = "smoothed cross_entropy", .id = NM__OP_CROSS_ENTROPY, .rows = 6, .cols = 37,
+     .loss = true, .n_ids = 6, .eps = 0.1},
     {.what = "kl", .id = NM__OP_KL, .rows = 6, .cols = 37, .y = true, .loss = true},
     {.what = "bce", .id = NM__OP_BCE, .rows = 6, .cols = 11, .y = true, .loss = true},
     {.what = "mse", .id = NM__OP_MSE, .rows = 6, .cols = 11, .y = true, .loss = true},
@@ -160,7 +162,7 @@ static void make_case(const struct gcase *c, struct made *m) {
   m->a = (struct plain){
       .rows = c->rows, .cols = c->cols, .out_rows = out_rows, .out_cols = out_cols,
       .x = m->in[X], .y = m->n[Y] ? m->in[Y] : NULL, .w = m->in[W], .bias = c->bias ? m->in[B] : NULL,
-      .ids = m->ids, .n_ids = c->n_ids, .weight = m->dz + 40, .seed = 5, .eps = 1e-5,
+      .ids = m->ids, .n_ids = c->n_ids, .weight = m->dz + 40, .seed = 5, .eps = c->eps > 0 ? c->eps : 1e-5,
       .route = c->n_expert ? &m->route : NULL, .all_keys = c->all_keys, .k_kept = c->k, .renormalise = c->norm, .scale = c->scale, .cap = c->cap, .act = c->act,
       .n_head = c->n_head, .n_kv = c->n_kv, .head_dim = c->hd, .rope_pair = c->pair,
       .rope_n = c->n_rot, .window = c->window, .rope = m->rope, .k = m->in[K], .v = m->in[V],
@@ -233,7 +235,7 @@ static struct nm__op_args fast_args(const struct gcase *c, struct made *m, struc
   int64_t w_rows = c->n_w ? c->n_w : c->out_cols ? c->out_cols : 1;
   struct nm__op_args a = {
       .x = {.d = f->in[X], .rows = c->rows, .cols = c->cols}, .ids = m->ids, .n_ids = c->n_ids,
-      .eps = 1e-5f, .act = c->act, .n_head = c->n_head, .n_kv = c->n_kv, .head_dim = c->hd,
+      .eps = c->eps > 0 ? (float)c->eps : 1e-5f, .act = c->act, .n_head = c->n_head, .n_kv = c->n_kv, .head_dim = c->hd,
       .rope_pair = c->pair, .rope_n = c->n_rot, .rope = f->rope, .scale = (float)c->scale,
       .cap = (float)c->cap, .window = c->window, .spans = &f->span, .n_spans = 1,
       .max_keys = keys, .kv = c->n_kv ? &f->kv : NULL,

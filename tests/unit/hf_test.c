@@ -325,7 +325,7 @@ static void remove_file(const char *name) {
 }
 
 static struct nm__tok *open_dir(struct nm__gguf **g) {
-  struct nm__tok *t;
+  struct nm__tok *t = NULL;
   nm_err err = {0};
   if (nm__hf_tokenizer_open(dir, g, &err) || nm__tok_open(*g, &t, NULL, &err))
     fail_msg("%s", err.text);
@@ -459,6 +459,64 @@ static int on_ggml(const struct nm__gguf *g, const struct nm__tok *t, const char
   return bad;
 }
 
+/* A unigram model as T5 has it, made here: with a character map that changes nothing. */
+static void test_unigram_twin(void **state) {
+  (void)state;
+  static const char text[] =
+    "{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAAAA==\"},"
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"},"
+    "{\"type\":\"Metaspace\",\"replacement\":\"" SP "\",\"prepend_scheme\":\"always\"}]},"
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}},"
+    "{\"SpecialToken\":{\"id\":\"e\"}}],\"special_tokens\":{\"e\":{\"ids\":[1]}}},"
+    "\"added_tokens\":[{\"id\":1,\"content\":\"</s>\",\"special\":true},{\"id\":2,"
+    "\"content\":\"<unk>\",\"special\":true},{\"id\":9,\"content\":\"<x>\",\"special\":false}],"
+    "\"model\":{\"type\":\"Unigram\",\"unk_id\":2,\"vocab\":[[\"<pad>\",0],[\"</s>\",0],"
+    "[\"<unk>\",0],[\"" SP "\",-2],[\"a\",-3.25],[\"" SP "a\",-4.5],[\"b\",-4],[\"ab\",-5],"
+    "[\"" SP "ab\",-7]]}}";
+  static const char *const texts[] = {"ab", " a  b ab", "xy a", "<x>ab <unk> </s>", "", "aab\xE6\x97\xA5"};
+  struct nm__gguf *g, *made;
+  struct nm__tok *t = tok(text), *twin;
+  nm_err err = {0}, warn = {0};
+  assert_int_equal(nm__gguf_new("t5", "test", &g, &err), 0);
+  assert_int_equal(nm__gguf_new("twin", "test", &made, &err), 0);
+  assert_int_equal(nm__gguf_add_string(g, "tokenizer.huggingface.json", text, strlen(text), &err), 0);
+  if (nm__hf_tokenizer_to_ggml(g, made, &warn, &err) || warn.status)
+    fail_msg("%s%s", err.text, warn.text);
+  if (nm__tok_open(made, &twin, NULL, &err)) fail_msg("%s", err.text);
+  assert_string_equal(nm__tok_family(twin), "t5");
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+    for (int k = 0; k < 4; k++) {
+      struct nm__ids x = {0}, y = {0};
+      struct nm__tok_opts o = {k & 1, k & 2};
+      assert_int_equal(nm__tok_encode(t, texts[i], strlen(texts[i]), o, &x, &err), 0);
+      assert_int_equal(nm__tok_encode(twin, texts[i], strlen(texts[i]), o, &y, &err), 0);
+      if (x.n != y.n || (x.n && memcmp(x.id, y.id, x.n * sizeof *x.id)))
+        fail_msg("'%s' (%d)", texts[i], k);
+      nm__ids_done(&x);
+      nm__ids_done(&y);
+    }
+  nm__tok_free(t);
+  nm__tok_free(twin);
+  nm__gguf_close(g);
+  nm__gguf_close(made);
+}
+
+/* What has no words in GGUF: no key, and a warning that says why. */
+static void test_no_words(void **state) {
+  (void)state;
+  static const char text[] = "{" SPLIT "," LEVEL "}";
+  struct nm__gguf *g, *made;
+  nm_err err = {0}, warn = {0};
+  assert_int_equal(nm__gguf_new("level", "test", &g, &err), 0);
+  assert_int_equal(nm__gguf_new("twin", "test", &made, &err), 0);
+  assert_int_equal(nm__gguf_add_string(g, "tokenizer.huggingface.json", text, strlen(text), &err), 0);
+  assert_int_equal(nm__hf_tokenizer_to_ggml(g, made, &warn, &err), 0);
+  assert_non_null(strstr(warn.text, "WordLevel"));
+  assert_int_equal(made->n_kv, 0);
+  nm__gguf_close(g);
+  nm__gguf_close(made);
+}
+
 struct published { const char *json, *vocab, *merges, *config, *twin; int bad, bad_ggml; };
 
 /* The differences are what the forms cannot both say. NFC: Qwen2 and GPT-NeoX normalise,
@@ -512,7 +570,8 @@ int main(void) {
     cmocka_unit_test(test_special_merge), cmocka_unit_test(test_bad_bytes),
     cmocka_unit_test(test_refusals),     cmocka_unit_test(test_slow_pattern),
     cmocka_unit_test(test_directory),    cmocka_unit_test(test_published),
-    cmocka_unit_test(test_damage),
+    cmocka_unit_test(test_damage),       cmocka_unit_test(test_unigram_twin),
+    cmocka_unit_test(test_no_words),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,7 +82,7 @@ static bool forbidden(const char *symbol) {
   static const char *const names[] = {
       "exp", "exp2",   "exp10", "expm1", "log",    "log2",   "log10", "log1p", "sin",  "cos",
       "tan", "sincos", "asin",  "acos",  "atan",   "atan2",  "sinh",  "cosh",  "tanh", "pow",
-      "erf", "erfc",   "cbrt",  "hypot", "tgamma", "lgamma", "fmod",  "logb"};
+      "erf", "erfc",   "cbrt",  "hypot", "tgamma", "lgamma",  "logb"};
   char s[64];
   snprintf(s, sizeof s, "%.60s", symbol);
   s[strcspn(s, "@\n ")] = 0;

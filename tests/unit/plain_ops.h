@@ -181,7 +181,10 @@ static double plain_loss(enum nm__op_id id, const struct plain *a, int64_t i) {
   const double *x = a->x + i * n, *y = a->y ? a->y + i * n : NULL;
   double s = 0, lx, ly, row[64];
   switch (id) {
-    case NM__OP_CROSS_ENTROPY: return a->ids[i] < 0 ? 0 : plain_log_sum(x, n) - x[a->ids[i]];
+    case NM__OP_CROSS_ENTROPY:                         /* eps is spread over all columns */
+      if (a->ids[i] < 0) return 0;
+      for (int64_t k = 0; k < n; k++) s += a->eps * x[k] / (double)n;
+      return plain_log_sum(x, n) - (1 - a->eps) * x[a->ids[i]] - s;
     case NM__OP_KL:
       lx = plain_log_sum(x, n), ly = plain_log_sum(y, n);
       for (int64_t k = 0; k < n; k++) s += nm__exp(y[k] - ly) * (y[k] - ly - x[k] + lx);
@@ -387,7 +390,8 @@ static void plain_loss_back(enum nm__op_id id, const struct plain *a, int64_t i,
   switch (id) {
     case NM__OP_CROSS_ENTROPY:
       if (a->ids[i] < 0) return;
-      for (int64_t k = 0; k < n; k++) dx[k] += g * (nm__exp(x[k] - lx) - (k == a->ids[i]));
+      for (int64_t k = 0; k < n; k++)
+        dx[k] += g * (nm__exp(x[k] - lx) - (1 - a->eps) * (k == a->ids[i]) - a->eps / (double)n);
       return;
     case NM__OP_KL:
       kl = plain_loss(id, a, i);

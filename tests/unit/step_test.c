@@ -23,7 +23,7 @@ static void make_batch(int V) {
       ids[s][i] = (int32_t)(nm__rand_at(5, (uint64_t)s, (uint64_t)i) % (uint64_t)V);
       weight[s][i] = i % 3 == 1 ? 0 : 0.5f + 0.25f * (float)(i % 4);
     }
-    sample[s] = (struct nm__sample){ids[s], weight[s], LEN - s};
+    sample[s] = (struct nm__sample){.ids = ids[s], .weight = weight[s], .n = LEN - s};
     batch[s] = &sample[s];
   }
 }
@@ -55,7 +55,7 @@ static void close_world(struct world *w) {
 static double loss_of(struct world *w, int slots, bool backward) {
   double loss, total;
   nm_err err = {0};
-  if (nm__step_batch(&w->s, batch, N_SEQ, slots, backward, &loss, &total, &err))
+  if (nm__step_batch(&w->s, batch, N_SEQ, slots, NULL, 0, backward, &loss, &total, &err))
     fail_msg("%s", err.text);
   return loss;
 }
@@ -198,7 +198,7 @@ static void adapters(void **state) {
   make_batch(m->V);
   none.values = calloc(16, sizeof(float));
   assert_int_equal(nm__stepper_init(&s, m, &none, 2, NULL, &err), 0);
-  assert_int_equal(nm__step_batch(&s, batch, N_SEQ, 1, false, &base, &total, &err), 0);
+  assert_int_equal(nm__step_batch(&s, batch, N_SEQ, 1, NULL, 0, false, &base, &total, &err), 0);
   nm__stepper_done(&s);
   struct nm__lora_opts o = {4, 8, targets, 3};
   if (nm__params_lora(&p, m, &o, 1, &err)) fail_msg("%s", err.text);
@@ -206,7 +206,8 @@ static void adapters(void **state) {
   float *state_of = calloc(2 * p.n_floats, sizeof(float));
   struct nm__optim adamw = {NM__ADAMW, 0.9f, 0.95f, 1e-8f};
   for (int t = 1; t <= 10; t++) {
-    if (nm__step_batch(&s, batch, N_SEQ, 2, true, &loss, &total, &err)) fail_msg("%s", err.text);
+    if (nm__step_batch(&s, batch, N_SEQ, 2, NULL, 0, true, &loss, &total, &err))
+      fail_msg("%s", err.text);
     if (t == 1) first = loss;
     for (int k = 0; k < p.n && t == 1; k++)
       for (int64_t i = 0; i < p.v[k].rows * p.v[k].cols; i++)

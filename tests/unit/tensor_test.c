@@ -343,7 +343,7 @@ static const char *const types[][2] = {
     {"Q4_K", "q4_K"}, {"Q5_K", "q5_K"}, {"Q6_K", "q6_K"}, {"TQ1_0", "tq1_0"}, {"TQ2_0", "tq2_0"},
     {"IQ2_XXS", "iq2_xxs"}, {"IQ2_XS", "iq2_xs"}, {"IQ2_S", "iq2_s"}, {"IQ3_XXS", "iq3_xxs"},
     {"IQ3_S", "iq3_s"}, {"IQ1_S", "iq1_s"}, {"IQ1_M", "iq1_m"}, {"IQ4_XS", "iq4_xs"}};
-enum { N_TYPES = sizeof types / sizeof *types, N_WRITTEN = 5 };
+enum { N_TYPES = sizeof types / sizeof *types, N_FORMULA = 3 };
 
 /* What a refusal lists is what has a dequantiser, and every one of these is in `types`. */
 static void types_are_listed(void **state) {
@@ -380,29 +380,20 @@ static void blocks_recorded(void **state) {
   }
 }
 
-/* A writer rounds to the nearest step of its block: bit for bit what the reference made of
- * the same weights where rounding leaves no choice, within one step elsewhere. */
+/* Where the format leaves no choice, the writer's bytes are the recorded ones. (The others search:
+ * quantise_test.c.) */
 static void blocks_written(void **state) {
   (void)state;
   size_t n_x, n_q;
-  float *x = slurp("input", "f32", &n_x), *back = malloc(x ? n_x : 1);
-  for (int i = 0; x && i < N_WRITTEN; i++) {
-    const struct nm__dtype_info *d = nm__dtype((uint32_t)nm__dtype_by_name(types[i][0]));
+  float *x = slurp("input", "f32", &n_x);
+  for (int i = 0; x && i < N_FORMULA; i++) {
     float *want = slurp(types[i][1], "q", &n_q);
     uint8_t *got = malloc(n_q);
-    size_t n = n_x / 4;
-    d->from_f32(got, x, (int64_t)n);
-    d->to_f32(back, got, (int64_t)n);
-    if (i < 3) assert_memory_equal(got, want, n_q);
-    for (size_t b = 0; i > 1 && b < n; b += 32) {
-      float step = fabsf(nm__half_to_f32((uint16_t)(got[b / 32 * (size_t)d->bytes] |
-                                                    got[b / 32 * (size_t)d->bytes + 1] << 8)));
-      for (size_t k = b; k < b + 32; k++) assert_true(fabsf(back[k] - x[k]) <= 1.01f * step);
-    }
+    nm__dtype((uint32_t)nm__dtype_by_name(types[i][0]))->from_f32(got, x, (int64_t)n_x / 4);
+    assert_memory_equal(got, want, n_q);
     free(want);
     free(got);
   }
-  free(back);
   if (!x) skip();
   free(x);
 }
