@@ -34,11 +34,11 @@ static void twins_on_one_side(void **state) {
     struct nm__mini_items items;
     struct nm__concept_splits s;
     get_items(level, 200, &t, &items);
-    assert_int_equal(nm__concept_splits_make(&items, 3, level, NM__NO_FAULT, &s, NULL), 0);
+    assert_int_equal(nm__concept_splits_make(&items, 3, NM__NO_FAULT, &s, NULL), 0);
     assert_int_equal(s.shared, 0);
     for (int i = 0; i < 3; i++) assert_int_equal(s.v[i].n_train + s.v[i].n_test, 200);
     nm__concept_splits_done(&s);
-    assert_int_equal(nm__concept_splits_make(&items, 3, level, NM__SPLIT_TWINS, &s, NULL), 0);
+    assert_int_equal(nm__concept_splits_make(&items, 3, NM__SPLIT_TWINS, &s, NULL), 0);
     assert_true(s.shared > 0);
     nm__concept_splits_done(&s);
     drop(&t, &items);
@@ -55,7 +55,7 @@ static void curves_measure(void **state) {
   double acc[NM__CONCEPT_ROWS];
   enum { N = 200, D = 48 };
   get_items(NM__H2, N, &t, &items);
-  assert_int_equal(nm__concept_splits_make(&items, 3, NM__H2, NM__NO_FAULT, &s, NULL), 0);
+  assert_int_equal(nm__concept_splits_make(&items, 3, NM__NO_FAULT, &s, NULL), 0);
   float *x = malloc(sizeof *x * 3 * N * D);
   struct nm__concept_acts a = {.x = x, .n_rows = 3, .D = D, .n = N};
   for (size_t i = 0; i < 3 * N * D; i++)
