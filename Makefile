@@ -51,7 +51,11 @@ demo:
 check:
 	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema unit && \
 	 BUILD=$(BUILD) scripts/check.sh
-check-long: check asan ubsan tsan fuzz study
+check-long: check check-faults asan ubsan tsan fuzz study
+
+# Known mistakes, one patch each: the test that must notice it turns red.
+check-faults: $(BUILD)/tests/unit/study_test
+	@BUILD=$(BUILD) scripts/check_faults.sh
 # The miniature of concept-depth over three seeds: minutes each. Exit 5 is a failed study.
 study: $(BUILD)/noema
 	$(BUILD)/noema study concept-depth -o build-study
@@ -86,4 +90,4 @@ install: $(BUILD)/noema
 PREFIX ?= /usr/local
 clean:
 	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
-.PHONY: demo check check-long asan ubsan tsan sanitized fuzz study bench worst install clean
+.PHONY: demo check check-long check-faults asan ubsan tsan sanitized fuzz study bench worst install clean
