@@ -1,22 +1,10 @@
 #!/bin/bash
 # Chat from outside: prompts, tokens, errors with their place; and the template engine against
 # python3-jinja2 on seeded random templates where that is installed. Last line: "N passed, M failed".
-root=$PWD noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
+. tests/cli/outside.bash
 jinja_test=$(dirname "$noema")/tests/unit/jinja_test
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
 m=$root/models/planted.gguf
 
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
-run() {
-  local code=$1 name=$2
-  shift 2
-  timeout 60 "$@" > out 2> err < /dev/null
-  is "$name: exit code" $? "$code"
-}
 says() { if grep -qF -- "$1" err; then ok; else no "stderr lacks '$1': $(head -2 err)"; fi; }
 
 printf '[{"role": "system", "content": "be kind"}, {"role": "user", "content": "ann saw <|im_end|>"}]' > c.json

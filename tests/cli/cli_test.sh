@@ -1,26 +1,10 @@
 #!/bin/bash
 # The verbs from outside (depth has a test of its own): exit codes and their sentences, shapes of
 # what is written, interrupted folders, round trips. Last line: "N passed, N failed".
-root=$PWD noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
+. tests/cli/outside.bash
 data=$root/../shared/data m=planted.gguf
 text='ann saw the red fox by night , it went up ?'
 
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
-# run CODE NAME COMMAND...: runs, checks the exit code, leaves `out` and `err`.
-run() {
-  local code=$1 name=$2
-  shift 2
-  timeout 60 "$@" > out 2> err < /dev/null
-  is "$name: exit code" $? "$code"
-}
-# says PATTERN: stderr of the last run matches.
-says() { if grep -qE -- "$1" err; then ok; else no "stderr lacks '$1': $(head -2 err)"; fi; }
-prints() { if grep -qE -- "$1" out; then ok; else no "stdout lacks '$1': $(head -2 out)"; fi; }
 json() {
   command -v python3 > /dev/null || return
   while read -r line; do

@@ -1,13 +1,7 @@
 #!/bin/bash
 # noema depth from outside: the planted blocks exactly, controls, files, resume, bad input.
-root=$PWD noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
+. tests/cli/outside.bash
 planted=$root/models/planted.gguf
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
 has() { if grep -qE -- "$3" "$2"; then ok; else no "$1: nothing in $2 matches '$3'"; head -5 "$2"; fi; }
 # fails NAME CODE PATTERN COMMAND...: exit code and one clear sentence.
 fails() {

@@ -1,22 +1,9 @@
 #!/bin/bash
 # noema embed, and encoders under the other verbs: what is printed and written, the same bits in
 # any company, exit codes with their sentences. Last line: "N passed, N failed".
-root=$PWD noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
+. tests/cli/outside.bash
+limit=120
 dec=$root/models/planted.gguf enc=enc.gguf
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
-run() {
-  local code=$1 name=$2
-  shift 2
-  timeout 120 "$@" > out 2> err < /dev/null
-  is "$name: exit code" $? "$code"
-}
-says() { if grep -qE -- "$1" err; then ok; else no "stderr lacks '$1': $(head -2 err)"; fi; }
-prints() { if grep -qE -- "$1" out; then ok; else no "stdout lacks '$1': $(head -2 out)"; fi; }
 same() { if cmp -s "$2" "$3"; then ok; else no "$1: $2 and $3 differ"; fi; }
 shape() {
   local found

@@ -1,13 +1,7 @@
 #!/bin/bash
 # noema tokenize on a tokenizer.json and on directories, written here. Last line: "N passed, N failed".
-noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
+. tests/cli/outside.bash
 
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
 ids() { printf '%s' "$2" | "$noema" tokenize "$1" --ids "${@:3}" 2> err; }
 
 level='"model":{"type":"WordLevel","unk_token":"u","vocab":{"u":0,"a":1,"b":2}}'

@@ -1,15 +1,9 @@
 #!/bin/bash
 # noema tokenize on files that hold a vocabulary only: SentencePiece models written here byte by
 # byte, published GGUF vocabularies where they are. Last line: "N passed, N failed".
-root=$PWD noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
+. tests/cli/outside.bash
 vocab=$root/../shared/data/tokenizers
 
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
 ids() { printf '%s' "$2" | "$noema" tokenize "$1" --ids "${@:3}" 2> err; }
 text() { printf '%s' "$2" | "$noema" tokenize "$1" --decode 2> err; }
 

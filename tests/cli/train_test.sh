@@ -1,21 +1,8 @@
 #!/bin/bash
 # noema train from outside: dry run, a run and its files, Ctrl-C and --resume, mistakes with file and
 # line, a full disk. Last line: "N passed, N failed".
-noema=$(realpath "${NOEMA:-build/noema}") pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-cd "$t" || exit 1
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
-# run CODE COMMAND...: runs, checks the exit code, leaves `out` and `err`.
-run() {
-  local code=$1
-  shift
-  timeout 100 "$@" > out 2> err < /dev/null
-  is "${*:2}: exit code" $? "$code"
-}
-says() { if grep -qE -- "$1" err; then ok; else no "stderr lacks '$1': $(head -2 err)"; fi; }
+. tests/cli/outside.bash
+limit=100
 
 cat > r.yaml <<'END'
 model: {arch: llama, layers: 2, width: 32, heads: 2, context: 64}
@@ -31,19 +18,19 @@ steps: 40
 schedule: {lr: 0.003}
 checkpoint: {every: 20}
 END
-run 0 "$noema" train r.yaml --dry-run
+try 0 "$noema" train r.yaml --dry-run
 grep -q 'numbers that are learned' out && [ ! -e runs ] && ok || no "dry run"
-run 0 "$noema" train r.yaml
+try 0 "$noema" train r.yaml
 says 'step 40/40  loss .* test .* tokens/s .* of peak'
 for f in metrics.jsonl loss.svg report.html model.gguf checkpoints/step-000040.gguf; do
   [ -s runs/r/$f ] && ok || no "runs/r/$f is missing"
 done
 is "metrics" "$(grep -c grad_norm runs/r/metrics.jsonl) $(grep -c '"eval"' runs/r/metrics.jsonl)" "40 2"
-run 0 "$noema" info runs/r/model.gguf
-run 0 "$noema" logits runs/r@latest -p "fermo elonia ?" --json
-run 0 "$noema" runs --dir runs
+try 0 "$noema" info runs/r/model.gguf
+try 0 "$noema" logits runs/r@latest -p "fermo elonia ?" --json
+try 0 "$noema" runs --dir runs
 grep -q ' train ' out && grep -q '40 steps, ' out && ok || no "noema runs lacks it: $(cat out)"
-run 2 "$noema" train r.yaml
+try 2 "$noema" train r.yaml
 says 'already holds a run'
 
 # Ctrl-C keeps a checkpoint; going on gives the bits of a run that was not stopped.
@@ -57,13 +44,13 @@ says 'stopped after step [0-9]+ of 4000; --resume goes on'
 step=$(sed -n 's/.*stopped after step \([0-9]*\) of.*/\1/p' err)
 [ -s runs/long/checkpoints/step-$(printf %06d "$step").state ] && ok || no "no checkpoint of $step"
 sed 's/every: 20}/every: 9}/' r.yaml > c.yaml
-run 0 "$noema" train c.yaml -t 1 -o runs/c
+try 0 "$noema" train c.yaml -t 1 -o runs/c
 cmp -s runs/r/model.gguf runs/c/model.gguf && ok || no "threads or checkpoints change the model"
 
 # Mistakes: file, line, a sentence.
 bad() {
   sed "$1" r.yaml > bad.yaml
-  run 3 "$noema" train bad.yaml -o runs/bad
+  try 3 "$noema" train bad.yaml -o runs/bad
   says "$2"
   [ ! -e runs/bad ] && ok || no "$1: a folder was made"
 }
@@ -76,12 +63,12 @@ echo '{"text": 5}' > rows.jsonl
 bad 's/{world: facts, W: 7, n: 500, order: shuffled}/{file: rows.jsonl}/' 'rows.jsonl:1: a row needs'
 echo garbage > base.gguf
 printf 'base: base.gguf\nlength: 8\nsteps: 2\ndata: [{world: facts}]\n' > bad.yaml
-run 3 "$noema" train bad.yaml -o runs/bad
+try 3 "$noema" train bad.yaml -o runs/bad
 says 'bad.yaml:1: base.gguf'
-run 3 "$noema" train none.yaml
+try 3 "$noema" train none.yaml
 says 'none.yaml'
-run 2 "$noema" train
-run 2 "$noema" train r.yaml -t -3
+try 2 "$noema" train
+try 2 "$noema" train r.yaml -t -3
 
 # A full disk: the run ends with a sentence.
 sed 's/steps: 40/steps: 41/' r.yaml > full.yaml
