@@ -13,7 +13,8 @@
 
 #include "model/hf.h"
 
-#define KEY "noema.checkpoint."
+#define KEY NM__CKPT_KEY
+
 enum { STEP_MAX = 999999999 };
 
 /* ---- the optimiser's state -------------------------------------------------------- */
@@ -45,16 +46,18 @@ void nm__moments_done(struct nm__moments *s, const struct nm__params *p) {
 /* Rows in the order of a file: those of a Hugging Face folder may have to move. */
 static int write_tensor(struct nm__gguf_writer *w, const struct nm__gguf *g,
                         const struct nm__gguf_tensor *t, nm_err *err) {
-  int n_head;
-  enum nm__hf_change c = nm__hf_pending(g, t, &n_head);
-  if (c == NM__HF_SAME) return nm__gguf_data(w, t->data, (size_t)t->bytes, err);
-  uint8_t *moved = nm__alloc((size_t)t->bytes + 1, 1);
-  if (!moved) return nm__fail_memory(err, t->name, (size_t)t->bytes);
-  int64_t rows = t->n_dims > 1 ? t->ne[1] : t->ne[0], cols = t->n_dims > 1 ? t->ne[0] : 1;
-  nm__hf_apply(c, true, n_head, t->type, rows, cols, t->data, moved);
-  int st = nm__gguf_data(w, moved, (size_t)t->bytes, err);
-  free(moved);
+  uint8_t *made;
+  const uint8_t *data = nm__hf_file_order(g, t, &made, err);
+  int st = data || !t->bytes ? nm__gguf_data(w, data, (size_t)t->bytes, err) : NM_EMEMORY;
+  free(made);
   return st;
+}
+
+void nm__ckpt_put_keys(struct nm__gguf_writer *w, const struct nm__gguf *g) {
+  for (size_t i = 0; i < g->n_kv; i++)
+    if (strcmp(g->kv[i].key, "general.alignment") &&
+        strncmp(g->kv[i].key, KEY, sizeof KEY - 1))
+      nm__gguf_put_kv(w, &g->kv[i]);
 }
 
 static int write_model(const char *path, const struct nm__gguf *g,
@@ -62,9 +65,7 @@ static int write_model(const char *path, const struct nm__gguf *g,
   struct nm__gguf_writer *w;
   int st = nm__gguf_writer_new(&w, err);
   if (st) return st;
-  for (size_t i = 0; i < g->n_kv; i++)
-    if (strcmp(g->kv[i].key, "general.alignment") && strncmp(g->kv[i].key, KEY, sizeof KEY - 1))
-      nm__gguf_put_kv(w, &g->kv[i]);
+  nm__ckpt_put_keys(w, g);
   nm__gguf_put_u32(w, KEY "step", (uint32_t)s->at.step);
   nm__gguf_put_string(w, KEY "hash", s->hash);
   for (size_t i = 0; i < g->n_tensors; i++)

@@ -21,6 +21,8 @@
 #include "learn/learn.h"
 #include "model/series.h"
 
+#define NM__CKPT_KEY "noema.checkpoint."               /* what a checkpoint's own keys begin with */
+
 /* Where a run stands, and what it is. Hashes are 32 hex digits, "" where there is nothing; they
  * and the seed must be the same when it goes on. */
 struct nm__ckpt {
@@ -94,5 +96,8 @@ int nm__ckpt_state_open(const char *path, struct nm__ckpt_state *out, nm_err *er
 int nm__ckpt_state_parse(const char *name, const void *bytes, size_t n,
                          struct nm__ckpt_state *out, nm_err *err);
 void nm__ckpt_state_close(struct nm__ckpt_state *s);
+
+/* The keys of a model that a file of it holds, but those of a checkpoint it came from. */
+void nm__ckpt_put_keys(struct nm__gguf_writer *w, const struct nm__gguf *g);
 
 #endif

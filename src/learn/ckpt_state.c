@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY "noema.checkpoint."
+#define KEY NM__CKPT_KEY
 enum { FORM = 1 };                 /* of the state file; others are refused */
 
 /* The numbers and the texts of nm__ckpt, each with its key. */

@@ -208,15 +208,10 @@ static int write_rows(struct nm__gguf_writer *w, const struct nm__gguf_tensor *t
 /* Rows in the order of a file. */
 static int write_tensor(struct nm__gguf_writer *w, const struct nm__gguf *g,
                         const struct nm__gguf_tensor *t, uint32_t type, nm_err *err) {
-  int n_head;
-  enum nm__hf_change c = nm__hf_pending(g, t, &n_head);
-  if (c == NM__HF_SAME) return write_rows(w, t, type, t->data, err);
-  uint8_t *moved = nm__alloc((size_t)t->bytes + 1, 1);
-  if (!moved) return nm__fail_memory(err, t->name, (size_t)t->bytes);
-  int64_t rows = t->n_dims > 1 ? t->ne[1] : t->ne[0], cols = t->n_dims > 1 ? t->ne[0] : 1;
-  nm__hf_apply(c, true, n_head, t->type, rows, cols, t->data, moved);
-  int st = write_rows(w, t, type, moved, err);
-  free(moved);
+  uint8_t *made;
+  const uint8_t *data = nm__hf_file_order(g, t, &made, err);
+  int st = data || !t->bytes ? write_rows(w, t, type, data, err) : NM_EMEMORY;
+  free(made);
   return st;
 }
 
@@ -224,9 +219,7 @@ static int save_model(struct nm__training *t, struct nm__gguf_writer *w, const c
                       nm_err *err) {
   const struct nm__gguf *g = t->m->g;
   uint32_t save = (uint32_t)nm__dtype_by_name(t->r.save);
-  for (size_t i = 0; i < g->n_kv; i++)
-    if (strcmp(g->kv[i].key, "general.alignment") && strncmp(g->kv[i].key, "noema.checkpoint.", 17))
-      nm__gguf_put_kv(w, &g->kv[i]);
+  nm__ckpt_put_keys(w, g);
   for (size_t i = 0; i < g->n_tensors; i++)
     nm__gguf_announce(w, g->tensors[i].name, type_of(&g->tensors[i], save), g->tensors[i].n_dims,
                       g->tensors[i].ne);
@@ -236,25 +229,18 @@ static int save_model(struct nm__training *t, struct nm__gguf_writer *w, const c
   return st;
 }
 
-/* The rows of B are those of its weight, and move with them. */
+/* The rows of B are those of its weight, and move with them: it is written under that name. */
 static int write_lora(struct nm__gguf_writer *w, const struct nm__training *t,
                       const struct nm__learned *v, nm_err *err) {
-  char base[80];
+  char base[sizeof v->name];
   size_t n = strlen(v->name), cut = sizeof ".lora_b" - 1;
-  snprintf(base, sizeof base, "%.*s", (int)(n > cut ? n - cut : 0), v->name);
-  const struct nm__gguf_tensor *weight = nm__gguf_tensor(t->m->g, base);
-  const float *data = t->p.values + v->at;
-  size_t bytes = sizeof(float) * (size_t)(v->rows * v->cols);
-  int n_head = 0;
-  enum nm__hf_change c = weight ? nm__hf_pending(t->m->g, weight, &n_head) : NM__HF_SAME;
-  if (strcmp(v->name + (n > cut ? n - cut : 0), ".lora_b") || c == NM__HF_SAME)
-    return nm__gguf_data(w, data, bytes, err);
-  uint8_t *moved = nm__alloc(bytes + 1, 1);
-  if (!moved) return nm__fail_memory(err, v->name, bytes);
-  nm__hf_apply(c, true, n_head, NM__F32, v->rows, v->cols, (const uint8_t *)data, moved);
-  int st = nm__gguf_data(w, moved, bytes, err);
-  free(moved);
-  return st;
+  bool b = n > cut && !strcmp(v->name + n - cut, ".lora_b");
+  snprintf(base, sizeof base, "%.*s", b ? (int)(n - cut) : (int)n, v->name);
+  struct nm__gguf_tensor rows = {.name = base, .type = NM__F32, .n_dims = 2,
+                                 .ne = {v->cols, v->rows, 1, 1},
+                                 .bytes = sizeof(float) * (uint64_t)(v->rows * v->cols),
+                                 .data = (const uint8_t *)(t->p.values + v->at)};
+  return write_tensor(w, t->m->g, &rows, NM__F32, err);
 }
 
 /* As llama.cpp reads adapters: two matrices a weight, named after it. */

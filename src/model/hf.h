@@ -70,6 +70,11 @@ int nm__hf_n_head(const struct nm__gguf *g, const char *gguf_name);
 /* What is still to be done to t of a made GGUF before a file may hold it. */
 enum nm__hf_change nm__hf_pending(const struct nm__gguf *g, const struct nm__gguf_tensor *t,
                                   int *n_head);
+/* The bytes of t in the order of a GGUF file: t->data, or a copy in *made, which the caller frees.
+ * What goes by t->name, such as an adapter's rows, may be given as a tensor of that name. NULL when
+ * memory is short. */
+const uint8_t *nm__hf_file_order(const struct nm__gguf *g, const struct nm__gguf_tensor *t,
+                                 uint8_t **made, nm_err *err);
 /* The row of the source that becomes row i of the result; i itself where rows stay. A bias is a
  * matrix of rows of one element. */
 int64_t nm__hf_row(enum nm__hf_change c, bool to_gguf, int n_head, int64_t rows, int64_t i);

@@ -454,6 +454,19 @@ enum nm__hf_change nm__hf_pending(const struct nm__gguf *g, const struct nm__ggu
   return known && c == NM__HF_ROTARY ? c : NM__HF_SAME;
 }
 
+const uint8_t *nm__hf_file_order(const struct nm__gguf *g, const struct nm__gguf_tensor *t,
+                                 uint8_t **made, nm_err *err) {
+  int n_head;
+  enum nm__hf_change c = nm__hf_pending(g, t, &n_head);
+  *made = NULL;
+  if (c == NM__HF_SAME) return t->data;
+  *made = nm__alloc((size_t)t->bytes + 1, 1);
+  if (!*made) return nm__fail_memory(err, t->name, (size_t)t->bytes), NULL;
+  int64_t rows = t->n_dims > 1 ? t->ne[1] : t->ne[0], cols = t->n_dims > 1 ? t->ne[0] : 1;
+  nm__hf_apply(c, true, n_head, t->type, rows, cols, t->data, *made);
+  return *made;
+}
+
 int64_t nm__hf_row(enum nm__hf_change c, bool to_gguf, int n_head, int64_t rows, int64_t i) {
   if (n_head <= 0 || (c != NM__HF_ROTARY && c != NM__HF_QKV)) return i;
   int64_t hd = rows / n_head;

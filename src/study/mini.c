@@ -195,8 +195,8 @@ static int update(struct nm__mini *t, struct nm__stepper *s, float *state, int64
   nm__tape_reset(&s->ops);
   for (int i = 0; i < t->p.n; i++) {
     struct nm__learned *v = &t->p.v[i];
-    nm__optim_step(&s->ops, &adamw, t->p.values + v->at, s->grad + v->at, state + 2 * v->at,
-                   v->rows, v->cols, lr, nm__params_decays(v) ? (float)r->decay : 0, step + 1);
+    nm__params_step(&s->ops, &adamw, &t->p, i, s->grad, state + 2 * v->at, lr,
+                    nm__params_decays(v) ? (float)r->decay : 0, step + 1);
   }
   return s->ops.err.status;
 }

@@ -248,21 +248,14 @@ static void same_bits(void **state) {
 
 /* ---- edits, interruption, files ------------------------------------------------------- */
 
-static nm_edits *parse(const char *json) {
-  nm_edits *e;
-  nm_err err = {0};
-  if (nm_edits_parse("t", json, strlen(json), &e, &err)) fail_msg("%s", err.text);
-  return e;
-}
-
 /* Edits act before pooling; a vector of zeros stays what it is. */
 static void edited(void **state) {
   (void)state;
   nm_model *m = open_model(bert);
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 1});
   const nm_seq *s = texts(m);
-  nm_edits *zero = parse("{\"site\": \"enc.blk.1.resid_post\", \"op\": \"zero\"}"),
-           *head = parse("{\"site\": \"enc.blk.0.attn.head[1]\", \"at\": \"0\", \"op\": \"zero\"}");
+  nm_edits *zero = parse_edits("{\"site\": \"enc.blk.1.resid_post\", \"op\": \"zero\"}"),
+           *head = parse_edits("{\"site\": \"enc.blk.0.attn.head[1]\", \"at\": \"0\", \"op\": \"zero\"}");
   nm_vectors v = embed(e, s, 2, (nm_embed_opts){.edits = zero}),
              w = embed(e, s, 2, (nm_embed_opts){.edits = head}),
              plain = embed(e, s, 2, (nm_embed_opts){0});

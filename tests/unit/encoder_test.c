@@ -508,20 +508,13 @@ static void measured(void **state) {
 
 /* ---- edits ----------------------------------------------------------------------------- */
 
-static nm_edits *parse(const char *json) {
-  nm_edits *e;
-  nm_err err = {0};
-  if (nm_edits_parse("t", json, strlen(json), &e, &err)) fail_msg("%s", err.text);
-  return e;
-}
-
 static void edits(void **state) {
   (void)state;
   static const int32_t ids[] = {1, 7, 9, 11, 300};
   nm_model *m = open_model(tiny);
   nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 2});
-  nm_edits *even = parse("{\"site\": \"enc.blk.*.attn.scores\", \"op\": \"zero\"}"),
-           *sum = parse("{\"site\": \"enc.blk.0.resid_mid_raw\", \"at\": \"2\", \"op\": \"scale\", "
+  nm_edits *even = parse_edits("{\"site\": \"enc.blk.*.attn.scores\", \"op\": \"zero\"}"),
+           *sum = parse_edits("{\"site\": \"enc.blk.0.resid_mid_raw\", \"at\": \"2\", \"op\": \"scale\", "
                         "\"scale\": 3}");
   struct rows r = tap_one(e, ids, 5, "enc.blk.1.attn.pattern", "all", even);
   for (size_t i = 0; i < r.n; i++)

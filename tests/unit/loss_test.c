@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "direction.h"
 #include "learn/loss.h"
 #include "model_file.h"
 #include "model_run.h"
@@ -48,10 +49,6 @@ static void make_batch(const nm_model *m) {
 /* ---- a model that is trained, and the one it came from ------------------- */
 
 struct world { nm_model *base, *m; struct nm__params p; struct nm__stepper s; };
-
-static double unit(uint64_t stream, size_t i) {
-  return (double)(nm__rand_at(9, stream, i) >> 11) * 0x1p-52 - 1;
-}
 
 /* All tensors and, with extras, a soft prompt, a vector and a probe; moved away from the base by
  * `away` of each tensor's size. */
@@ -284,22 +281,11 @@ static void values(void **state) {
 
 /* ---- directions ---------------------------------------------------------- */
 
-static double direction(struct world *w, const struct nm__loss_spec *e, const struct nm__learned *v,
-                        const float *g, const float *was, double step) {
-  size_t n = (size_t)(v->rows * v->cols);
-  double gd = 0, gg = 0, dd = 0, pp = 0, f[2];
-  for (size_t i = 0; i < n; i++) {
-    double d = unit(v->at, i);
-    gd += (double)g[i] * d, gg += pow((double)g[i], 2), dd += d * d, pp += pow((double)was[i], 2);
-  }
-  double h = step * sqrt(pp / dd) + 1e-5;
-  for (int side = 0; side < 2; side++) {
-    for (size_t i = 0; i < n; i++)
-      w->p.values[v->at + i] = (float)((double)was[i] + (side ? -h : h) * unit(v->at, i));
-    f[side] = loss_of(w, e, 1, 1, false);
-  }
-  memcpy(w->p.values + v->at, was, n * sizeof *was);
-  return fabs((f[0] - f[1]) / (2 * h) - gd) / (sqrt(gg * dd) + 1e-4 / h);
+struct one_loss { struct world *w; const struct nm__loss_spec *e; };
+
+static double loss_alone(void *arg) {
+  struct one_loss *l = arg;
+  return loss_of(l->w, l->e, 1, 1, false);
 }
 
 static double size_of(const float *v, size_t n) {
@@ -333,7 +319,8 @@ static void directions(void **state) {
       for (int t = 0; t < w.p.n; t++) {
         const struct nm__learned *v = &w.p.v[t];
         bool probe = !strncmp(v->name, "probe", 5), read = !strcmp(e[i].name, "tap_probe");
-        double off = direction(&w, &e[i], v, g + v->at, was + v->at, 2e-3);
+        double off = direction(&w.p, v, g + v->at, was + v->at, 2e-3, loss_alone,
+                               &(struct one_loss){&w, &e[i]});
         if (!(off <= worst)) worst = off, where = v->name, loss = e[i].name;
         if (!strcmp(v->name, "prompt") || !strcmp(v->name, "vector") || probe)
           assert_true((size_of(g + v->at, (size_t)(v->rows * v->cols)) > 0) == (!probe || read));

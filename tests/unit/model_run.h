@@ -32,6 +32,13 @@ static inline nm_engine *new_engine(const nm_model *m, nm_engine_opts o) {
   return e;
 }
 
+static inline nm_edits *parse_edits(const char *json) {
+  nm_edits *e;
+  nm_err err = {0};
+  if (nm_edits_parse("t", json, strlen(json), &e, &err)) fail_msg("%s", err.text);
+  return e;
+}
+
 /* ---- rows of a run --------------------------------------------------------- */
 
 struct row { size_t seq; int site, pos; int64_t n; float *v; };

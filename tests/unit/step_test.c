@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "direction.h"
 #include "learn/learn.h"
 #include "model_run.h"
 
@@ -60,29 +61,7 @@ static double loss_of(struct world *w, int slots, bool backward) {
   return loss;
 }
 
-static double unit(uint64_t stream, size_t i) {
-  return (double)(nm__rand_at(9, stream, i) >> 11) * 0x1p-52 - 1;
-}
-
-/* (loss(p + h d) - loss(p - h d)) / 2h - g . d, relative to |g| |d|, for one tensor; g and was are
- * its gradient and its values. */
-static double direction(struct world *w, const struct nm__learned *v, const float *g,
-                        const float *was, double step) {
-  size_t n = (size_t)(v->rows * v->cols);
-  double gd = 0, gg = 0, dd = 0, pp = 0, f[2];
-  for (size_t i = 0; i < n; i++) {
-    double d = unit(v->at, i);
-    gd += (double)g[i] * d, gg += pow((double)g[i], 2), dd += d * d, pp += pow((double)was[i], 2);
-  }
-  double h = step * sqrt(pp / dd) + 1e-5;
-  for (int side = 0; side < 2; side++) {
-    for (size_t i = 0; i < n; i++)
-      w->p.values[v->at + i] = (float)((double)was[i] + (side ? -h : h) * unit(v->at, i));
-    f[side] = loss_of(w, 1, false);
-  }
-  memcpy(w->p.values + v->at, was, n * sizeof *was);
-  return fabs((f[0] - f[1]) / (2 * h) - gd) / (sqrt(gg * dd) + 1e-4 / h);
-}
+static double loss_alone(void *w) { return loss_of(w, 1, false); }
 
 /* The worst tensor. Where a router may come to choose another expert within the step, a smaller
  * one decides. */
@@ -94,8 +73,10 @@ static double worst_direction(struct world *w, const char **where) {
   memcpy(was, w->p.values, sizeof *was * w->p.n_floats);
   for (int t = 0; t < w->p.n; t++) {
     const struct nm__learned *v = &w->p.v[t];
-    double e = direction(w, v, g + v->at, was + v->at, w->m->moe.n ? 3e-4 : 4e-3);
-    if (w->m->moe.n && e > 2e-3) e = direction(w, v, g + v->at, was + v->at, 5e-5);
+    double e = direction(&w->p, v, g + v->at, was + v->at, w->m->moe.n ? 3e-4 : 4e-3, loss_alone,
+                         w);
+    if (w->m->moe.n && e > 2e-3)
+      e = direction(&w->p, v, g + v->at, was + v->at, 5e-5, loss_alone, w);
     if (!(e <= worst)) worst = e, *where = v->name;
   }
   free(g);
