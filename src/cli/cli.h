@@ -14,12 +14,13 @@ struct cli_opt {
   const char *help;
 };
 
-enum { CLI_MAX_OPTS = 32, CLI_MAX_LIST = 16, CLI_MAX_POS = 4 };
+enum { CLI_MAX_OPTS = 64, CLI_MAX_LIST = 32, CLI_MAX_POS = 4 };
 
 struct cli {
   const struct cli_verb *verb;
   const char *text[CLI_MAX_OPTS];  /* by index in the verb's table; NULL: not given */
-  const char *list[CLI_MAX_LIST]; int n_list;      /* the verb's one CLI_LIST option */
+  const char *list[CLI_MAX_LIST];  /* values of CLI_LIST options, in the order typed */
+  int list_opt[CLI_MAX_LIST], n_list;              /* and the option of each */
   long long num[CLI_MAX_OPTS];
   double real[CLI_MAX_OPTS];
   const char *pos[CLI_MAX_POS]; int n_pos;
@@ -39,6 +40,8 @@ const char *cli_text(const struct cli *c, const char *name);
 long long cli_int(const struct cli *c, const char *name, long long absent);
 double cli_real(const struct cli *c, const char *name, double absent);
 bool cli_flag(const struct cli *c, const char *name);
+/* The values of an option that may stand several times: fills v[CLI_MAX_LIST], returns how many. */
+int cli_list(const struct cli *c, const char *name, const char **v);
 
 /* Prints "noema VERB: SENTENCE" to stderr; returns the exit code. */
 int cli_fail(const struct cli *c, const nm_err *err);

@@ -83,11 +83,12 @@ static void print_end(struct cli *c, const nm_convert_opts *o, const nm_convert_
 static int run(struct cli *c) {
   nm_err err = {0};
   nm_convert_result r;
+  const char *glob[CLI_MAX_LIST];
   const char *split = cli_text(c, "split-size");
   long long threads = cli_int(c, "threads", 0);
   nm_convert_opts o = {.out = cli_text(c, "out"), .to = cli_text(c, "to"),
                        .type = cli_text(c, "type"), .pure = cli_flag(c, "pure"),
-                       .tensor_type = c->list, .n_tensor_type = c->n_list,
+                       .tensor_type = glob, .n_tensor_type = cli_list(c, "tensor-type", glob),
                        .force = cli_flag(c, "force"), .dry_run = cli_flag(c, "dry-run"),
                        .threads = (int)threads, .progress = &cli_progress};
   if (c->n_pos != 1) return cli_usage(c, "one model to read is needed, a file or a directory");

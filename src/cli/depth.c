@@ -45,11 +45,13 @@ static bool known_prompt(const char *p) {
 }
 
 static int fill(struct cli *c, nm_depth_opts *o) {
+  static const char *data[CLI_MAX_LIST];
+  int n_data = cli_list(c, "data", data);
   double train = cli_real(c, "split", 0.6);
   const char *compat = cli_text(c, "prompt-compat");
   long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10),
             seed = cli_int(c, "seed", 42);
-  if (!c->n_list) return cli_usage(c, "--data FILE is needed");
+  if (!n_data) return cli_usage(c, "--data FILE is needed");
   if (!(train > 0 && train < 1)) return cli_usage(c, "--split must lie between 0 and 1");
   if (n < 0 || repeats < 1 || repeats > 256 || seed < 0)
     return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
@@ -60,8 +62,8 @@ static int fill(struct cli *c, nm_depth_opts *o) {
                      "holds no {text}",
                      cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
-  *o = (nm_depth_opts){.data = c->list,
-                       .n_data = c->n_list,
+  *o = (nm_depth_opts){.data = data,
+                       .n_data = n_data,
                        .prompt = cli_text(c, "prompt"),
                        .site = cli_text(c, "site"),
                        .text_col = cli_text(c, "text"),

@@ -59,6 +59,13 @@ double cli_real(const struct cli *c, const char *name, double absent) {
 }
 bool cli_flag(const struct cli *c, const char *name) { return cli_text(c, name) != NULL; }
 
+int cli_list(const struct cli *c, const char *name, const char **v) {
+  int i = by_name(c, name), n = 0;
+  for (int k = 0; k < c->n_list; k++)
+    if (c->list_opt[k] == i) v[n++] = c->list[k];
+  return n;
+}
+
 int cli_fail(const struct cli *c, const nm_err *err) {
   cli_progress_end();
   fprintf(stderr, "noema %s: %s\n", c->verb->name, err->text);
@@ -87,6 +94,7 @@ static int take_value(struct cli *c, int i, const char *value) {
     return cli_usage(c, "%s takes a number, not '%s'", o->name, value);
   if (o->kind == CLI_LIST) {
     if (c->n_list == CLI_MAX_LIST) return cli_usage(c, "%s: at most %d", o->name, CLI_MAX_LIST);
+    c->list_opt[c->n_list] = i;
     c->list[c->n_list++] = value;
   }
   return 0;
