@@ -10,7 +10,11 @@
 #include "core/json.h"
 
 static const struct nm__world_kind *const kinds[] = {&nm__world_lexical, &nm__world_facts,
-                                                     &nm__world_chase, &nm__world_parity};
+                                                     &nm__world_chase, &nm__world_parity,
+                                                     &nm__world_relation, &nm__world_taxonomy,
+                                                     &nm__world_sentiment, &nm__world_count,
+                                                     &nm__world_order, &nm__world_walk,
+                                                     &nm__world_needle, &nm__world_knights};
 enum { N_KINDS = sizeof kinds / sizeof *kinds, TEST_PERCENT = 40 };
 
 bool nm_worlds(int i, nm_world_info *out) {
@@ -52,6 +56,20 @@ bool nm__next_word(const char **text, char word[NM__WORD]) {
   memcpy(word, s, kept);
   word[kept] = 0;
   return n > 0;
+}
+
+void nm__item_phrase(struct nm__item *b, const char *phrase, const char *name) {
+  for (char word[NM__WORD]; nm__next_word(&phrase, word);)
+    nm__item_word(b, strcmp(word, "*") ? word : name);
+}
+
+const char *nm__skip_phrase(const char *text, const char *phrase, char name[NM__WORD]) {
+  for (char want[NM__WORD], word[NM__WORD]; nm__next_word(&phrase, want);) {
+    if (!nm__next_word(&text, word)) return NULL;
+    if (!strcmp(want, "*")) memcpy(name, word, NM__WORD);
+    else if (strcmp(want, word)) return NULL;
+  }
+  return text;
 }
 
 int nm__find_word(const char *const *list, int n, const char *word) {
@@ -110,6 +128,18 @@ static void draw_split(struct nm_world *w) {
   for (uint32_t i = 0; i < n; i++) w->test[order[i]] = i < held;
 }
 
+/* Row r holds out the columns at places r, r + 1, .. of an order, rows themselves in an order. */
+void nm__split_grid(struct nm_world *w, uint32_t first, uint32_t rows, uint32_t cols,
+                    uint32_t held) {
+  uint32_t row[NM__WORLD_TWINS], col[NM__WORLD_TWINS];
+  nm__draw_order(w->split_key, 2 * first + 1, row, rows);
+  nm__draw_order(w->split_key, 2 * first + 2, col, cols);
+  for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t i = 0; i < held; i++)
+      w->test[first + row[r] * cols + col[(r * held + i) % cols]] = true;
+  w->split = true;
+}
+
 int nm_world_open(const char *name, const char *const *set, int n_set, uint64_t W, uint64_t seed,
                   nm_world **out, nm_err *err) {
   const struct nm__world_kind *kind = NULL;
@@ -131,7 +161,7 @@ int nm_world_open(const char *name, const char *const *set, int n_set, uint64_t 
   for (int i = 0; i < n_set && !st; i++) st = set_param(w, set[i], err);
   if (!st) st = kind->draw(w, err);
   if (st) return free(w), st;
-  if (w->n_twins) draw_split(w);
+  if (w->n_twins && !w->split) draw_split(w);
   *out = w;
   return NM_OK;
 }
@@ -240,12 +270,12 @@ int nm_world_write(const nm_world *w, uint64_t n, const char *split, enum nm_wor
 
 /* ---- the checker ----------------------------------------------------------------------- */
 
-/* The answer without space around it; one that is longer than any word is no answer. */
-static bool trimmed(const char *answer, char word[NM__WORD]) {
+/* The answer without space around it; one that is longer than any answer is none. */
+static bool trimmed(const char *answer, char word[NM__ANSWER]) {
   while (isspace((unsigned char)*answer)) answer++;
   size_t n = strlen(answer);
   while (n && isspace((unsigned char)answer[n - 1])) n--;
-  if (n >= NM__WORD) return false;
+  if (n >= NM__ANSWER) return false;
   memcpy(word, answer, n);
   word[n] = 0;
   return true;
@@ -255,7 +285,7 @@ static int check_item(const json_t *item, const char *answer, bool *right, nm_er
   const json_t *W = json_object_get(item, "W");
   const char *name = json_string_value(json_object_get(item, "world")),
              *text = json_string_value(json_object_get(item, "text"));
-  char word[NM__WORD];
+  char word[NM__ANSWER];
   nm_world *w;
   if (!name || !text || !json_is_integer(W) || json_integer_value(W) < 0)
     return nm__fail(err, NM_EFORMAT, "an item to check needs \"world\", \"W\" and \"text\"");

@@ -18,7 +18,13 @@
 
 #include "core/core.h"
 
-enum { NM__WORLD_PARAMS = 8, NM__WORLD_TRUTH = 128, NM__WORLD_TWINS = 64, NM__WORD = 32 };
+enum {
+  NM__WORLD_PARAMS = 8,
+  NM__ANSWER = 512,
+  NM__WORLD_TRUTH = 128,
+  NM__WORLD_TWINS = 64,
+  NM__WORD = 32
+};
 
 /* An item being made. */
 struct nm__item {
@@ -50,17 +56,28 @@ struct nm_world {
   uint32_t truth[NM__WORLD_TRUTH]; /* what it means is the world's affair */
   uint32_t n_twins;                /* facts there are, at most NM__WORLD_TWINS; 0: no bound */
   bool test[NM__WORLD_TWINS];      /* with a bound: the facts held out */
+  bool split;                      /* `draw` has chosen them itself (nm__split_grid) */
 };
 
 extern const struct nm__world_kind nm__world_lexical, nm__world_facts, nm__world_chase,
-    nm__world_parity;
+    nm__world_parity, nm__world_relation, nm__world_taxonomy, nm__world_sentiment, nm__world_count,
+    nm__world_order, nm__world_walk, nm__world_needle, nm__world_knights;
 
 /* Appends a word to the part being written; ends the part. */
 void nm__item_word(struct nm__item *b, const char *word);
 void nm__item_end(struct nm__item *b, int weight);
+/* The words of a phrase, with `name` where it has a "*". */
+void nm__item_phrase(struct nm__item *b, const char *phrase, const char *name);
 
 /* The next word of a text, cut to NM__WORD - 1 bytes; false at its end. */
 bool nm__next_word(const char **text, char word[NM__WORD]);
+/* Where the text goes on after the words of a phrase, NULL when it does not begin with them; the
+ * word that stands where the phrase has a "*" goes to `name`. */
+const char *nm__skip_phrase(const char *text, const char *phrase, char name[NM__WORD]);
+/* Holds out `held` of every row of a grid of facts first + r * cols + c, so that no row and no
+ * column is held out whole (held < cols). */
+void nm__split_grid(struct nm_world *w, uint32_t first, uint32_t rows, uint32_t cols,
+                    uint32_t held);
 /* Index of a word in a list of n, or -1. */
 int nm__find_word(const char *const *list, int n, const char *word);
 /* 0, 1, .. n-1 in an order drawn by (key, stream). */

@@ -6,7 +6,7 @@ limit=100
 planted=$root/models/planted.gguf
 
 try 0 "$noema" world
-for w in lexical facts chase parity planted; do grep -q "^$w " out && ok || no "$w is not listed"; done
+for w in lexical facts chase parity relation taxonomy sentiment count order walk needle knights planted; do grep -q "^$w " out && ok || no "$w is not listed"; done
 grep -q -- '--set hops=1..4' out && ok || no "parameters are not listed"
 
 for w in lexical facts chase parity; do
@@ -23,6 +23,15 @@ for w in lexical facts chase parity; do
   grep -q "by column 'twin'" runs/$w/depth.json && ok || no "$w: not grouped by twin"
 done
 try 0 "$noema" depth "$planted" --data facts.jsonl --group twin --repeats 2 -o runs/named
+
+# The other worlds: lines, balance, prefixes.
+for w in relation taxonomy sentiment count order walk needle knights; do
+  try 0 "$noema" world $w -n 100 -w 7 -s 3 -o $w.jsonl
+  is "$w: lines" "$(wc -l < $w.jsonl)" 100
+  is "$w: label 1" "$(grep -c '"label":1,' $w.jsonl)" 50
+  "$noema" world $w -n 200 -w 7 -s 3 -o longer.jsonl
+  head -100 longer.jsonl | cmp -s - $w.jsonl && ok || no "$w: a longer file begins otherwise"
+done
 
 # A side of the split; no twin is on both, whatever the seed.
 "$noema" world facts -n 400 -w 7 -s 1 --split train --form probe -o train.jsonl

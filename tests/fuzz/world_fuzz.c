@@ -10,7 +10,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
-  static const char *const answers[] = {"yes", "no", "even", "odd", "north", "south", "a", "k"};
+  static const char *const answers[] = {"yes", "no", "even", "odd", "north", "south", "a", "k",
+                                        "good", "bad", "knight", "knave", "2", "odd even"};
   int n_right = 0;
   for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
     nm_err err = {0};

@@ -31,7 +31,34 @@ static const struct config { const char *name, *set[4]; int n_set; } configs[] =
     {"chase", {"fixed=1", "k_max=4"}, 2},
     {"parity", {0}, 0},
     {"parity", {"n_min=2", "n_max=12"}, 2},
-    {"parity", {"n_min=48", "n_max=48"}, 2}};
+    {"parity", {"n_min=48", "n_max=48"}, 2},
+    {"parity", {"n_min=3", "n_max=9", "steps=1"}, 3},
+    {"relation", {0}, 0},
+    {"relation", {"kind=1"}, 1},
+    {"relation", {"kind=2"}, 1},
+    {"taxonomy", {0}, 0},
+    {"taxonomy", {"ask=1"}, 1},
+    {"taxonomy", {"ask=2", "level=1"}, 2},
+    {"taxonomy", {"level=3"}, 1},
+    {"sentiment", {0}, 0},
+    {"sentiment", {"negation=0"}, 1},
+    {"count", {0}, 0},
+    {"count", {"n_min=2", "n_max=16"}, 2},
+    {"order", {0}, 0},
+    {"order", {"n_min=2", "n_max=2"}, 2},
+    {"order", {"n_min=8", "n_max=16", "gap=5"}, 3},
+    {"walk", {0}, 0},
+    {"walk", {"graph=0", "length=90", "trace=1"}, 3},
+    {"walk", {"graph=1"}, 1},
+    {"walk", {"graph=3"}, 1},
+    {"walk", {"graph=4", "length=8"}, 2},
+    {"walk", {"graph=5", "length=60"}, 2},
+    {"needle", {0}, 0},
+    {"needle", {"context=60", "needles=6", "values=200"}, 3},
+    {"needle", {"context=24", "needles=1", "span=1"}, 3},
+    {"knights", {0}, 0},
+    {"knights", {"people=2"}, 1},
+    {"knights", {"people=8"}, 1}};
 enum { N_CONFIGS = sizeof configs / sizeof *configs };
 
 static nm_world *open_world(const struct config *c, uint64_t W, uint64_t seed) {
@@ -42,6 +69,11 @@ static nm_world *open_world(const struct config *c, uint64_t W, uint64_t seed) {
 }
 
 static bool is_chase(const struct config *c) { return !strcmp(c->name, "chase"); }
+static bool is(const struct config *c, const char *name) { return !strcmp(c->name, name); }
+static bool answer_is_label(const struct config *c) {
+  return !is_chase(c) && !is(c, "relation") && !is(c, "count") && !is(c, "needle") &&
+         !(c->n_set == 3 && !strcmp(c->set[2], "steps=1"));
+}
 static bool is_fixed(const struct config *c) { return c->n_set && !strcmp(c->set[0], "fixed=1"); }
 
 static char scratch[64];
@@ -69,9 +101,10 @@ static bool right(const char *line, size_t n, const char *answer) {
   return yes;
 }
 
-static const char *const answers[] = {"north", "south", "no", "yes", "even", "odd", "", "zebra",
-                                      "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l",
-                                      "m", "n", "o", "p"};
+static const char *const answers[] = {
+    "north", "south", "no",   "yes", "even",   "odd",   "",  "zebra", "a",      "b",       "c",
+    "d",     "e",     "f",    "g",   "h",      "i",     "j", "k",     "l",      "m",       "n",
+    "o",     "p",     "good", "bad", "knight", "knave", "1", "2",     "kirkby", "even odd"};
 
 static const char *text_of(const json_t *o, const char *key) {
   const char *s = json_string_value(json_object_get(o, key));
@@ -87,11 +120,13 @@ static void check_parts(const json_t *o) {
   const char *end = strrchr(first, ';');
   assert_true(n >= 2 && n % 2 == 0);
   assert_string_equal(first, text_of(o, "text"));
+  if (!end) n = 2;                   /* what follows a sentiment is no question */
   for (size_t k = 0; k < n; k += 2) {
     json_t *q = json_array_get(parts, k), *a = json_array_get(parts, k + 1);
     const char *ask = json_string_value(json_array_get(q, 0));
-    char text[512], line[640];
-    assert_int_equal(json_integer_value(json_array_get(q, 1)), 0);
+    char text[1024], line[1152];
+    if (strcmp(text_of(o, "world"), "walk"))
+      assert_int_equal(json_integer_value(json_array_get(q, 1)), 0);
     assert_int_equal(json_integer_value(json_array_get(a, 1)), 1);
     if (k) snprintf(text, sizeof text, "%.*s %s", (int)(end + 1 - first), first, ask);
     else snprintf(text, sizeof text, "%s", ask);
@@ -112,14 +147,14 @@ static void answers_are_what_the_checker_finds(void **state) {
       json_t *o = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
       assert_non_null(o);
       const char *answer = text_of(o, "answer");
-      char spaced[32];
+      char spaced[640];
       snprintf(spaced, sizeof spaced, " %s\n", answer);
       assert_true(right(line, len, answer));
       assert_true(right(line, len, spaced));
-      for (size_t i = 0; n < 1000 && i < sizeof answers / sizeof *answers; i++)
+      for (size_t i = 0; n < 200 && i < sizeof answers / sizeof *answers; i++)
         assert_int_equal(right(line, len, answers[i]), !strcmp(answers[i], answer));
       assert_int_equal(json_integer_value(json_object_get(o, "id")), n);
-      if (!is_chase(&configs[k])) assert_string_equal(answer, text_of(o, "label_name"));
+      if (answer_is_label(&configs[k])) assert_string_equal(answer, text_of(o, "label_name"));
       if (n < 500) check_parts(o);
       json_decref(o);
       line += len + 1;
@@ -177,8 +212,9 @@ static void twins_differ_in_what_decides(void **state) {
     nm_world_item a = {0}, b = {0};
     int first = 0;
     for (uint64_t j = 0; j < N / 2; j++) {
-      char x[512], y[512], *u[128], *v[128];
-      assert_int_equal(nm_world_make(w, 2 * j, &a, NULL) | nm_world_make(w, 2 * j + 1, &b, NULL), 0);
+      char x[1024], y[1024], *u[128], *v[128];
+      assert_int_equal(nm_world_make(w, 2 * j, &a, NULL) | nm_world_make(w, 2 * j + 1, &b, NULL),
+                       0);
       assert_int_equal(a.label + b.label, 1);
       assert_true(a.twin == b.twin && a.test == b.test && a.depth == b.depth);
       first += a.label;
@@ -194,7 +230,7 @@ static void twins_differ_in_what_decides(void **state) {
         continue;
       }
       for (int i = 0; i < n; i++) differ += strcmp(u[i], v[i]) != 0;
-      if (!is_chase(&configs[k])) assert_int_equal(differ, 1);
+      if (!is_chase(&configs[k])) assert_int_equal(differ, is(&configs[k], "order") ? 2 : 1);
     }
     /* Which twin comes first is a coin: 5 standard deviations. */
     assert_in_range(first, N / 4 - 112, N / 4 + 112);
@@ -214,13 +250,15 @@ static void assert_even(const char *what, const int count[2]) {
 static void surface_does_not_tell(void **state) {
   (void)state;
   for (int k = 0; k < N_CONFIGS; k++) {
-    if (!strcmp(configs[k].name, "lexical") || is_fixed(&configs[k])) continue;
+    if (is(&configs[k], "lexical") || is(&configs[k], "relation") || is_fixed(&configs[k]))
+      continue;
+    if (is(&configs[k], "sentiment") && configs[k].n_set) continue;  /* the adjective tells */
     nm_world *w = open_world(&configs[k], 6, 1);
     nm_world_item it = {0};
     static int count[26 * 128][2];
     memset(count, 0, sizeof count);
     for (uint64_t i = 0; i < 10 * N; i++) {
-      char text[512], *v[128];
+      char text[1024], *v[128];
       assert_int_equal(nm_world_make(w, i, &it, NULL), 0);
       snprintf(text, sizeof text, "%s", it.text);
       int n = words_of(text, v);
@@ -274,7 +312,7 @@ static void twins_stay_on_one_side(void **state) {
         if (*s < 0) *s = it.test, seen++, held += it.test;
         assert_int_equal(*s, it.test);
       }
-      if (w->n_twins) assert_true(held * 10 >= seen * 3 && held * 10 <= seen * 5);
+      if (w->n_twins) assert_true(held * 10 >= seen * (w->split ? 2 : 3) && held * 10 <= seen * 5);
       nm_world_item_done(&it);
       nm_world_close(w);
     }
@@ -341,7 +379,7 @@ static int right_in(const struct config *c, uint64_t W, uint64_t seed, uint64_t 
   nm_world_item it = {0};
   int n = 0;
   for (uint64_t i = 0; i < 1000; i++) {
-    char line[640];
+    char line[1152];
     assert_int_equal(nm_world_make(w, i, &it, NULL), 0);
     int len = snprintf(line, sizeof line, "{\"world\":\"%s\",\"W\":%d,\"text\":\"%s\"}", c->name,
                        (int)other, it.text);
@@ -354,6 +392,12 @@ static int right_in(const struct config *c, uint64_t W, uint64_t seed, uint64_t 
 
 static void truth_is_of_W(void **state) {
   (void)state;
+  for (int k = 0; k < N_CONFIGS; k++) {
+    if (is(&configs[k], "relation") && configs[k].n_set && configs[k].set[0][5] == '1')
+      assert_in_range(right_in(&configs[k], 1, 1, 2), 0, 150);      /* one of 32 by chance */
+    if (is(&configs[k], "taxonomy"))
+      assert_in_range(right_in(&configs[k], 1, 1, 2), 200, 800);
+  }
   for (int k = 0; k < 3; k += 2)
     for (uint64_t seed = 1; seed < 4; seed++) {
       assert_int_equal(right_in(&configs[k], 1, seed, 1), 1000);
@@ -386,13 +430,23 @@ static void wrong_parameters(void **state) {
   refused("chase", "fixed=1", "k_max=7", "even");
   refused("parity", "n_min=9", NULL, "above n_max");
   refused("facts", "n=1", NULL, "none");
+  refused("taxonomy", "ask=1", "level=1", "2 or 3");
+  refused("order", "n_min=4", "gap=4", "n_min=5");
+  refused("order", "n_min=9", "n_max=4", "above n_max");
+  refused("count", "n_min=9", NULL, "above n_max");
+  refused("needle", "context=24", "needles=6", "take 42");
   nm_world *w;
   assert_int_equal(nm_world_open("facts", NULL, 0, UINT64_MAX, 1, &w, NULL), NM_EUSAGE);
 }
 
 static void not_items(void **state) {
   static const char *const bad[] = {
-      "", "{", "[]", "{}", "{\"world\":\"facts\",\"W\":1}", "{\"world\":\"moon\",\"W\":1,\"text\":\"a\"}",
+      "",
+      "{",
+      "[]",
+      "{}",
+      "{\"world\":\"facts\",\"W\":1}",
+      "{\"world\":\"moon\",\"W\":1,\"text\":\"a\"}",
       "{\"world\":\"facts\",\"W\":-1,\"text\":\"arlem tavia ?\"}",
       "{\"world\":\"facts\",\"W\":1,\"text\":\"arlem ?\"}",
       "{\"world\":\"facts\",\"W\":1,\"text\":\"arlem rome ?\"}",
@@ -405,7 +459,23 @@ static void not_items(void **state) {
       "{\"world\":\"chase\",\"W\":1,\"text\":\"a b ; 2 a\"}",
       "{\"world\":\"chase\",\"W\":1,\"text\":\"a b ; b a ; 0 a\"}",
       "{\"world\":\"chase\",\"W\":1,\"text\":\"a b ; b a ; 1\"}",
-      "{\"world\":\"chase\",\"W\":1,\"text\":\"a b , b a ; 1 a\"}"};
+      "{\"world\":\"chase\",\"W\":1,\"text\":\"a b , b a ; 1 a\"}",
+      "{\"world\":\"parity\",\"W\":1,\"text\":\"1 0 ; step :\"}",
+      "{\"world\":\"relation\",\"W\":1,\"text\":\"where does rome live ?\"}",
+      "{\"world\":\"relation\",\"W\":1,\"text\":\"where does arno live\"}",
+      "{\"world\":\"taxonomy\",\"W\":1,\"text\":\"is wren galid ?\"}",
+      "{\"world\":\"taxonomy\",\"W\":1,\"text\":\"can wren read ?\"}",
+      "{\"world\":\"sentiment\",\"W\":1,\"text\":\"the plot was dull ?\"}",
+      "{\"world\":\"count\",\"W\":1,\"text\":\"count a : ?\"}",
+      "{\"world\":\"count\",\"W\":1,\"text\":\"count z : a ?\"}",
+      "{\"world\":\"order\",\"W\":1,\"text\":\"a > b ; is a > c ?\"}",
+      "{\"world\":\"order\",\"W\":1,\"text\":\"a > b ; a > c ; is a > c ?\"}",
+      "{\"world\":\"walk\",\"W\":1,\"text\":\"fox sun ; fox cat ?\"}",
+      "{\"world\":\"needle\",\"W\":1,\"text\":\"hum get babax :\"}",
+      "{\"world\":\"needle\",\"W\":1,\"text\":\"babax : ; get babax :\"}",
+      "{\"world\":\"knights\",\"W\":1,\"text\":\"ann : ann true ; is ann ?\"}",
+      "{\"world\":\"knights\",\"W\":1,\"text\":\"ann : & ann true ; is ann ?\"}",
+      "{\"world\":\"knights\",\"W\":1,\"text\":\"ann : bob lies ; is ann ?\"}"};
   (void)state;
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     bool yes = true;
