@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include <unistd.h>
+
 #include "model_run.h"
 #include "study/concept.h"
 
@@ -123,7 +125,8 @@ static void rounding(void **state) {
  * is not taken. */
 static void training(void **state) {
   (void)state;
-  const char *path = "build/study_test.gguf";
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/noema-study-%ld.gguf", (long)getpid());
   struct nm__mini a, b;
   nm_err err = {0};
   for (int k = 0; k < 2; k++) {
