@@ -382,7 +382,7 @@ typedef struct nm_train_opts {
   bool dry_run;                    /* fills result->memory, writes nothing */
   const char *command;             /* as typed, for the records */
   int (*step)(void *arg, const nm_train_step *s);      /* nonzero: stop, keeping a checkpoint */
-  void (*note)(void *arg, const char *text);           /* what is worth telling, a sentence; or NULL */
+  void (*note)(void *arg, const char *text);           /* a sentence worth telling; or NULL */
   void *arg;
 } nm_train_opts;
 typedef struct nm_train_memory {

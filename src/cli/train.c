@@ -97,11 +97,12 @@ const struct cli_verb cli_train = {
     "train",
     "train a model as a recipe says",
     "train RECIPE.yaml [-o DIR] [--resume]",
-    "Trains a new model or a file's: all of it, chosen tensors, or adapters beside it. The recipe\n"
-    "names model, tokenizer, data, optimizer, schedule, evaluations and checkpoints; --help of\n"
-    "its keys is docs/verbs/train.md. The folder gets metrics.jsonl, loss.svg, report.html,\n"
-    "checkpoints/ and model.gguf. Ctrl-C stops after the step and keeps a checkpoint; --resume\n"
-    "goes on in the same bits.",
+    "Trains a new model or a file's: all of it, chosen tensors, single rows or columns, adapters,\n"
+    "a soft prompt or vectors beside it, towards one loss or a weighted sum (cross entropy, DPO,\n"
+    "NPO, KL, gradient difference, tapped activations). Its keys are in docs/verbs/train.md. The\n"
+    "folder gets metrics.jsonl, loss.svg, report.html, checkpoints/ and model.gguf, adapter.gguf\n"
+    "or edits.json. Ctrl-C stops after the step and keeps a checkpoint; --resume goes on in the\n"
+    "same bits.",
     "  printf 'model: {arch: llama, layers: 1, width: 32, heads: 2, context: 64}\\n'  > r.yaml\n"
     "  printf 'tokenizer: {kind: word}\\nsteps: 20\\n' >> r.yaml\n"
     "  printf 'data: [{world: facts, n: 100}]\\n' >> r.yaml\n"

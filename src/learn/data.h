@@ -24,7 +24,7 @@ struct nm__doc {
   const uint8_t *user;             /* of every byte of the parts: 1 where a message's, not the
                                       template's (nm_prompt); NULL: plain text */
   const char *group;               /* NULL: its source's */
-  int pair;                        /* 1: the chosen one of a pair, 2: the rejected one, next to it */
+  int pair;                        /* 1: the chosen one of a pair; 2: the rejected one, next */
   const float *target;
   int n_target;
 };
@@ -74,10 +74,11 @@ void nm__sets_hash(const struct nm__set *s, int n, char hex[33]);
 
 /* ---- stream.c ---------------------------------------------------------------- */
 
-/* What is drawn is a sample or a pair. Draw i of step t is draw g = t batch + i. Its source is chosen by the weights of those that
- * are active at t and a number of (seed, g); a source's k-th draw is its sample (or pair) k mod n, in the
- * file's order or in one of (seed, source, k / n). What was drawn before is counted again, so any
- * step can be asked for; going forward costs nothing. */
+/* What is drawn is a sample or a pair. Draw i of step t is draw g = t batch + i. Its source is
+ * chosen by the weights of those that are active at t and a number of (seed, g); a source's k-th
+ * draw is its sample (or pair) k mod n, in the file's order or in one of (seed, source, k / n).
+ * What was drawn before is counted again, so any step can be asked for; going forward costs
+ * nothing. */
 struct nm__stream {
   const struct nm__recipe *r;
   const struct nm__set *set;       /* one a source of r->data */

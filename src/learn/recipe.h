@@ -53,7 +53,12 @@ struct nm__loss_key {
 struct nm__only_key { const json_t *at, *list; const char *tensor; bool by_column; };
 
 /* A vector that is learned and added at a site. */
-struct nm__vector_key { const json_t *at; const char *name, *site, *where; double scale; bool each; };
+struct nm__vector_key {
+  const json_t *at;
+  const char *name, *site, *where;
+  double scale;
+  bool each;                       /* a vector of its own for each site of the glob */
+};
 
 /* An activation that is looked at: its length, and its values in a file. */
 struct nm__tap_key { const json_t *at; const char *site, *where; int every, save; };

@@ -78,10 +78,11 @@ static int check_loss(struct nm__recipe *r, struct nm__loss_key *e, nm_err *err)
     return nm__yaml_fail(&r->y, e->at, err, "loss %s needs two groups, both are '%.40s'", k->name,
                          e->group);
   if (r->pack && (k->unit != NM__TOKENS))
-    return nm__yaml_fail(&r->y, e->at, err, "loss %s reads samples, and 'pack' joins them", k->name);
+    return nm__yaml_fail(&r->y, e->at, err, "loss %s reads samples, and 'pack' joins them",
+                         k->name);
   if (r->noise > 0 && (k->ref || k->frozen))
-    return nm__yaml_fail(&r->y, e->at, err, "loss %s compares with the frozen model and does not go "
-                         "with 'noise'", k->name);
+    return nm__yaml_fail(&r->y, e->at, err, "loss %s compares with the frozen model and does not "
+                         "go with 'noise'", k->name);
   return foreign_key(r, e, k, err);
 }
 
@@ -188,6 +189,14 @@ static bool plain_name(const char *s) {
          strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
 
+/* The last token of a sample is predicted, and predicts nothing. */
+static bool without_effect(const struct nm__recipe *r, const char *at) {
+  if (!at || (strcmp(at, "last") && strcmp(at, "-1"))) return false;
+  for (int i = 0; i < r->n_losses; i++)
+    if (nm__loss_kind_of(r->loss[i].kind)->unit == NM__PLACES) return false;
+  return true;
+}
+
 static int check_vectors(const struct nm__recipe *r, nm_err *err) {
   for (int i = 0; i < r->n_vectors; i++) {
     const struct nm__vector_key *e = &r->vector[i];
@@ -196,6 +205,10 @@ static int check_vectors(const struct nm__recipe *r, nm_err *err) {
     if (!plain_name(e->name) || !strcmp(e->name, "prompt"))
       return nm__yaml_fail(&r->y, e->at, err, "the name of a learned vector is letters, digits, _ "
                            "and -, at most 40, and not 'prompt'");
+    if (without_effect(r, e->where))
+      return nm__yaml_fail(&r->y, e->at, err, "behind the last token of a sample nothing is "
+                           "predicted, so a vector there learns nothing: at: \"-2\" is where the "
+                           "last token is predicted");
     for (int k = 0; k < i; k++)
       if (!strcmp(r->vector[k].name, e->name))
         return nm__yaml_fail(&r->y, e->at, err, "two learned vectors are called %s", e->name);
@@ -209,7 +222,8 @@ static int check_watched(const struct nm__recipe *r, nm_err *err) {
       return nm__yaml_fail(&r->y, r->tap[i].at, err, "a tap needs a 'site'");
   for (int i = 0; i < r->n_probes; i++) {
     const struct nm__probe_key *e = &r->probe[i];
-    const char *const of_file[] = {"text", "label", "group"}, *const of_world[] = {"set", "W", "seed"};
+    const char *const of_file[] = {"text", "label", "group"};
+    const char *const of_world[] = {"set", "W", "seed"};
     if (!e->file == !e->world)
       return nm__yaml_fail(&r->y, e->at, err, "a probe has one of 'file' and 'world'");
     if (!e->site || !e->every)

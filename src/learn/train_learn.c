@@ -11,7 +11,7 @@ static const json_t *key(const struct nm__training *t, const char *name) {
   return json_object_get(t->r.y.root, name);
 }
 
-/* ---- the model -------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------- */
 
 int nm__training_container(struct nm__training *t, struct nm__gguf **out,
                            nm_err *err) {
@@ -29,7 +29,7 @@ int nm__training_container(struct nm__training *t, struct nm__gguf **out,
   return st;
 }
 
-/* ---- beside the weights: a soft prompt, vectors ---------------------------------------- */
+/* ---- beside the weights: a soft prompt, vectors ------------------------------ */
 
 /* Rows of an earlier prompt: an .npy, or the tensor "prompt" of an adapter.gguf. */
 static int read_prompt(const char *path, int D, struct nm__npy *out, nm_err *err) {
@@ -99,7 +99,7 @@ static int add_beside(struct nm__training *t, const nm_model *m, struct nm__gguf
   return st;
 }
 
-/* ---- tensors of the model ------------------------------------------------------------------ */
+/* ---- tensors of the model ---------------------------------------------------- */
 
 static int set_only(struct nm__training *t, const struct nm__only_key *e, nm_err *err) {
   size_t n = json_array_size(e->list);
@@ -170,7 +170,7 @@ int nm__training_params(struct nm__training *t, struct nm__gguf *g, nm_err *err)
   return st ? st : add_beside(t, t->m, NULL, err);
 }
 
-/* ---- losses -------------------------------------------------------------------------------- */
+/* ---- losses ------------------------------------------------------------------ */
 
 static bool in_loss(const struct nm__loss_spec *e, const struct nm__sample *v) {
   return e->group == NM__ALL_GROUPS || v->group == e->group;
@@ -193,8 +193,8 @@ static int check_data(const struct nm__training *t, int i, int64_t width, nm_err
                              "none: {\"prompt\", \"chosen\", \"rejected\"}", e->name,
                              t->r.data.v[s].file ? t->r.data.v[s].file : t->r.data.v[s].world);
       if (kind->unit == NM__PLACES && !e->target && v->n_target != width)
-        return nm__yaml_fail(&t->r.y, k->at, err, "loss %s needs a 'target', here or in each row, of "
-                             "%lld numbers; a row of '%.60s' has %d", e->name, (long long)width,
+        return nm__yaml_fail(&t->r.y, k->at, err, "loss %s needs a 'target', here or in each row, "
+                             "of %lld numbers; a row of '%.60s' has %d", e->name, (long long)width,
                              t->r.data.v[s].file ? t->r.data.v[s].file : t->r.data.v[s].world,
                              v->n_target);
     }
@@ -290,8 +290,8 @@ static int make_reference(struct nm__training *t, nm_err *err) {
       nm__model_from(g, &t->reference, &own))
     return nm__yaml_fail(&t->r.y, at, err, "%s", own.text);
   if (t->reference->V != t->m->V || !t->reference->output.data)
-    return nm__yaml_fail(&t->r.y, at, err, "%s has %d tokens and cannot be the reference of a model "
-                         "with %d", t->reference->path, t->reference->V, t->m->V);
+    return nm__yaml_fail(&t->r.y, at, err, "%s has %d tokens and cannot be the reference of a "
+                         "model with %d", t->reference->path, t->reference->V, t->m->V);
   t->s.frozen = t->reference;
   return NM_OK;
 }
@@ -341,8 +341,8 @@ int nm__training_losses(struct nm__training *t, nm_err *err) {
     pairs |= nm__loss_kind_of(t->spec[i].name)->unit == NM__PAIRS;
   for (int i = 0; i < t->r.eval.n && !st; i++)
     if (t->eval[i].per == 2 && !pairs)
-      st = nm__yaml_fail(&t->r.y, t->r.eval.v[i].at, err, "no loss reads pairs: there is nothing to "
-                         "test on them");
+      st = nm__yaml_fail(&t->r.y, t->r.eval.v[i].at, err, "no loss reads pairs: there is nothing "
+                         "to test on them");
   return st ? st : hash_beside(t, err);
 }
 

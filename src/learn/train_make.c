@@ -44,8 +44,8 @@ static int make_model(struct nm__training *t, nm_err *err) {
                     t->m->path);
   if (t->r.length + t->p.n_prompt > t->m->n_ctx)
     return nm__yaml_fail(&t->r.y, key(t, "length"), err, "a length of %d%s is more than the "
-                         "model's context, %d", t->r.length, t->p.n_prompt ? " behind the soft prompt"
-                         : "", t->m->n_ctx);
+                         "model's context, %d", t->r.length,
+                         t->p.n_prompt ? " behind the soft prompt" : "", t->m->n_ctx);
   double n = 0;                    /* weights that are multiplied: all but a table's */
   for (size_t i = 0; i < t->m->g->n_tensors; i++) {
     const struct nm__gguf_tensor *w = &t->m->g->tensors[i];

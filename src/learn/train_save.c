@@ -119,7 +119,8 @@ static bool in_adapter(const struct nm__training *t, int i) {
 }
 
 /* As llama.cpp reads adapters: two matrices a weight, named after it. A soft prompt is a tensor
- * "prompt" beside them, which llama.cpp refuses: without it the adapters are not what was learned. */
+ * "prompt" beside them, which llama.cpp refuses: without it the adapters are not what was
+ * learned. */
 static int save_adapter(struct nm__training *t, struct nm__gguf_writer *w, const char *path,
                         nm_err *err) {
   nm__gguf_put_string(w, "general.type", "adapter");

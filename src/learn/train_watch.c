@@ -24,7 +24,7 @@ struct nm__probing {
 
 static json_int_t step_of(const struct nm__training *t) { return (json_int_t)t->at.step; }
 
-/* ---- taps ------------------------------------------------------------------------- */
+/* ---- taps -------------------------------------------------------------------- */
 
 static double norm(const float *x, size_t n) {
   double sum = 0;
@@ -75,7 +75,7 @@ static int one_tap(struct nm__training *t, const struct nm__tap_key *e, bool sav
   return st;
 }
 
-/* ---- texts of a probe ------------------------------------------------------------------ */
+/* ---- texts of a probe -------------------------------------------------------- */
 
 struct texts { char **text; uint8_t *label; uint64_t *twin; size_t n; };
 
@@ -124,7 +124,8 @@ static int texts_of_world(const struct nm__probe_key *e, struct texts *v, nm_err
   for (int i = 0; i < e->n && !st; i++) {
     st = nm_world_make(w, (uint64_t)i, &it, err);
     if (!st && it.label != 0 && it.label != 1)
-      st = nm__fail(err, NM_EFORMAT, "world %s has more than two labels, a probe needs two", e->world);
+      st = nm__fail(err, NM_EFORMAT, "world %s has more than two labels, a probe needs two",
+                    e->world);
     if (st) break;
     v->text[v->n] = nm__strdup(it.text);
     v->label[v->n] = (uint8_t)it.label;
@@ -162,14 +163,15 @@ static int split(const struct nm__probe_key *e, const struct texts *v, struct nm
   return st;
 }
 
-/* ---- a probe's samples ---------------------------------------------------------------------- */
+/* ---- a probe's samples ------------------------------------------------------- */
 
 static int make_samples(struct nm__training *t, const struct texts *v, struct nm__probing *p,
                         nm_err *err) {
   struct nm__ids ids = {0};
   size_t *end = nm__alloc(v->n + 1, sizeof *end);
   int most = t->m->n_ctx - t->p.n_prompt, st = NM_OK;
-  if (!t->m->tok) st = nm__fail(err, NM_EFORMAT, "a probe needs a tokenizer, which the model lacks");
+  if (!t->m->tok)
+    st = nm__fail(err, NM_EFORMAT, "a probe needs a tokenizer, which the model lacks");
   p->v = nm__alloc(v->n + 1, sizeof *p->v);
   if (!st && (!end || !p->v)) st = nm__fail_memory(err, "the texts of a probe", v->n * 8);
   for (size_t i = 0; i < v->n && !st; i++) {
@@ -214,7 +216,7 @@ static int open_probe(struct nm__training *t, const struct nm__probe_key *e, str
   return st;
 }
 
-/* ---- fitting --------------------------------------------------------------------------------- */
+/* ---- fitting ----------------------------------------------------------------- */
 
 /* Accuracy on the rows that were held out. */
 static int fit(const struct nm__probing *p, const uint8_t *label, const float *x, size_t ld, int d,
@@ -243,8 +245,8 @@ static int one_probe(struct nm__training *t, int i, nm_err *err) {
   int st = nm__step_read(&t->s, v, p->n, &p->places, &x, &n, err), sels = p->places.sels.n;
   int d = (int)nm__sel_width(t->m, p->places.sels.v[0], 1);
   if (!st && n != p->n)
-    st = nm__fail(err, NM_EFORMAT, "a probe needs one position in each text, %d texts gave %d", p->n,
-                  n);
+    st = nm__fail(err, NM_EFORMAT, "a probe needs one position in each text, %d texts gave %d",
+                  p->n, n);
   for (int k = 0; k < sels && !st; k++) {
     double right = 0, shuffled = 0;
     char name[64];
@@ -265,7 +267,7 @@ static int one_probe(struct nm__training *t, int i, nm_err *err) {
   return st;
 }
 
-/* ---- all --------------------------------------------------------------------------------------- */
+/* ---- all --------------------------------------------------------------------- */
 
 int nm__watch_open(struct nm__training *t, nm_err *err) {
   nm_err own = {0};

@@ -64,6 +64,7 @@ static void mistakes(void **state) {
       {START "learn_vectors: [{name: ../a, site: embed}]\n", ":4: the name of a learned vector"},
       {START "learn_vectors:\n - {name: a, site: embed}\n - {name: a, site: embed}\n",
        ":6: two learned vectors are called a"},
+      {START "learn_vectors: [{name: a, site: embed, at: last}]\n", ":4: behind the last token"},
       {START "taps: [{at: last}]\n", ":4: a tap needs a 'site'"},
       {START "taps: [{site: embed, every: 0}]\n", ":4: every must be"},
       {START "probes: [{site: embed, every: 2}]\n", ":4: a probe has one of 'file' and 'world'"},
@@ -281,7 +282,7 @@ static const struct mode { const char *name, *text, *file; } modes[] = {
     {"prompt-lora", FACTS "soft_prompt: {n: 2, init: fermo}\nlora: {rank: 2, targets: [attn_q]}\n",
      "adapter.gguf"},
     {"prompt-all", FACTS "soft_prompt: {n: 3}\ntrain: all\n", "model.gguf"},
-    {"vectors", FACTS "learn_vectors: [{name: a, site: blk.0.resid_post, at: last, scale: 2}, "
+    {"vectors", FACTS "learn_vectors: [{name: a, site: blk.0.resid_post, at: \"-2\", scale: 2}, "
                       "{name: b, site: \"blk.*.mlp_out\", each: true}]\n", "b.npy"},
     {"dpo", PAIRS "loss: {kind: dpo, beta: 0.3, smooth: 0.1}\nlora: {rank: 2, targets: [attn_q]}\n",
      "adapter.gguf"},
