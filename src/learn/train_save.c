@@ -150,7 +150,7 @@ static int save_as(struct nm__training *t, const char *name, writes *fn, nm_err 
   return st;
 }
 
-/* edits.json and a NAME.npy a vector: what `--edit` of logits, run and acts takes. */
+/* edits.json and a NAME.npy a vector: what `--edit` of logits and acts takes. */
 static int save_edits(struct nm__training *t, nm_err *err) {
   json_t *list = json_array();
   int st = list ? NM_OK : nm__fail_memory(err, "the edits", 0);
