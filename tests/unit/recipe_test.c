@@ -164,7 +164,7 @@ static void chats(void **state) {
       "\"c\"}, {\"role\": \"assistant\", \"content\": \"z\", \"weight\": 2}]}\n";
   const char *want = "xy<|im_end|>\nz<|im_end|>\n";
   struct nm__recipe r;
-  struct nm__gguf *tok, *g;
+  struct nm__gguf *tok = NULL, *g = NULL;
   struct nm__chat_how how;
   struct nm__set s;
   nm_model *m;
