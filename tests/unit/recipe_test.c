@@ -27,8 +27,10 @@ static const char *in_folder(const char *text) {
   static char out[4000];
   size_t n = 0;
   for (; *text && n + 100 < sizeof out; text++)
-    if (text[0] == '%' && text[1] == 's') n += (size_t)sprintf(out + n, "%s", dir), text++;
-    else out[n++] = *text;
+    if (text[0] == '%' && text[1] == 's')
+      n += (size_t)sprintf(out + n, "%s", dir), text++;
+    else
+      out[n++] = *text;
   out[n] = 0;
   return out;
 }
@@ -38,7 +40,9 @@ static const char *in_folder(const char *text) {
 static void mistakes(void **state) {
   (void)state;
 #define START "base: x\ndata: [{world: facts}]\nsteps: 2\n"
-  const struct { const char *text, *says; } bad[] = {
+  const struct {
+    const char *text, *says;
+  } bad[] = {
       {START "loss: dpx\n", ":4: loss 'dpx' is not known (known: cross_entropy, "},
       {START "loss: [{kind: dpo}, {kind: dpo, bta: 1}]\n", ":4: a loss has no key 'bta'"},
       {START "loss: {weight: 1}\n", ":4: a loss needs its 'kind'"},
@@ -51,7 +55,8 @@ static void mistakes(void **state) {
       {START "loss: {kind: gradient_difference, group: a, retain: a}\n", "both are 'a'"},
       {START "pack: true\nloss: npo\n", ":5: loss npo reads samples, and 'pack'"},
       {START "noise: {replace: 0.1}\nloss: kl\n", ":5: loss kl compares"},
-      {"base: x\nsteps: 1\ndata:\n  - {world: facts, group: a}\n", ":4: no loss names the group 'a'"},
+      {"base: x\nsteps: 1\ndata:\n  - {world: facts, group: a}\n",
+       ":4: no loss names the group 'a'"},
       {START "rows: [1]\n", ":4: rows must be a mapping"},
       {START "rows: {a: [2, 1]}\n", ":4: rows of a must be whole numbers from 0 that ascend"},
       {START "rows: {a: []}\n", ":4: rows of a must be a list"},
@@ -85,7 +90,9 @@ static void mistakes(void **state) {
 /* What only the model or the data can tell; the folder of the run is not made. */
 static void mistakes_of_data(void **state) {
   (void)state;
-  const struct { const char *text, *says; } bad[] = {
+  const struct {
+    const char *text, *says;
+  } bad[] = {
       {FACTS "steps: 2\nloss: dpo\n", "r.yaml:6: loss dpo needs pairs, and rows of 'facts'"},
       {GROUPS "steps: 2\nloss: {kind: npo, group: keep}\n", "no loss names the group 'forget'"},
       {FACTS "steps: 2\nloss: gradient_difference\n", "r.yaml:6: loss gradient_difference: no row"},
@@ -96,7 +103,8 @@ static void mistakes_of_data(void **state) {
       {FACTS "steps: 2\nsoft_prompt: {n: 900}\n", "r.yaml:6: a soft prompt of 900 rows"},
       {FACTS "steps: 2\nsoft_prompt: {n: 40}\n", "r.yaml:2: a length of 32 behind the soft prompt"},
       {FACTS "steps: 2\nsoft_prompt: {from: none.npy}\n", "r.yaml:6: none.npy"},
-      {FACTS "steps: 2\nlearn_vectors: [{name: a, site: blk.0.attn.scores}]\n", "r.yaml:6: a learned"},
+      {FACTS "steps: 2\nlearn_vectors: [{name: a, site: blk.0.attn.scores}]\n",
+       "r.yaml:6: a learned"},
       {FACTS "steps: 2\ntaps: [blk.77.resid_post]\n", "r.yaml:6: a tap"},
       {FACTS "steps: 2\nprobes: [{world: facts, site: embed, at: all, every: 1}]\n",
        "r.yaml:6: a probe reads one position"},
@@ -104,7 +112,8 @@ static void mistakes_of_data(void **state) {
       {FACTS "steps: 2\nloss: {kind: tap_mse, site: blk.0.resid_post}\n", "needs a 'target'"},
       {FACTS "steps: 2\nloss: {kind: tap_mse, site: blk.0.resid_post, target: [1, 2]}\n",
        "r.yaml:6: the target at blk.0.resid_post must have 64 numbers, it has 2"},
-      {FACTS "steps: 2\nrecompute: true\nloss: {kind: tap_mse, site: blk.0.resid_post, target: [1]}\n",
+      {FACTS
+       "steps: 2\nrecompute: true\nloss: {kind: tap_mse, site: blk.0.resid_post, target: [1]}\n",
        "r.yaml:7: tap_mse: site blk.0.resid_post: blocks are computed again"},
       {PAIRS "steps: 2\npack: true\n", "pairs.jsonl:1: pairs are not packed"},
       {BASE "data: [{file: %s/mixed.jsonl}]\nsteps: 2\n", "mixed.jsonl:2: pairs and other rows"},
@@ -130,8 +139,10 @@ static void damaged_recipes(void **state) {
   (void)state;
   const char *text =
       "base: x\nsteps: 2\ndata: [{file: a, group: b}]\nrows: {a: [1, 5]}\ncolumns: {c: [0]}\n"
-      "soft_prompt: {n: 4, init: a b}\nlearn_vectors: [{name: v, site: embed, at: last, scale: 2}]\n"
-      "loss:\n  - {kind: npo, group: b, beta: 0.2, weight: 2}\n  - {kind: tap_mse, site: a, target: "
+      "soft_prompt: {n: 4, init: a b}\nlearn_vectors: [{name: v, site: embed, at: last, scale: "
+      "2}]\n"
+      "loss:\n  - {kind: npo, group: b, beta: 0.2, weight: 2}\n  - {kind: tap_mse, site: a, "
+      "target: "
       "[1, 2]}\n  - kl\ntaps: [{site: embed, every: 2, save: 4}, embed]\nprobes:\n"
       "  - {world: facts, set: [a=1], site: embed, every: 3, C: 0.5}\nchat: {template: chatml}\n"
       "reference: base\n";
@@ -144,10 +155,12 @@ static void damaged_recipes(void **state) {
     nm_err err = {0};
     memcpy(s, text, n);
     for (int k = 0; k < 1 + i % 4; k++)
-      s[nm__rng_below(&rng, n)] = (char)(i % 2 ? nm__rng_below(&rng, 256)
-                                               : (uint64_t)text[nm__rng_below(&rng, n)]);
-    if (nm__recipe_parse("r.yaml", s, n, &r, &err)) assert_true(err.text[0] != 0);
-    else read++, nm__recipe_done(&r);
+      s[nm__rng_below(&rng, n)] =
+          (char)(i % 2 ? nm__rng_below(&rng, 256) : (uint64_t)text[nm__rng_below(&rng, n)]);
+    if (nm__recipe_parse("r.yaml", s, n, &r, &err))
+      assert_true(err.text[0] != 0);
+    else
+      read++, nm__recipe_done(&r);
   }
   if (read < 100 || read > 9900) fail_msg("%d were read", read);
   free(s);
@@ -159,7 +172,8 @@ static void damaged_recipes(void **state) {
 static void chats(void **state) {
   (void)state;
   const char *rows =
-      "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
+      "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", "
+      "\"content\": "
       "\"ab\"}, {\"role\": \"assistant\", \"content\": \"xy\"}, {\"role\": \"user\", \"content\": "
       "\"c\"}, {\"role\": \"assistant\", \"content\": \"z\", \"weight\": 2}]}\n";
   const char *want = "xy<|im_end|>\nz<|im_end|>\n";
@@ -200,16 +214,20 @@ static void chats(void **state) {
   nm_model_close(m);
   nm__recipe_done(&r);
   /* Refused with their line. */
-  const struct { const char *row, *says; } bad[] = {
-      {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "c.jsonl:1: \"messages\" must"},
-      {"{\"messages\": [{\"content\": \"a\"}]}", "c.jsonl:1: message 1 has no \"role\""},
-      {"{\"messages\": 5}", "c.jsonl:1: "},
-      {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", \"weight\": -1}]}", "weight of"}};
+  const struct {
+    const char *row, *says;
+  } bad[] = {{"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+              "c.jsonl:1: \"messages\" must"},
+             {"{\"messages\": [{\"content\": \"a\"}]}", "c.jsonl:1: message 1 has no \"role\""},
+             {"{\"messages\": 5}", "c.jsonl:1: "},
+             {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", \"weight\": -1}]}",
+              "weight of"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     write_text("c.jsonl", bad[i].row);
-    const char *again = in_folder("model: {arch: llama, layers: 1, width: 8, heads: 2, context: 99}\n"
-                                  "tokenizer: {kind: char}\nsteps: 1\nchat: {template: chatml}\n"
-                                  "data: [{file: %s/c.jsonl}]\n");
+    const char *again =
+        in_folder("model: {arch: llama, layers: 1, width: 8, heads: 2, context: 99}\n"
+                  "tokenizer: {kind: char}\nsteps: 1\nchat: {template: chatml}\n"
+                  "data: [{file: %s/c.jsonl}]\n");
     if (nm__recipe_parse("r.yaml", again, strlen(again), &r, &err)) fail_msg("%s", err.text);
     assert_int_equal(nm__docs_tokenizer(&r, &tok, &err), NM_EFORMAT);
     if (!strstr(err.text, bad[i].says)) fail_msg("%zu: %s", i, err.text);
@@ -236,14 +254,15 @@ static void single_rows(void **state) {
     nm_err err;
     snprintf(save, sizeof save, "as-%s", types[k]);
     snprintf(text, sizeof text, FACTS "steps: 1\nschedule: {lr: 0}\nsave: %s\n", dir, types[k]);
-    char *twice = strstr(text, "schedule: {lr: 0.01}\n");    /* one schedule is enough */
+    char *twice = strstr(text, "schedule: {lr: 0.01}\n"); /* one schedule is enough */
     memmove(twice, twice + 21, strlen(twice + 21) + 1);
     nm_train_result r = train(text, save, 1, 0, false, NM_OK);
     nm_train_result_free(&r);
-    snprintf(text, sizeof text, "base: %s/%s/model.gguf\nlength: 32\nschedule: {lr: 0.01}\n"
+    snprintf(text, sizeof text,
+             "base: %s/%s/model.gguf\nlength: 32\nschedule: {lr: 0.01}\n"
              "data: [{world: facts, W: 7, n: 300}]\nsteps: 5\noptimizer: {decay: 0.5}\n"
-             "rows: {token_embd.weight: [5, 9]}\n%s", dir, save,
-             k < 2 ? "columns: {blk.0.ffn_down.weight: [3]}\n" : "");
+             "rows: {token_embd.weight: [5, 9]}\n%s",
+             dir, save, k < 2 ? "columns: {blk.0.ffn_down.weight: [3]}\n" : "");
     snprintf(out, sizeof out, "rows-%s", types[k]);
     r = train(text, out, 2, 0, false, NM_OK);
     nm_train_result_free(&r);
@@ -257,7 +276,8 @@ static void single_rows(void **state) {
       bool table = !strcmp(x->name, "token_embd.weight");
       bool down = !strcmp(x->name, "blk.0.ffn_down.weight") && k < 2;
       assert_non_null(y);
-      if (x->type != y->type || x->bytes != y->bytes) fail_msg("%s: %s is stored anew", out, x->name);
+      if (x->type != y->type || x->bytes != y->bytes)
+        fail_msg("%s: %s is stored anew", out, x->name);
       size_t row = x->bytes / (size_t)x->ne[1], unit = row / (size_t)x->ne[0];
       for (size_t at_byte = 0; at_byte < x->bytes; at_byte++) {
         if (x->data[at_byte] == y->data[at_byte]) continue;
@@ -273,31 +293,42 @@ static void single_rows(void **state) {
   }
 }
 
-/* ---- going on in each mode --------------------------------------------------------------------- */
+/* ---- going on in each mode ---------------------------------------------------------------------
+ */
 
-static const struct mode { const char *name, *text, *file; } modes[] = {
+static const struct mode {
+  const char *name, *text, *file;
+} modes[] = {
     {"rows", FACTS "rows: {token_embd.weight: [5, 9]}\ncolumns: {blk.1.attn_q.weight: [0, 63]}\n",
      "model.gguf"},
     {"prompt", FACTS "soft_prompt: {n: 3}\n", "adapter.gguf"},
     {"prompt-lora", FACTS "soft_prompt: {n: 2, init: fermo}\nlora: {rank: 2, targets: [attn_q]}\n",
      "adapter.gguf"},
     {"prompt-all", FACTS "soft_prompt: {n: 3}\ntrain: all\n", "model.gguf"},
-    {"vectors", FACTS "learn_vectors: [{name: a, site: blk.0.resid_post, at: \"-2\", scale: 2}, "
-                      "{name: b, site: \"blk.*.mlp_out\", each: true}]\n", "b.npy"},
+    {"vectors",
+     FACTS "learn_vectors: [{name: a, site: blk.0.resid_post, at: \"-2\", scale: 2}, "
+           "{name: b, site: \"blk.*.mlp_out\", each: true}]\n",
+     "b.npy"},
     {"dpo", PAIRS "loss: {kind: dpo, beta: 0.3, smooth: 0.1}\nlora: {rank: 2, targets: [attn_q]}\n",
      "adapter.gguf"},
     {"dpo-all", PAIRS "loss: dpo\nslots: 4\n", "model.gguf"},
     {"ipo", PAIRS "loss: ipo\n", "model.gguf"},
     {"simpo", PAIRS "loss: {kind: simpo, beta: 2, gamma: 0.5}\n", "model.gguf"},
-    {"npo", GROUPS "loss: [{kind: npo, group: forget}, {kind: kl, group: retain, weight: 0.5}]\n"
-            "reference: base\n", "model.gguf"},
+    {"npo",
+     GROUPS "loss: [{kind: npo, group: forget}, {kind: kl, group: retain, weight: 0.5}]\n"
+            "reference: base\n",
+     "model.gguf"},
     {"difference", GROUPS "loss: gradient_difference\nslots: 2\n", "model.gguf"},
-    {"reference", GROUPS "loss: [{kind: cross_entropy, group: forget}, {kind: kl, group: retain}]\n"
-                  "reference: %s/other.gguf\n", "model.gguf"},
-    {"taps", FACTS "loss: [cross_entropy, {kind: tap_cosine, site: blk.1.resid_post, at: last, "
-                   "weight: 0.1, target: %s/target.npy}]\ntaps: [{site: blk.1.resid_post, at: last, "
-                   "save: 4}]\nprobes: [{world: facts, W: 7, n: 60, site: blk.0.resid_post, every: "
-                   "3}]\n", "model.gguf"},
+    {"reference",
+     GROUPS "loss: [{kind: cross_entropy, group: forget}, {kind: kl, group: retain}]\n"
+            "reference: %s/other.gguf\n",
+     "model.gguf"},
+    {"taps",
+     FACTS "loss: [cross_entropy, {kind: tap_cosine, site: blk.1.resid_post, at: last, "
+           "weight: 0.1, target: %s/target.npy}]\ntaps: [{site: blk.1.resid_post, at: last, "
+           "save: 4}]\nprobes: [{world: facts, W: 7, n: 60, site: blk.0.resid_post, every: "
+           "3}]\n",
+     "model.gguf"},
     {"chat", BASE "chat: {template: %s/t.jinja}\ndata: [{file: %s/chat.jsonl}]\n", "model.gguf"}};
 
 /* Lines of taps and probes: without the steps' own, which hold times. */
@@ -306,7 +337,8 @@ static char *watched(const char *folder) {
   size_t n;
   snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
   char *s = read_all(at(path), &n), *out = calloc(n + 1, 1), *line = s;
-  for (char *end; line < s + n && (end = memchr(line, '\n', (size_t)(s + n - line))); line = end + 1) {
+  for (char *end; line < s + n && (end = memchr(line, '\n', (size_t)(s + n - line)));
+       line = end + 1) {
     *end = 0;
     if (strstr(line, "\"tap\"") || strstr(line, "\"probe\"")) strcat(strcat(out, line), "\n");
   }
@@ -356,7 +388,8 @@ static void watching_is_free(void **state) {
   same_files("blind/model.gguf", "seeing/model.gguf");
 }
 
-/* ---- what is learned ------------------------------------------------------------------------------ */
+/* ---- what is learned
+ * ------------------------------------------------------------------------------ */
 
 static double eval_of(const char *folder, int step, int eval, const char *name) {
   char path[100];
@@ -378,14 +411,17 @@ static double eval_of(const char *folder, int step, int eval, const char *name) 
 
 static void preferences_and_unlearning(void **state) {
   (void)state;
-  nm_train_result r = train(in_folder(PAIRS "loss: {kind: dpo, beta: 0.5}\nlora: {rank: 4, targets: "
-      "[attn_q, attn_v, ffn_down]}\neval: {every: 1, data: [{file: %s/pairs.jsonl}]}\nsteps: 40\n"),
-      "prefer", 2, 0, false, NM_OK);
+  nm_train_result r =
+      train(in_folder(PAIRS "loss: {kind: dpo, beta: 0.5}\nlora: {rank: 4, targets: "
+                            "[attn_q, attn_v, ffn_down]}\neval: {every: 1, data: [{file: "
+                            "%s/pairs.jsonl}]}\nsteps: 40\n"),
+            "prefer", 2, 0, false, NM_OK);
   nm_train_result_free(&r);
   double before = eval_of("prefer", 1, 0, "loss"), after = eval_of("prefer", 40, 0, "loss");
   if (!(before > 0.55 && after < 0.4 && eval_of("prefer", 40, 0, "accuracy") > 0.85))
     fail_msg("dpo: %g to %g", before, after);
-  r = train(in_folder(GROUPS "loss: [{kind: gradient_difference, weight: 0.5}]\neval:\n  every: 1\n"
+  r = train(in_folder(GROUPS
+                      "loss: [{kind: gradient_difference, weight: 0.5}]\neval:\n  every: 1\n"
                       "  data: [{file: %s/forget.jsonl}, {file: %s/retain.jsonl}]\nsteps: 30\n"),
             "unlearn", 2, 0, false, NM_OK);
   nm_train_result_free(&r);
@@ -397,8 +433,8 @@ static void preferences_and_unlearning(void **state) {
 /* A prompt that is read again and not trained comes out as it was. */
 static void prompt_again(void **state) {
   (void)state;
-  nm_train_result r = train(in_folder(FACTS "soft_prompt: {n: 3}\nsteps: 2\n"), "p1", 1, 0, false,
-                            NM_OK);
+  nm_train_result r =
+      train(in_folder(FACTS "soft_prompt: {n: 3}\nsteps: 2\n"), "p1", 1, 0, false, NM_OK);
   nm_train_result_free(&r);
   r = train(in_folder("base: %s/base.gguf\nlength: 32\nschedule: {lr: 0}\nsteps: 1\n"
                       "data: [{world: facts}]\nsoft_prompt: {from: %s/p1/adapter.gguf}\n"),
@@ -407,9 +443,7 @@ static void prompt_again(void **state) {
   same_files("p1/adapter.gguf", "p2/adapter.gguf");
 }
 
-static void keep_note(void *arg, const char *text) {
-  snprintf(((char **)arg)[1], 600, "%s", text);
-}
+static void keep_note(void *arg, const char *text) { snprintf(((char **)arg)[1], 600, "%s", text); }
 
 static int stop_never(void *arg, const nm_train_step *s) {
   (void)arg, (void)s;
@@ -422,25 +456,31 @@ static void broken_checkpoint(void **state) {
   char recipe[256], folder[256], note[600] = "";
   void *arg[2] = {NULL, note};
   nm_err err = {0};
-  nm_train_result r = train(in_folder(FACTS "steps: 9\ncheckpoint: {every: 2}\n"), "broken", 1, 4,
-                            false, NM_EINTR);
+  nm_train_result r =
+      train(in_folder(FACTS "steps: 9\ncheckpoint: {every: 2}\n"), "broken", 1, 4, false, NM_EINTR);
   nm_train_result_free(&r);
   size_t n;
   char *s = read_all(at("broken/checkpoints/step-000004.state"), &n);
   s[n / 2] ^= 1;
-  if (nm__write_file(at("broken/checkpoints/step-000004.state"), s, n, &err)) fail_msg("%s", err.text);
+  if (nm__write_file(at("broken/checkpoints/step-000004.state"), s, n, &err))
+    fail_msg("%s", err.text);
   free(s);
   snprintf(recipe, sizeof recipe, "%s", at("r.yaml"));
   snprintf(folder, sizeof folder, "%s", at("broken"));
-  nm_train_opts o = {.out = folder, .threads = 1, .resume = true, .note = keep_note,
-                     .step = stop_never, .arg = arg};
+  nm_train_opts o = {.out = folder,
+                     .threads = 1,
+                     .resume = true,
+                     .note = keep_note,
+                     .step = stop_never,
+                     .arg = arg};
   if (nm_train(recipe, &o, &r, &err)) fail_msg("%s", err.text);
   if (!strstr(note, "going on from step 2") || !strstr(note, "step-000004.state"))
     fail_msg("note: '%s'", note);
   nm_train_result_free(&r);
 }
 
-/* ---- files ----------------------------------------------------------------------------------------- */
+/* ---- files
+ * ----------------------------------------------------------------------------------------- */
 
 static void write_rows(void) {
   char pairs[20000] = "", groups[20000] = "", forget[10000] = "", retain[20000] = "", row[400];
@@ -467,8 +507,9 @@ static void write_rows(void) {
   write_text("mixed.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n"
                             "{\"text\": \"a\"}\n");
   write_text("t.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
-  write_text("chat.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"fermo ?\"}, {\"role\": "
-                           "\"assistant\", \"content\": \"yes\"}]}\n");
+  write_text("chat.jsonl",
+             "{\"messages\": [{\"role\": \"user\", \"content\": \"fermo ?\"}, {\"role\": "
+             "\"assistant\", \"content\": \"yes\"}]}\n");
 }
 
 static int set_up(void **state) {
@@ -478,9 +519,10 @@ static int set_up(void **state) {
   if (make_dir(state)) return -1;
   for (int i = 0; i < 64; i++) target[i] = (float)(i % 5) - 2;
   if (nm__npy_write(at("target.npy"), 1, (const int64_t[]){64}, target, &err)) return -1;
-  const char *made = "model: {arch: llama, layers: 2, width: 64, heads: 4, context: 64, init: 0.1}\n"
-                     "tokenizer: {kind: word}\nbatch: 32\nschedule: {lr: 0.003, warmup: 10}\n"
-                     "data: [{world: facts, W: 7, n: 2000, order: shuffled}]\n";
+  const char *made =
+      "model: {arch: llama, layers: 2, width: 64, heads: 4, context: 64, init: 0.1}\n"
+      "tokenizer: {kind: word}\nbatch: 32\nschedule: {lr: 0.003, warmup: 10}\n"
+      "data: [{world: facts, W: 7, n: 2000, order: shuffled}]\n";
   char text[600];
   snprintf(text, sizeof text, "%ssteps: 150\n", made);
   nm_train_result r = train(text, "first", 2, 0, false, NM_OK);
@@ -501,10 +543,10 @@ static int set_up(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(mistakes),      cmocka_unit_test(mistakes_of_data),
-      cmocka_unit_test(damaged_recipes), cmocka_unit_test(chats),
-      cmocka_unit_test(single_rows),   cmocka_unit_test(goes_on),
+      cmocka_unit_test(mistakes),         cmocka_unit_test(mistakes_of_data),
+      cmocka_unit_test(damaged_recipes),  cmocka_unit_test(chats),
+      cmocka_unit_test(single_rows),      cmocka_unit_test(goes_on),
       cmocka_unit_test(watching_is_free), cmocka_unit_test(preferences_and_unlearning),
-      cmocka_unit_test(prompt_again),  cmocka_unit_test(broken_checkpoint)};
+      cmocka_unit_test(prompt_again),     cmocka_unit_test(broken_checkpoint)};
   return cmocka_run_group_tests(tests, set_up, remove_dir);
 }

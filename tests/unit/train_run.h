@@ -49,15 +49,15 @@ static inline int stop_at(void *arg, const nm_train_step *s) {
 
 /* Trains `text` into the folder `out`; stops after step `stop` (0: never). */
 static inline nm_train_result train(const char *text, const char *out, int threads, int stop,
-                             bool resume, int want) {
+                                    bool resume, int want) {
   char recipe[256], folder[256];
   nm_train_result r;
   nm_err err = {0};
   write_text("r.yaml", text);
   snprintf(recipe, sizeof recipe, "%s", at("r.yaml"));
   snprintf(folder, sizeof folder, "%s", at(out));
-  nm_train_opts o = {.out = folder, .threads = threads, .resume = resume, .step = stop_at,
-                     .arg = &stop};
+  nm_train_opts o = {
+      .out = folder, .threads = threads, .resume = resume, .step = stop_at, .arg = &stop};
   int st = nm_train(recipe, &o, &r, &err);
   if (st != want) fail_msg("%s: %d: %s", out, st, err.text);
   return r;
