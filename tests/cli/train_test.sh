@@ -147,6 +147,19 @@ wrong 'groups.jsonl:1: no loss names the group' <<< $'loss: {kind: npo, group: x
 wrong "bad.yaml:1: the model has no tensor 'tok'" <<< $'rows: {tok: [1]}\ndata: [{file: groups.jsonl}]'
 wrong 'bad.yaml:1: a probe' <<< $'probes: [{world: facts, site: embd, every: 2}]\ndata: [{file: groups.jsonl}]'
 
+# Killed in the middle of a run of pairs: --resume gives the bytes of a run that was not.
+sed 's/steps: 6/steps: 300/' dpo.yaml > kill.yaml
+echo 'checkpoint: {every: 40}' >> kill.yaml
+try 0 "$noema" train kill.yaml -o runs/k1 -t 2
+"$noema" train kill.yaml -o runs/k2 -t 1 > out 2> err < /dev/null & p=$!
+for _ in $(seq 1000); do grep -q '"step":100,' runs/k2/metrics.jsonl 2> /dev/null && break; sleep 0.02; done
+kill -KILL $p
+wait $p 2> /dev/null
+is "killed" $? 137
+try 0 "$noema" train kill.yaml -o runs/k2 -t 2 --resume
+cmp -s runs/k1/adapter.gguf runs/k2/adapter.gguf && ok || no "a kill changes what is learned"
+is "steps told once" "$(grep -c grad_norm runs/k2/metrics.jsonl)" 300
+
 # A broken newest checkpoint is passed over, and said.
 "$noema" train c.yaml -o runs/c2 -t 1 > out 2> err < /dev/null
 printf x | dd of=runs/c2/checkpoints/step-000040.state bs=1 seek=900 conv=notrunc 2> /dev/null
