@@ -244,6 +244,8 @@ static int check_model(const struct top *t, nm_err *err) {
     return nm__yaml_fail(y, t->tokenizer, err, "the base model brings its own tokenizer");
   if (t->lora && r->train.n)
     return nm__yaml_fail(y, t->lora, err, "'train' and 'lora' do not go together");
+  if (t->lora && !r->base)
+    return nm__yaml_fail(y, t->lora, err, "lora stands beside the weights of a 'base' model");
   if (t->lora && (!r->lora_rank || !r->lora_targets.n))
     return nm__yaml_fail(y, t->lora, err, "lora needs 'rank' and 'targets'");
   if (!t->model) return NM_OK;

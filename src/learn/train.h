@@ -42,6 +42,11 @@ void nm__training_close(struct nm__training *t);
 /* Multiply-adds of all threads a second, times two. */
 double nm__training_peak(struct nm__training *t);
 
+/* ---- train_lora.c ----------------------------------------------------------- */
+
+/* What a run with adapters trains, as llama.cpp reads it, and the model it is for. */
+int nm__training_adapter(struct nm__training *t, struct nm__gguf **out, nm_err *err);
+
 /* ---- train_keep.c ----------------------------------------------------------- */
 
 /* metrics.jsonl, ready for the next line; lines behind where the run stands are dropped. */
