@@ -170,7 +170,7 @@ static int place(const struct reading *r, const struct nm__st_tensor *t, const s
   }
   *expert = nm__expert_of(gguf, stacked, front);
   snprintf(name, 160, "%s", *expert >= 0 ? stacked : gguf);
-  if (strcmp(name, "token_embd.weight") != !n->embedding) return NM_OK;
+  if (!strcmp(name, "token_embd.weight") == n->embedding) return NM_OK;
   return bad_tensor(r, t, n->embedding ? "is of an embedding, and the module is none"
                                        : "is of an embedding, whose adapters are lora_embedding_A");
 }
