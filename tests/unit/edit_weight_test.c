@@ -106,16 +106,21 @@ static void experts(void **state) {
   static const char *const models[] = {"mixtral", "qwen2moe"};
   if (no_shared()) return;
   for (int i = 0; i < 2; i++) {
-    char path[200], act[120];
+    char path[200];
     snprintf(path, sizeof path, REF "%s/model.gguf", models[i]);
     nm_model *m = open_model(path);
     for (int e = 0; e < m->moe.n; e++) {
       char json[200];
       snprintf(json, sizeof json, "{\"weight\": \"blk.0.ffn_down_exps.weight\", \"expert\": %d, "
                "\"col\": 2, \"op\": \"zero\"}", e);
-      snprintf(act, sizeof act, "{\"site\": \"blk.0.moe.act[%d]\", \"op\": \"zero\"}",
-               e * m->moe.F + 2);
-      struct rows a = with(m, json), b = with(m, act), base = with(m, NULL);
+      struct nm__buf act;          /* takes neuron 2 out of the expert's */
+      nm__buf_init(&act, 10000);
+      nm__buf_printf(&act, "{\"site\": \"blk.0.moe.act[%d]\", \"op\": \"project_out\", "
+                     "\"vector\": [0, 0, 1", e);
+      for (int k = 3; k < m->moe.F; k++) nm__buf_puts(&act, ", 0");
+      nm__buf_puts(&act, "]}");
+      struct rows a = with(m, json), b = with(m, act.s), base = with(m, NULL);
+      nm__buf_done(&act);
       if (!(far(&a, &b, "logits") < 3e-5 && far(&a, &b, "blk.0.mlp_out") < 3e-5))
         fail_msg("%s, expert %d", models[i], e);
       if (far(&base, &b, "logits") > 1e-3) assert_true(far(&base, &a, "logits") > 1e-3);
