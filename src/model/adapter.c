@@ -218,6 +218,16 @@ void nm__adapters_key(const nm_adapters *a, struct nm__buf *b) {
     if (a->v[i].scale != 0) nm__buf_printf(b, "lora %s %a|", a->v[i].hash, (double)a->v[i].scale);
 }
 
+json_t *nm__adapters_record(const nm_engine *e) {
+  const nm_adapters *all[] = {nm__engine_model(e)->adapters, nm__engine_adapters(e)};
+  json_t *list = json_array();
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < nm_adapters_n(all[k]); i++)
+      json_array_append_new(list, json_pack("{s:o, s:s}", "what", nm__json_text(all[k]->v[i].what),
+                                            "hash", all[k]->v[i].hash));
+  return list;
+}
+
 /* ---- showing, converting ---------------------------------------------------------- */
 
 static json_t *to_json(const struct nm__adapter *a) {

@@ -68,6 +68,8 @@ struct nm_adapters {
   int n;
   struct nm__deltas d;             /* of all whose scale is not 0 */
 };
+/* For the record of a run: what stands beside the engine's weights, the model's own first. */
+json_t *nm__adapters_record(const nm_engine *e);
 void nm__adapters_key(const nm_adapters *a, struct nm__buf *b);
 
 /* ---- adapter_base.c: adapters that name their model ------------------------ */

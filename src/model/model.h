@@ -171,7 +171,9 @@ const nm_model *nm__engine_model(const nm_engine *e);
 int nm__engine_ctx(const nm_engine *e);
 const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
-/* Its adapters, for a forward; n 0: none. */
+/* Those it was given, or NULL; the model may have its own. */
+const nm_adapters *nm__engine_adapters(const nm_engine *e);
+/* All of them, for a forward; n 0: none. */
 const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n);
 /* Appends what options of the engine can change a bit, for cache keys; nothing when none does. */
 void nm__engine_key(const nm_engine *e, struct nm__buf *b);

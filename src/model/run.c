@@ -93,6 +93,7 @@ const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
 const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
+const nm_adapters *nm__engine_adapters(const nm_engine *e) { return e->adapters; }
 const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n) {
   *n = e->beside.n;
   return e->beside.v;
