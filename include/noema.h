@@ -150,8 +150,8 @@ const char *nm_chat_family(int i);       /* "chatml" ...; NULL after the last */
 
 /* ---- adapters ---------------------------------------------------------- */
 
-/* Low-rank adapters (LoRA): W + scale alpha / rank B A, beside weights that stay as they are stored,
- * quantised or not. Files: GGUF as of llama.cpp, folders of PEFT's, steps of a training run
+/* Low-rank adapters (LoRA): W + scale alpha / rank B A, beside weights that stay as they are
+ * stored, quantised or not. Files: GGUF as of llama.cpp, folders of PEFT's, steps of a training run
  * (DIR@200). Several stand side by side; one of scale 0 changes no bit. */
 typedef struct nm_adapters nm_adapters;
 typedef struct nm_adapter_file { const char *path; double scale; } nm_adapter_file;

@@ -9,7 +9,7 @@ static const struct cli_opt opts[] = {
     {"-o, --out", CLI_TEXT, "PATH", "F.gguf; convert: or a folder, which becomes one of PEFT's"},
     {"--base", CLI_TEXT, "MODEL", "convert: the model that the adapter is for"},
     CLI_LORA_OPTS,
-    {"--type", CLI_TEXT, "T", "merge: Q8_0, Q4_K_M, ... (default: what is touched F32, else as is)"},
+    {"--type", CLI_TEXT, "T", "merge: Q8_0, Q4_K_M ... (default: touched matrices F32)"},
     {"--force", CLI_FLAG, NULL, "replace what is there"},
     {"--json", CLI_FLAG, NULL, "show: as JSON"},
     {"-t, --threads", CLI_INT, "N", "merge: threads (default: all cores)"},
@@ -86,14 +86,15 @@ const struct cli_verb cli_adapter = {
     "adapter show A [--json] | adapter convert A --base MODEL -o PATH |\n"
     "       noema adapter merge MODEL --lora A ... -o OUT.gguf [--type T]",
     "A is a GGUF file of llama.cpp's, a folder of PEFT's or a step of a training run (DIR@STEP).\n"
-    "convert writes the other form. merge adds adapters to the weights: without --type the matrices\n"
-    "they touch are stored as F32, so that the result computes what the adapters did, and the others\n"
-    "as they are; with it all are stored in that type.\n"
+    "convert writes the other form. merge adds adapters to the weights: without --type the\n"
+    "matrices they touch are stored as F32, so that the result computes what the adapters did, and\n"
+    "the others as they are; with it all are stored in that type.\n"
     "To run with an adapter, give it to any verb: noema logits MODEL --lora A.",
-    "  printf '%s\\n' 'base: models/planted.gguf' 'lora: {rank: 2, targets: [attn_q, ffn_down]}' \\\n"
-    "    'length: 16' 'steps: 2' 'batch: 2' 'data: [{world: lexical, n: 20}]' > l.yaml\n"
-    "  noema train l.yaml -o lora-run\n"
-    "  noema adapter show lora-run/adapter.gguf\n"
-    "  noema adapter merge models/planted.gguf --lora lora-run/adapter.gguf -o merged.gguf",
+    "  echo '{\"text\": \"ann saw the red fox\"}' > adapter.jsonl\n"
+    "  printf '%s\\n' 'base: models/planted.gguf' 'lora: {rank: 2, targets: [attn_q]}' \\\n"
+    "    'length: 8' 'steps: 2' 'batch: 1' 'data: [{file: adapter.jsonl}]' > adapter.yaml\n"
+    "  noema train adapter.yaml -o adapter-run\n"
+    "  noema adapter show adapter-run/adapter.gguf\n"
+    "  noema adapter merge models/planted.gguf --lora adapter-run/adapter.gguf -o merged.gguf",
     opts,
     run};

@@ -121,7 +121,8 @@ int cli_open(struct cli *c, struct cli_input *in) {
   }
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"), .adapters = in->adapters};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"),
+                      .adapters = in->adapters};
   const char *edit = cli_text(c, "edit");
   if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
     cli_close(in);

@@ -68,7 +68,8 @@ int nm__adapter_check(const struct nm__adapter *a, nm_err *err) {
     int64_t sa[2], sb[2];
     char shown[100];
     nm__adapter_sizes(p, sa, sb);
-    if (all_finite(p->a, sa[0] * sa[1]) && all_finite(p->b, sb[0] * sb[1]) && all_finite(&p->scale, 1))
+    if (all_finite(p->a, sa[0] * sa[1]) && all_finite(p->b, sb[0] * sb[1]) &&
+        all_finite(&p->scale, 1))
       continue;
     return nm__fail(err, NM_EFORMAT, "%s: the adapter of '%s' holds a value that is not finite",
                     a->path, nm__printable(shown, sizeof shown, p->name, strlen(p->name)));

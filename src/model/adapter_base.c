@@ -1,5 +1,5 @@
-/* adapter_base.c - adapters that noema trained name the model they stand on, so that such a file (or
- * a step of a training run, DIR@STEP) opens as a model: that one, with the adapter beside it. */
+/* adapter_base.c - adapters that noema trained name the model they stand on, so that such a file
+ * (or a step of a training run, DIR@STEP) opens as a model: that one, the adapter beside it. */
 #include "model/adapter.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* adapter_peft.c - adapters as Hugging Face's PEFT keeps them: a folder with adapter_config.json and
+/* adapter_peft.c - adapters as Hugging Face's PEFT keeps them: a folder of adapter_config.json and
  * adapter_model.safetensors, whose tensors are named after modules:
  *
  *   base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight   [rank, inputs]

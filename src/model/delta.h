@@ -26,7 +26,7 @@ struct nm__place {
   size_t row_bytes;
   int expert;                      /* -1: no expert's */
 };
-/* False: the model has no such matrix. Expert `expert` of `name` is found stacked or alone; the name
+/* False: the model has no such matrix. Expert `expert` of `name` is found stacked or alone;
  * output.weight is also the head of a model that has none of its own. */
 bool nm__place_of(const nm_model *m, const char *name, int expert, struct nm__place *out);
 

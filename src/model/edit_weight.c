@@ -5,8 +5,8 @@
  *   {"weight": "blk.3.ffn_up.weight", "col": 0, "op": "noise", "scale": 0.1, "seed": 7}
  *   {"weight": "blk.3.ffn_up_exps.weight", "expert": 2, "row": 1, "op": "zero"}
  *
- * A change of one row or column is a matrix of rank one. It stands beside the weight, which stays as
- * it is stored. */
+ * A change of one row or column is a matrix of rank one. It stands beside the weight, which stays
+ * as it is stored. */
 #include "model/delta.h"
 
 #include <math.h>
