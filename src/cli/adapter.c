@@ -87,8 +87,8 @@ const struct cli_verb cli_adapter = {
     "       noema adapter merge MODEL --lora A ... -o OUT.gguf [--type T]",
     "A is a GGUF file of llama.cpp's, a folder of PEFT's or a step of a training run (DIR@STEP).\n"
     "convert writes the other form. merge adds adapters to the weights: without --type the\n"
-    "matrices they touch are stored as F32, so that the result computes what the adapters did, and\n"
-    "the others as they are; with it all are stored in that type.\n"
+    "matrices they touch are stored as F32, so that the result computes what the adapters did,\n"
+    "and the others as they are; with it all are stored in that type.\n"
     "To run with an adapter, give it to any verb: noema logits MODEL --lora A.",
     "  echo '{\"text\": \"ann saw the red fox\"}' > adapter.jsonl\n"
     "  printf '%s\\n' 'base: models/planted.gguf' 'lora: {rank: 2, targets: [attn_q]}' \\\n"

@@ -1,6 +1,7 @@
 /* adapter_gguf.c - adapters as llama.cpp reads them: NAME.lora_a [cols, rank] and NAME.lora_b
- * [rank, rows] beside the name of a tensor, sizes fastest first; alpha in a key. Of token_embd the sizes
- * are lora_a [rank, vocabulary] and lora_b [rank, width]. Experts are stacked in a third one. */
+ * [rank, rows] beside the name of a tensor, sizes fastest first; alpha in a key. Of token_embd
+ * the sizes are lora_a [rank, vocabulary] and lora_b [rank, width]. Experts are stacked in a
+ * third one. */
 #include "model/adapter.h"
 
 #include <math.h>

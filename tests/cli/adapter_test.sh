@@ -68,6 +68,11 @@ try 0 "$noema" embed $planted -p "ann saw" --json --lora a/adapter.gguf
 try 0 "$noema" world planted-a -o a.tsv
 try 0 "$noema" depth $planted --data a.tsv -o runs/d --repeats 2 --lora-scaled a/adapter.gguf 0.5
 grep -q 'scale 0.5: GGUF LoRA' runs/d/config.json && ok || no "config.json does not name the adapter"
+try 0 "$noema" depth $planted --data a.tsv -o runs/p --repeats 2 --save-probe a.probe --lora a/adapter.gguf
+try 0 "$noema" probe apply $planted a.probe -p "ann saw the red fox by night it went up ?" --lora a/adapter.gguf
+says 'adapter: a/adapter.gguf'
+try 0 "$noema" info a@latest
+prints 'adapter +a/checkpoints/step-000006.gguf, scale 1'
 try 0 "$noema" runs --dir runs
 prints 'depth'
 
