@@ -271,6 +271,8 @@ static int check_model(const struct top *t, nm_err *err) {
     return nm__yaml_fail(y, t->prompt, err, "'from' says all of a soft prompt: no 'n', no 'init'");
   if (t->lora && r->n_only)
     return nm__yaml_fail(y, t->lora, err, "'lora' does not go with 'rows' or 'columns'");
+  if (t->lora && !r->base)
+    return nm__yaml_fail(y, t->lora, err, "lora stands beside the weights of a 'base' model");
   if (t->lora && (!r->lora_rank || !r->lora_targets.n))
     return nm__yaml_fail(y, t->lora, err, "lora needs 'rank' and 'targets'");
   if (!t->model) return NM_OK;

@@ -110,7 +110,12 @@ static int evaluate(struct nm__training *t, nm_err *err) {
 
 static int save_point(struct nm__training *t, nm_err *err) {
   struct nm__keep keep = {t->r.ckpt_keep, 0};
-  return nm__ckpt_save(t->dir, &t->at, t->m->g, &t->p, &t->moments, &keep, err);
+  struct nm__gguf *adapter = NULL;
+  int st = t->r.lora_rank ? nm__training_adapter(t, &adapter, err) : NM_OK;
+  if (!st)
+    st = nm__ckpt_save(t->dir, &t->at, adapter ? adapter : t->m->g, &t->p, &t->moments, &keep, err);
+  nm__gguf_close(adapter);
+  return st;
 }
 
 /* A run that was ended before its first checkpoint begins anew. */

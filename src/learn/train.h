@@ -74,6 +74,11 @@ void nm__watch_done(struct nm__training *t);
 /* What is due after the step that was done (or before the first) goes to metrics.jsonl. */
 int nm__watch_step(struct nm__training *t, nm_err *err);
 
+/* ---- train_lora.c ----------------------------------------------------------- */
+
+/* What a run with adapters trains, as llama.cpp reads it, and the model it is for. */
+int nm__training_adapter(struct nm__training *t, struct nm__gguf **out, nm_err *err);
+
 /* ---- train_keep.c ----------------------------------------------------------- */
 
 /* metrics.jsonl, ready for the next line; lines behind where the run stands are dropped. */

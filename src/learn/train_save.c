@@ -100,40 +100,18 @@ static int save_model(struct nm__training *t, struct nm__gguf_writer *w, const c
   return st;
 }
 
-/* The rows of B are those of its weight, and move with them: it is written under that name. */
-static int write_lora(struct nm__gguf_writer *w, const struct nm__training *t,
-                      const struct nm__learned *v, nm_err *err) {
-  char base[sizeof v->name];
-  size_t n = strlen(v->name), cut = sizeof ".lora_b" - 1;
-  bool b = n > cut && !strcmp(v->name + n - cut, ".lora_b");
-  snprintf(base, sizeof base, "%.*s", b ? (int)(n - cut) : (int)n, v->name);
-  struct nm__gguf_tensor rows = {.name = base, .type = NM__F32, .n_dims = 2,
-                                 .ne = {v->cols, v->rows, 1, 1},
-                                 .bytes = sizeof(float) * (uint64_t)(v->rows * v->cols),
-                                 .data = (const uint8_t *)(t->p.values + v->at)};
-  return write_tensor(w, t->m->g, &rows, NM__F32, err);
-}
-
-static bool in_adapter(const struct nm__training *t, int i) {
-  return i < 2 * t->p.n_lora || !strcmp(t->p.v[i].name, "prompt");
-}
-
-/* As llama.cpp reads adapters: two matrices a weight, named after it. A soft prompt is a tensor
- * "prompt" beside them, which llama.cpp refuses: without it the adapters are not what was
- * learned. */
 static int save_adapter(struct nm__training *t, struct nm__gguf_writer *w, const char *path,
                         nm_err *err) {
-  nm__gguf_put_string(w, "general.type", "adapter");
-  nm__gguf_put_string(w, "general.architecture", t->m->arch->name);
-  nm__gguf_put_string(w, "adapter.type", t->p.n_lora ? "lora" : "prompt");
-  if (t->p.n_lora) nm__gguf_put_f32(w, "adapter.lora.alpha", (float)t->r.lora_alpha);
-  for (int i = 0; i < t->p.n; i++)
-    if (in_adapter(t, i))
-      nm__gguf_announce(w, t->p.v[i].name, NM__F32, 2,
-                        (int64_t[]){t->p.v[i].cols, t->p.v[i].rows});
-  int st = nm__gguf_begin(w, path, err);
-  for (int i = 0; i < t->p.n && !st; i++)
-    if (in_adapter(t, i)) st = write_lora(w, t, &t->p.v[i], err);
+  struct nm__gguf *g;
+  int st = nm__training_adapter(t, &g, err);
+  if (st) return st;
+  nm__ckpt_put_keys(w, g);
+  for (size_t i = 0; i < g->n_tensors; i++)
+    nm__gguf_announce(w, g->tensors[i].name, NM__F32, 2, g->tensors[i].ne);
+  st = nm__gguf_begin(w, path, err);
+  for (size_t i = 0; i < g->n_tensors && !st; i++)
+    st = nm__gguf_data(w, g->tensors[i].data, (size_t)g->tensors[i].bytes, err);
+  nm__gguf_close(g);
   return st;
 }
 
