@@ -46,7 +46,8 @@ int nm__training_adapter(struct nm__training *t, struct nm__gguf **out, nm_err *
   if (!st) st = nm__gguf_add_string(g, "general.architecture", arch, strlen(arch), err);
   const char *type = t->p.n_lora ? "lora" : "prompt";
   if (!st) st = nm__gguf_add_string(g, "adapter.type", type, strlen(type), err);
-  if (!st && t->p.n_lora) st = nm__gguf_add_f32(g, "adapter.lora.alpha", (float)t->r.lora_alpha, err);
+  if (!st && t->p.n_lora)
+    st = nm__gguf_add_f32(g, "adapter.lora.alpha", (float)t->r.lora_alpha, err);
   if (!st) st = nm__adapter_put_base(g, t->m, err);
   for (int i = 0; i < t->p.n && !st; i++)
     if (in_adapter(t, i)) st = add_part(g, t, &t->p.v[i], err);
