@@ -51,11 +51,14 @@ demo:
 check:
 	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema unit && \
 	 BUILD=$(BUILD) scripts/check.sh
-check-long: check check-faults asan ubsan tsan fuzz study
+check-long: check crash check-faults asan ubsan tsan fuzz study
 
 # Known mistakes, one patch each: the test that must notice it turns red.
 check-faults: $(BUILD)/tests/unit/study_test
 	@BUILD=$(BUILD) scripts/check_faults.sh
+# noema train ended at every call that changes a file; make check takes one of a few.
+crash: $(BUILD)/noema
+	@CRASH_FULL=1 NOEMA=$(BUILD)/noema bash tests/cli/crash_test.sh
 # The miniature of concept-depth over three seeds: minutes each. Exit 5 is a failed study.
 study: $(BUILD)/noema
 	$(BUILD)/noema study concept-depth -o build-study
@@ -90,4 +93,4 @@ install: $(BUILD)/noema
 PREFIX ?= /usr/local
 clean:
 	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
-.PHONY: demo check check-long check-faults asan ubsan tsan sanitized fuzz study bench worst install clean
+.PHONY: demo check check-long crash check-faults asan ubsan tsan sanitized fuzz study bench worst install clean

@@ -148,10 +148,34 @@ int nm_chat_tokenize(const nm_model *m, const nm_prompt *p, int flags, int32_t *
 void nm_prompt_free(nm_prompt *p);
 const char *nm_chat_family(int i);       /* "chatml" ...; NULL after the last */
 
+/* ---- adapters ---------------------------------------------------------- */
+
+/* Low-rank adapters (LoRA): W + scale alpha / rank B A, beside weights that stay as they are
+ * stored, quantised or not. Files: GGUF as of llama.cpp, folders of PEFT's, steps of a training run
+ * (DIR@200). Several stand side by side; one of scale 0 changes no bit. */
+typedef struct nm_adapters nm_adapters;
+typedef struct nm_adapter_file { const char *path; double scale; } nm_adapter_file;
+/* Reads n of them for m, which must outlive them; n 0 gives NULL. NM_EFORMAT where one is damaged
+ * or of another model (architecture, name or sizes of a matrix). An engine takes them. */
+int nm_adapters_load(const nm_model *m, const nm_adapter_file *v, int n, nm_adapters **out,
+                     nm_err *err);
+void nm_adapters_free(nm_adapters *a);
+int nm_adapters_n(const nm_adapters *a);
+/* "a.gguf, scale 0.5: GGUF LoRA beside 28 matrices, rank 4" */
+const char *nm_adapters_what(const nm_adapters *a, int i);
+/* What was opened as m is an adapter that names its model (noema train): it stands beside that
+ * model's weights in every engine of m. NULL: m is a model itself. */
+const nm_adapters *nm_model_adapters(const nm_model *m);
+/* What an adapter's file holds, as text or JSON in a string that the caller frees. */
+int nm_adapter_show(const char *path, bool json, char **out, nm_err *err);
+/* Writes it in the other form (or the same): GGUF where `out` ends in .gguf, else a folder of
+ * PEFT's; for the model m, whose rows of q and k may be in another order. */
+int nm_adapter_convert(const nm_model *m, const char *in, const char *out, bool force, nm_err *err);
+
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it) and gelu. */
+ * options but n_ctx (rope scalings may follow it), gelu and adapters. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -161,6 +185,7 @@ typedef struct nm_engine_opts {
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
   const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
   const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
+  const nm_adapters *adapters;     /* of the same model; must outlive the engine. NULL: none */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);
@@ -183,7 +208,7 @@ typedef struct nm_row {
   int64_t n;
 } nm_row;
 
-/* Edits of activations, read from a JSON file (docs/verbs/edit.md). */
+/* Edits of activations and of weights, read from a JSON file (docs/verbs/edit.md). */
 typedef struct nm_edits nm_edits;
 int nm_edits_load(const char *path, nm_edits **out, nm_err *err);
 int nm_edits_parse(const char *name, const char *json, size_t n, nm_edits **out, nm_err *err);
@@ -193,6 +218,8 @@ int nm_edits_n(const nm_edits *e);
  * loading touched. */
 const char *nm_edits_what(const nm_edits *e, int i);
 uint64_t nm_edits_touched(const nm_edits *e, int i);
+/* "positions"; for an edit of a weight "weights": so many numbers of it the last run changed. */
+const char *nm_edits_unit(const nm_edits *e, int i);
 
 typedef struct nm_request {
   const nm_seq *seqs;
@@ -382,11 +409,13 @@ typedef struct nm_train_opts {
   bool dry_run;                    /* fills result->memory, writes nothing */
   const char *command;             /* as typed, for the records */
   int (*step)(void *arg, const nm_train_step *s);      /* nonzero: stop, keeping a checkpoint */
+  void (*note)(void *arg, const char *text);           /* a sentence worth telling; or NULL */
   void *arg;
 } nm_train_opts;
 typedef struct nm_train_memory {
   uint64_t n_parameters;           /* numbers that are learned */
   uint64_t weights, parameters, gradients, moments, activations;       /* bytes */
+  uint64_t reference;              /* bytes of the frozen model that losses compare with */
 } nm_train_memory;
 typedef struct nm_train_result {
   char *dir, *summary;
@@ -423,6 +452,8 @@ typedef struct nm_convert_opts {
   const char *const *tensor_type;  /* "GLOB=TYPE": tensors of these names get that type */
   int n_tensor_type;
   uint64_t split_bytes;            /* most bytes of a file's data; 0: one file */
+  const nm_adapters *adapters;     /* loaded for a model of `in`: added to the weights (GGUF only).
+                                      Without `type` what they touch is stored as F32 */
   bool force, dry_run;             /* overwrite what is there; write nothing */
   int threads;                     /* 0: all cores */
   const nm_progress *progress;

@@ -5,7 +5,10 @@
 
 #include "noema.h"
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST };
+enum cli_kind {
+  CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST,
+  CLI_SCALED                       /* "F S" or "F:S": two values of a list, F and the number S */
+};
 
 struct cli_opt {
   const char *name;                /* "--at", or with a letter: "-p, --prompt" */
@@ -33,7 +36,8 @@ struct cli_verb {
   int (*run)(struct cli *c);       /* exit code */
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
-    cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study;
+    cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
+    cli_adapter;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -58,9 +62,13 @@ struct cli_input {
   nm_model *m;
   nm_engine *e;
   nm_edits *edits;
+  nm_adapters *adapters;
   nm_seq *seqs; size_t n;
   char **texts;                    /* NULL where ids were given */
 };
+#define CLI_LORA_OPTS \
+  {"--lora", CLI_LIST, "F", "an adapter beside the weights: GGUF, or a folder of PEFT's"}, \
+  {"--lora-scaled", CLI_SCALED, "F S", "the same times S (also F:S in one word)"}
 #define CLI_RUN_OPTS \
   {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"}, \
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
@@ -69,7 +77,8 @@ struct cli_input {
   {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
-  {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
+  {"--edit", CLI_TEXT, "FILE", "edits of activations and of weights (JSON)"}, \
+  CLI_LORA_OPTS
 #define CLI_CHAT_OPTS \
   {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
   {"--chat-date", CLI_TEXT, "DATE", "what templates take for today (2026-01-31)"}, \
@@ -86,6 +95,8 @@ struct cli_input {
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
 int cli_read_input(struct cli *c, struct cli_input *in);
+/* The adapters of --lora and --lora-scaled, in the order typed; said on stderr. Status. */
+int cli_adapters(struct cli *c, const nm_model *m, nm_adapters **out, nm_err *err);
 /* chat.c: a conversation (JSON), or one user's turn, to ids by the options above. NULL ids: the
  * prompt is only shown. The shown prompt goes to `shown` (a FILE). Status of the library. */
 int cli_chat(struct cli *c, const nm_model *m, const char *json, size_t n, void *shown,

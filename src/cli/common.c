@@ -83,6 +83,28 @@ static int check_sizes(struct cli *c) {
   return 0;
 }
 
+static void tell_adapters(const struct cli *c, const nm_adapters *a) {
+  for (int i = 0; i < nm_adapters_n(a); i++)
+    fprintf(stderr, "noema %s: adapter: %s\n", c->verb->name, nm_adapters_what(a, i));
+}
+
+int cli_adapters(struct cli *c, const nm_model *m, nm_adapters **out, nm_err *err) {
+  nm_adapter_file f[CLI_MAX_LIST];
+  int n = 0;
+  for (int i = 0; i < c->n_list; i++) {
+    const char *name = c->verb->opts[c->list_opt[i]].name;
+    if (!strcmp(name, "--lora")) f[n++] = (nm_adapter_file){c->list[i], 1};
+    if (strcmp(name, "--lora-scaled")) continue;
+    f[n++] = (nm_adapter_file){c->list[i], strtod(c->list[i + 1], NULL)};
+    i++;
+  }
+  int st = nm_adapters_load(m, f, n, out, err);
+  if (st) return st;
+  tell_adapters(c, nm_model_adapters(m));
+  tell_adapters(c, *out);
+  return 0;
+}
+
 int cli_open(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
   *in = (struct cli_input){0};
@@ -93,10 +115,14 @@ int cli_open(struct cli *c, struct cli_input *in) {
                      c->n_pos);
   const char *act = cli_text(c, "act");
   if (act && strcmp(act, "f32")) return cli_usage(c, "--act %s is not available (known: f32)", act);
-  if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
+  if (nm_model_open(c->pos[0], &in->m, &err) || cli_adapters(c, in->m, &in->adapters, &err)) {
+    cli_close(in);
+    return cli_fail(c, &err);
+  }
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"),
+                      .adapters = in->adapters};
   const char *edit = cli_text(c, "edit");
   if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
     cli_close(in);
@@ -205,14 +231,15 @@ void cli_close(struct cli_input *in) {
   free(in->texts);
   nm_edits_free(in->edits);
   nm_engine_free(in->e);
+  nm_adapters_free(in->adapters);
   nm_model_close(in->m);
   *in = (struct cli_input){0};
 }
 
 void cli_tell_edits(const struct cli_input *in) {
   for (int i = 0; i < nm_edits_n(in->edits); i++)
-    fprintf(stderr, "edit %d: %s: %llu positions edited\n", i + 1, nm_edits_what(in->edits, i),
-            (unsigned long long)nm_edits_touched(in->edits, i));
+    fprintf(stderr, "edit %d: %s: %llu %s edited\n", i + 1, nm_edits_what(in->edits, i),
+            (unsigned long long)nm_edits_touched(in->edits, i), nm_edits_unit(in->edits, i));
 }
 
 void cli_print_memory(const nm_memory *m) {

@@ -151,7 +151,8 @@ static const struct cli_opt probe_opts[] = {
     {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"},
     {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"},
     {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"},
-    {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published)"}, {0}};
+    {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published)"},
+    CLI_LORA_OPTS, {0}};
 
 static int judge(struct cli *c, nm_engine *e, const nm_probe *p, const char *text, nm_err *err) {
   double prob;
@@ -170,6 +171,7 @@ static int run_probe(struct cli *c) {
   nm_model *m = NULL;
   nm_engine *e = NULL;
   nm_probe *p = NULL;
+  nm_adapters *a = NULL;
   nm_texts t = {0};
   const char *text = cli_text(c, "prompt"), *data = cli_text(c, "data");
   if (c->n_pos != 3 || strcmp(c->pos[0], "apply"))
@@ -178,6 +180,8 @@ static int run_probe(struct cli *c) {
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
   int st = nm_model_open(c->pos[1], &m, &err);
+  if (!st) st = cli_adapters(c, m, &a, &err);
+  o.adapters = a;
   if (!st) st = nm_engine_new(m, &o, &e, &err);
   if (!st) st = nm_probe_load(c->pos[2], &p, &err);
   if (!st && text) st = judge(c, e, p, text, &err);
@@ -188,6 +192,7 @@ static int run_probe(struct cli *c) {
   nm_texts_free(&t);
   nm_probe_free(p);
   nm_engine_free(e);
+  nm_adapters_free(a);
   nm_model_close(m);
   return st;
 }

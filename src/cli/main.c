@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@ static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_lo
                                                &cli_acts, &cli_depth,    &cli_probe,
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
-                                               &cli_study};
+                                               &cli_study, &cli_adapter};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- options by the table ----------------------------------------------- */
@@ -83,6 +84,33 @@ int cli_usage(const struct cli *c, const char *fmt, ...) {
   return 2;
 }
 
+static int put_list(struct cli *c, int i, const char *value) {
+  if (c->n_list == CLI_MAX_LIST)
+    return cli_usage(c, "%s: at most %d", c->verb->opts[i].name, CLI_MAX_LIST);
+  c->list_opt[c->n_list] = i;
+  c->list[c->n_list++] = value;
+  return 0;
+}
+
+static bool is_number(const char *s) {
+  char *end;
+  strtod(s, &end);
+  return end != s && !*end;
+}
+
+/* "F:S", or F and the next word. */
+static int take_scaled(struct cli *c, int i, char *value, char **next) {
+  char *colon = strrchr(value, ':');
+  bool one = colon && colon > value && is_number(colon + 1);
+  if (!one && (!*next || !is_number(*next)))
+    return cli_usage(c, "%s takes a file and a number, not '%s' and '%s'", c->verb->opts[i].name,
+                     value, *next ? *next : "nothing");
+  if (one) *colon = 0;
+  c->text[i] = value;
+  int st = put_list(c, i, value);
+  return st ? st : put_list(c, i, one ? colon + 1 : *next);
+}
+
 static int take_value(struct cli *c, int i, const char *value) {
   const struct cli_opt *o = &c->verb->opts[i];
   char *end = NULL;
@@ -92,12 +120,7 @@ static int take_value(struct cli *c, int i, const char *value) {
   if (o->kind == CLI_REAL) c->real[i] = strtod(value, &end);
   if (end && (end == value || *end || errno))
     return cli_usage(c, "%s takes a number, not '%s'", o->name, value);
-  if (o->kind == CLI_LIST) {
-    if (c->n_list == CLI_MAX_LIST) return cli_usage(c, "%s: at most %d", o->name, CLI_MAX_LIST);
-    c->list_opt[c->n_list] = i;
-    c->list[c->n_list++] = value;
-  }
-  return 0;
+  return o->kind == CLI_LIST ? put_list(c, i, value) : 0;
 }
 
 static int parse(struct cli *c, int argc, char **argv) {
@@ -119,7 +142,15 @@ static int parse(struct cli *c, int argc, char **argv) {
       continue;
     }
     if (!eq && k + 1 >= argc) return cli_usage(c, "%s needs a value (%s)", a, c->verb->opts[i].arg);
-    int st = take_value(c, i, eq ? eq + 1 : argv[++k]);
+    char *value = eq ? eq + 1 : argv[++k];
+    if (c->verb->opts[i].kind == CLI_SCALED) {
+      bool one = strrchr(value, ':') && is_number(strrchr(value, ':') + 1);
+      int bad = take_scaled(c, i, value, &argv[k + 1]);
+      if (bad) return bad;
+      k += !one;
+      continue;
+    }
+    int st = take_value(c, i, value);
     if (st) return st;
   }
   return 0;
@@ -244,6 +275,7 @@ static int run_verb(const struct cli_verb *v, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
+  signal(SIGXFSZ, SIG_IGN);        /* a file that may not grow is an error like a full disk */
   if (!*v || !strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help"))
     return help(*v ? stdout : stderr), *v ? 0 : 2;
   if (!strcmp(v, "--version")) return printf("noema %s\n", NM_VERSION), 0;

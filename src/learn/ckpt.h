@@ -1,7 +1,8 @@
 /* ckpt.h - checkpoints: a series of pairs of files in one folder, from which a run goes on in the
  * same bits.
  *
- *   DIR/checkpoints/step-000200.gguf    the model, as any program opens it
+ *   DIR/checkpoints/step-000200.gguf    the model, as any program opens it; of a run with adapters
+ *                                       the adapter
  *   DIR/checkpoints/step-000200.state   the optimiser's state, where the run stood, and the values
  *                                       of learned tensors that the model file does not hold
  *                                       (adapters); a GGUF too

@@ -20,17 +20,6 @@ static int put_key(void *arg, const struct nm__shape_key *k, nm_err *err) {
   }
 }
 
-/* Two normal values from two uniform ones (Box and Muller 1958). */
-static void normal(float *x, int64_t n, double std, uint64_t seed, uint64_t stream) {
-  for (int64_t i = 0; i < n; i += 2) {
-    double u = ((double)(nm__rand_at(seed, stream, (uint64_t)i) >> 11) + 1) * 0x1p-53;
-    double v = (double)(nm__rand_at(seed, stream, (uint64_t)i + 1) >> 11) * 0x1p-53;
-    double r = std * nm__sqrt(-2 * nm__log(u)), angle = 6.283185307179586 * v;
-    x[i] = (float)(r * nm__cos(angle));
-    if (i + 1 < n) x[i + 1] = (float)(r * nm__sin(angle));
-  }
-}
-
 static int add_tensor(struct nm__gguf *g, const struct nm__shape *s, const struct nm__spec *t,
                       uint64_t seed, nm_err *err) {
   int64_t n = t->rows * t->cols;
@@ -41,7 +30,7 @@ static int add_tensor(struct nm__gguf *g, const struct nm__shape *s, const struc
   if (t->role == NM__ROLE_NORM)
     for (int64_t i = 0; i < n; i++) x[i] = 1;
   else if (t->role != NM__ROLE_BIAS)
-    normal(x, n, std, seed, nm__hash(t->name, strlen(t->name), 0));
+    nm__normals(x, n, std, seed, nm__hash(t->name, strlen(t->name), 0));
   return nm__gguf_add_tensor(g, t->name, NM__F32, t->rows > 1 ? 2 : 1,
                              (int64_t[]){t->cols, t->rows, 1, 1}, (const uint8_t *)x, err);
 }

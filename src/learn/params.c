@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/delta.h"
+
 enum { ALIGN = 16 };               /* floats: rows start on a cache line */
 
 static size_t padded(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
@@ -124,14 +126,17 @@ static void draw(float *out, int64_t rows, int64_t cols, uint64_t seed, uint64_t
     out[i] = (float)(unit * ((double)(nm__rand_at(seed, stream, (uint64_t)i) >> 11) * 0x1p-52 - 1));
 }
 
-static int by_data(const void *a, const void *b) {
-  const uint8_t *x = ((const struct nm__lora *)a)->data, *y = ((const struct nm__lora *)b)->data;
-  return (x > y) - (x < y);
-}
-
-static struct nm__w view(const struct nm__params *p, const struct nm__learned *v) {
-  return (struct nm__w){(const uint8_t *)(p->values + v->at), NM__F32, v->rows, v->cols,
-                        sizeof(float) * (size_t)v->cols};
+/* Beside every product with rows of the weight: of a fused one (q, k, v) there are several. */
+static int put_beside(struct nm__params *p, struct nm__deltas *d, const nm_model *m,
+                      const char *name, const struct nm__learned *ab, float scale, nm_err *err) {
+  struct nm__low_rank c = {p->values + ab[0].at, p->values + ab[1].at, ab[0].rows, scale};
+  struct nm__place at;
+  int n = 0;
+  int st = nm__place_of(m, name, -1, &at) ? nm__deltas_beside(d, m, &at, &c, false, &n, err)
+                                          : NM_OK;
+  if (st || n) return st;
+  return nm__fail(err, NM_EUSAGE, "%s: tensor %s is no matrix of its own that the model multiplies "
+                  "with: no adapter is trained beside it", m->path, name);
 }
 
 /* Only without other parameters: their values must not move. */
@@ -145,27 +150,29 @@ int nm__params_lora(struct nm__params *p, const nm_model *m, const struct nm__lo
     return nm__fail(err, NM_EUSAGE, "%s: no weight matches the adapters' targets", m->path);
   free(p->v);
   free(p->values);
-  *p = (struct nm__params){.v = nm__alloc(2 * most, sizeof *p->v),
-                           .lora = nm__alloc(most, sizeof *p->lora)};
-  if (!p->v || !p->lora) return nm__fail_memory(err, "the adapters", most * sizeof *p->v);
+  *p = (struct nm__params){.v = nm__alloc(2 * most, sizeof *p->v)};
+  const char **name = nm__alloc(most, sizeof *name);
+  if (!p->v || !name) return free(name), nm__fail_memory(err, "the adapters", most * sizeof *p->v);
   for (size_t i = 0; i < m->g->n_tensors; i++) {
     const struct nm__gguf_tensor *t = &m->g->tensors[i];
     if (!is_target(t->name, o)) continue;
-    if (t->n_dims != 2)
-      return nm__fail(err, NM_EUSAGE, "%s: tensor %s is no matrix: no adapter fits beside it",
-                      m->path, t->name);
+    name[p->n / 2] = t->name;
     add_learned(p, t->name, "lora_a", o->rank, t->ne[0]);
     add_learned(p, t->name, "lora_b", t->ne[1], o->rank);
-    p->lora[p->n_lora++] = (struct nm__lora){.data = t->data, .scale = o->alpha / (float)o->rank};
   }
+  struct nm__deltas d = {0};
   p->values = nm__alloc(p->n_floats + ALIGN, sizeof *p->values);
-  if (!p->values) return nm__fail_memory(err, "the adapters", p->n_floats * sizeof *p->values);
-  for (int i = 0; i < p->n_lora; i++) {
-    p->lora[i].a = view(p, &p->v[2 * i]);
-    p->lora[i].b = view(p, &p->v[2 * i + 1]);
-    const struct nm__learned *a = &p->v[2 * i];
+  int st = p->values ? NM_OK
+                     : nm__fail_memory(err, "the adapters", p->n_floats * sizeof *p->values);
+  for (int i = 0; i < p->n && !st; i += 2) {
+    const struct nm__learned *a = &p->v[i];
     draw(p->values + a->at, a->rows, a->cols, seed, nm__hash(a->name, strlen(a->name), 0));
+    if (!strcmp(name[i / 2], "token_embd.weight"))
+      st = nm__fail(err, NM_EUSAGE, "adapters beside the embedding are not trained");
+    else st = put_beside(p, &d, m, name[i / 2], a, o->alpha / (float)o->rank, err);
   }
-  qsort(p->lora, (size_t)p->n_lora, sizeof *p->lora, by_data);
-  return NM_OK;
+  p->lora = d.v;                   /* nothing else was made for the list */
+  p->n_lora = d.n;
+  free(name);
+  return st;
 }

@@ -71,7 +71,11 @@ int nm__plan_files(struct nm__plan *p, const char *one, const char *pattern, nm_
 }
 
 static void plan_done(struct nm__plan *p) {
-  for (size_t i = 0; i < p->n; i++) free(p->item[i].part);
+  for (size_t i = 0; i < p->n; i++) {
+    free(p->item[i].part);
+    free(p->item[i].added);
+    free(p->item[i].scale);
+  }
   for (size_t i = 0; i < p->n_files; i++) free(p->file[i].path);
   free(p->item);
   free(p->file);
@@ -108,6 +112,7 @@ int nm__plan_type(const struct nm__plan *p, const struct nm__recipe_facts *f,
                   const struct nm__gguf_tensor *t, uint32_t *out, nm_err *err) {
   bool plain_copy = !p->recipe && !strncmp(p->g->format, "GGUF", 4);
   *out = plain_copy ? t->type : nm__recipe_type(p->recipe, f, t);
+  if (!p->recipe && nm__plan_touched(p, t->name)) *out = NM__F32;
   for (int i = 0; i < p->o->n_tensor_type; i++) {
     int type = wanted(p->o->tensor_type[i], t->name, err);
     if (type == -2) return NM_EUSAGE;
@@ -188,7 +193,8 @@ static int check_output(const struct nm__plan *p, bool hf, nm_err *err) {
 /* ---- the result ------------------------------------------------------------------------ */
 
 static int tell(struct nm__plan *p, bool hf, nm_convert_result *r, nm_err *err) {
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, n_wide = 0;
+  const char *was = "";
   r->tensor = nm__alloc(p->n ? p->n : 1, sizeof *r->tensor);
   if (!r->tensor) return nm__fail_memory(err, "the table of tensors", p->n * sizeof *r->tensor);
   r->n_tensors = p->n;
@@ -209,11 +215,16 @@ static int tell(struct nm__plan *p, bool hf, nm_convert_result *r, nm_err *err) 
     p->bytes_in += t->bytes_from;
     bytes += it->bytes;
     r->n_weights += n;
-    if (d->block > 1 && it->from != it->to && !*r->warning)
+    if (it->n_added && it->from != NM__F32 && it->to == NM__F32) n_wide++, was = d->name;
+    if (d->block > 1 && it->from != it->to && !it->n_added && !*r->warning)
       snprintf(r->warning, sizeof r->warning, "the input is quantised (%s): what was lost there "
                "does not come back%s", d->name,
                nm__dtype(it->to)->block > 1 ? ", and rounding again loses more" : "");
   }
+  if (n_wide && !*r->warning)
+    snprintf(r->warning, sizeof r->warning, "%llu matrices that adapters touch are stored as F32 "
+             "(they were %s and the like), so that nothing of the sum is lost; a type of your "
+             "choice (--type) rounds them", (unsigned long long)n_wide, was);
   r->bytes = bytes;
   r->bits_per_weight = r->n_weights ? 8.0 * (double)bytes / (double)r->n_weights : 0;
   return NM_OK;
@@ -248,6 +259,7 @@ static int run(struct nm__plan *p, bool hf, nm_convert_result *r, nm_err *err) {
   int st = nm__recipe_facts(p->g, &facts, err);
   if (!st) st = hf ? nm__plan_hf(p, &facts, err) : nm__plan_gguf(p, &facts, err);
   nm__recipe_facts_done(&facts);
+  if (!st) st = nm__plan_lora(p, err);
   if (!st) st = check_globs(p, err);
   if (!st) st = tell(p, hf, r, err);
   if (st || p->o->dry_run) return st;
@@ -279,11 +291,22 @@ int nm_convert(const nm_convert_opts *o, nm_convert_result *out, nm_err *err) {
     return nm__fail(err, NM_EUSAGE, "safetensors hold no %s: F32, F16 or BF16 can be written there",
                     p.recipe->name);
   int st = nm__model_map(o->in, &g, err);
+  nm_model *m = NULL;              /* of an adapter that names its model: both, to be merged */
+  if (!st && nm__adapter_is(g)) {
+    st = nm__adapter_model(g, &m, err);
+    g = NULL;
+  }
   if (st) return st;
-  p.g = g;
-  st = run(&p, hf, out, err);
+  p.g = m ? m->g : g;
+  p.lora[0] = m ? m->adapters : NULL;
+  p.lora[1] = o->adapters;
+  if (hf && (m || o->adapters))
+    st = nm__fail(err, NM_EUSAGE, "%s: adapters are merged into a GGUF file; that can be converted "
+                  "after", o->in);
+  if (!st) st = run(&p, hf, out, err);
   plan_done(&p);
   nm__gguf_close(g);
+  nm_model_close(m);
   if (st) nm_convert_result_free(out);
   return st;
 }

@@ -3,6 +3,7 @@
 #define NM_MODEL_CONVERT_H
 
 #include "model/hf.h"
+#include "model/adapter.h"
 #include "model/recipe.h"
 
 /* One tensor of the output. Its elements come from the data of one tensor of the input, or, where
@@ -19,6 +20,9 @@ struct nm__item {
   enum nm__hf_change change;
   bool to_gguf;                    /* the direction of the change */
   int n_head;
+  const struct nm__adapter_part **added;   /* what adapters add to it (convert_lora.c) */
+  float *scale;                    /* of each */
+  int n_added;
 };
 
 struct nm__plan_file { char *path; size_t first, n; };
@@ -33,7 +37,19 @@ struct nm__plan {
   const struct nm__recipe *recipe; /* NULL: as stored */
   struct nm__pool *pool;
   char warning[240];               /* about the tokenizer */
+  const nm_adapters *lora[2];      /* those the model came with, those of the options */
 };
+
+/* ---- convert_lora.c: adapters added to what is written ---------------------- */
+
+/* Whether an adapter changes the tensor of this name in the output. */
+bool nm__plan_touched(const struct nm__plan *p, const char *name);
+/* Whether the head needs a tensor of its own: it shares one that only one use of changes. */
+bool nm__plan_unties(const struct nm__plan *p);
+/* Gives each item its parts; all must find a place. */
+int nm__plan_lora(struct nm__plan *p, nm_err *err);
+/* Adds to elements first .. first + n of an item's output. */
+void nm__item_add(const struct nm__item *it, int64_t first, int64_t n, float *x);
 
 /* Gives an item's data, in pieces and in order, to sink. */
 typedef int nm__sink(void *arg, const void *bytes, size_t n, nm_err *err);

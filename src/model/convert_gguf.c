@@ -7,8 +7,7 @@
 
 /* ---- which tensors ----------------------------------------------------------- */
 
-/* "blk.3.ffn_up.5.weight" is expert 5 of "blk.3.ffn_up_exps.weight"; -1 for other names. */
-static int expert_of(const char *name, char stacked[80], char front[80]) {
+int nm__expert_of(const char *name, char stacked[80], char front[80]) {
   static const char *const kinds[] = {"ffn_gate", "ffn_up", "ffn_down"};
   int block, expert, used;
   for (int i = 0; i < 3; i++) {
@@ -53,7 +52,7 @@ static int add_one(struct nm__plan *p, const struct nm__recipe_facts *f,
   struct nm__item *it;
   uint32_t to;
   char stacked[80], front[80];
-  int expert = f->n_expert > 0 ? expert_of(t->name, stacked, front) : -1;
+  int expert = f->n_expert > 0 ? nm__expert_of(t->name, stacked, front) : -1;
   if (expert > 0 && expert < f->n_expert) return NM_OK;
   if (expert == 0) return add_stacked(p, f, t, stacked, front, err);
   int st = nm__plan_type(p, f, t, &to, err);
@@ -65,9 +64,20 @@ static int add_one(struct nm__plan *p, const struct nm__recipe_facts *f,
   return it->change == NM__HF_SAME ? NM_OK : nm__item_rows(it, t, err);
 }
 
+/* The head apart from the embedding it was one with. */
+static int add_head(struct nm__plan *p, const struct nm__recipe_facts *f, nm_err *err) {
+  const struct nm__gguf_tensor *t = nm__gguf_tensor(p->g, "token_embd.weight");
+  char name[] = "output.weight";
+  if (!t) return NM_OK;
+  struct nm__gguf_tensor head = *t;
+  head.name = name;
+  return add_one(p, f, &head, err);
+}
+
 int nm__plan_gguf(struct nm__plan *p, const struct nm__recipe_facts *f, nm_err *err) {
   int st = NM_OK;
   for (size_t i = 0; i < p->g->n_tensors && !st; i++) st = add_one(p, f, &p->g->tensors[i], err);
+  if (!st && nm__plan_unties(p)) st = add_head(p, f, err);
   if (st) return st;
   size_t n = strlen(p->o->out), stem = n > 5 && !strcmp(p->o->out + n - 5, ".gguf") ? n - 5 : n;
   char *pattern = nm__alloc(2 * n + 40, 1), *at = pattern;

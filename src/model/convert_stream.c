@@ -48,6 +48,7 @@ static void make_tile(void *arg, int tile, int thread) {
   gather(c, a, b, x);
   if (c->it->change == NM__HF_PLUS_ONE)
     for (int64_t i = 0; i < b - a; i++) x[i] += c->it->to_gguf ? 1.0f : -1.0f;
+  if (c->it->n_added) nm__item_add(c->it, a, b - a, x);
   c->bad[tile] = -1;
   for (int64_t i = b - a - 1; i >= 0; i--)
     if (!(x[i] <= most && x[i] >= -most)) {
@@ -118,7 +119,8 @@ static int stream_same(struct nm__plan *p, const struct nm__item *it, nm__sink *
 int nm__item_stream(struct nm__plan *p, const struct nm__item *it, nm__sink *sink, void *arg,
                     nm_err *err) {
   struct chunk c = {.it = it, .in = nm__dtype(it->from), .out = nm__dtype(it->to)};
-  if (it->from == it->to && it->change == NM__HF_SAME) return stream_same(p, it, sink, arg, err);
+  if (it->from == it->to && it->change == NM__HF_SAME && !it->n_added)
+    return stream_same(p, it, sink, arg, err);
   float *whole = NULL;
   c.n = it->rows * it->cols * (int64_t)it->n_parts;
   if (it->change == NM__HF_TRANSPOSE) {

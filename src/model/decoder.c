@@ -37,26 +37,46 @@ static struct nm__t add(struct nm__forward *f, struct nm__t x, struct nm__t y) {
   return nm__op(f->ops, NM__OP_ADD, &(struct nm__op_args){.x = x, .y = y});
 }
 
-static const struct nm__lora *lora_of(const struct nm__forward *f, const uint8_t *data) {
+/* The first of the list that stands beside the weight, or one behind all of them. */
+static int lora_of(const struct nm__forward *f, const uint8_t *data) {
   int lo = 0, hi = f->n_lora;
   while (lo < hi) {
     int mid = (lo + hi) / 2;
     if (f->lora[mid].data < data) lo = mid + 1;
     else hi = mid;
   }
-  return lo < f->n_lora && f->lora[lo].data == data ? &f->lora[lo] : NULL;
+  return lo;
+}
+
+/* y and what adapters and edits of weights add to it beside w: to rows of x by `with` (A, then B),
+ * or to looked-up rows. */
+static struct nm__t beside(struct nm__forward *f, struct nm__t y, const uint8_t *w,
+                           struct nm__op_args with) {
+  for (int i = f->n_lora ? lora_of(f, w) : 0; i < f->n_lora && f->lora[i].data == w; i++) {
+    const struct nm__lora *l = &f->lora[i];
+    struct nm__op_args a = with, b = {.w = l->b, .route = with.route, .experts = l->expert[1]};
+    if (l->lookup != (with.n_ids > 0) || !l->expert[0] != !with.route) continue;
+    a.w = l->a;
+    a.experts = l->expert[0];
+    b.x = nm__op(f->ops, l->lookup ? NM__OP_EMBED : with.route ? NM__OP_EXPERTS : NM__OP_MATMUL,
+                 &a);
+    struct nm__t low = nm__op(f->ops, with.route ? NM__OP_EXPERTS : NM__OP_MATMUL, &b);
+    low = nm__op(f->ops, NM__OP_SCALE, &(struct nm__op_args){.x = low, .scale = l->scale});
+    y = add(f, y, low);
+  }
+  return y;
 }
 
 static struct nm__t matmul(struct nm__forward *f, struct nm__t x, struct nm__w w,
                            struct nm__w bias) {
   struct nm__op_args a = {.x = x, .w = w, .bias = bias};
   struct nm__t y = nm__op(f->ops, NM__OP_MATMUL, &a);
-  const struct nm__lora *l = f->n_lora ? lora_of(f, w.data) : NULL;
-  if (!l) return y;
-  struct nm__t low = nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = x, .w = l->a});
-  low = nm__op(f->ops, NM__OP_MATMUL, &(struct nm__op_args){.x = low, .w = l->b});
-  low = nm__op(f->ops, NM__OP_SCALE, &(struct nm__op_args){.x = low, .scale = l->scale});
-  return add(f, y, low);
+  return beside(f, y, w.data, (struct nm__op_args){.x = x});
+}
+
+static struct nm__t lookup(struct nm__forward *f, struct nm__w w, const int32_t *ids) {
+  struct nm__op_args a = {.w = w, .ids = ids, .n_ids = f->T};
+  return beside(f, nm__op(f->ops, NM__OP_EMBED, &a), w.data, a);
 }
 
 static struct nm__t norm(struct nm__forward *f, struct nm__t x, struct nm__w w, struct nm__w b) {
@@ -221,7 +241,8 @@ static struct nm__t shared_expert(struct nm__forward *f, int il, struct nm__t h)
 
 static struct nm__t experts(struct nm__forward *f, struct nm__t x, const struct nm__w *w,
                             struct nm__route *r) {
-  return nm__op(f->ops, NM__OP_EXPERTS, &(struct nm__op_args){.x = x, .experts = w, .route = r});
+  struct nm__op_args a = {.x = x, .experts = w, .route = r};
+  return beside(f, nm__op(f->ops, NM__OP_EXPERTS, &a), w[0].data, a);
 }
 
 /* The router's probabilities choose the experts of a position; only these are computed. */
@@ -302,8 +323,7 @@ static struct nm__t add_rows(struct nm__forward *f, struct nm__t x, struct nm__w
     for (int s = 0; s < f->n_spans; s++)
       for (int i = 0; i < f->spans[s].n; i++)
         ids[f->spans[s].row0 + i] = by_place ? f->spans[s].first + i : 0;
-  struct nm__op_args a = {.w = w, .ids = ids, .n_ids = f->T};
-  return add(f, x, nm__op(f->ops, NM__OP_EMBED, &a));
+  return add(f, x, lookup(f, w, ids));
 }
 
 /* x with the rows inject_at replaced by those of inject. */
@@ -326,10 +346,9 @@ static struct nm__t inject(struct nm__forward *f, struct nm__t x) {
 
 static struct nm__t embed(struct nm__forward *f) {
   const nm_model *m = f->m;
-  struct nm__op_args a = {.w = m->embd, .ids = f->ids, .n_ids = f->T};
-  struct nm__t x = nm__op(f->ops, NM__OP_EMBED, &a);
+  struct nm__t x = lookup(f, m->embd, f->ids);
   if (m->arch->embd_scale) {
-    a = (struct nm__op_args){.x = x, .scale = __builtin_sqrtf((float)m->D)};
+    struct nm__op_args a = {.x = x, .scale = __builtin_sqrtf((float)m->D)};
     x = nm__op(f->ops, NM__OP_SCALE, &a);
   }
   if (m->type_embd.data) x = add_rows(f, x, m->type_embd, false);

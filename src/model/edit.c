@@ -6,7 +6,7 @@
  * op: add (vector, scale), zero, scale (scale), project_out (vector), replace (vector). A
  * vector is an array of numbers or the path of an .npy: [n] for every selected site, or
  * [sites, n] with a row for each in layer order. Edits stack in the order written. */
-#include "model/model.h"
+#include "model/delta.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -73,6 +73,17 @@ static int read_vector(struct reader *r, json_t *v, struct nm__edit *e) {
   return NM_OK;
 }
 
+int nm__edit_vector(const char *name, int number, json_t *v, float **vec, int64_t *rows,
+                    int64_t *n, nm_err *err) {
+  struct reader r = {name, (size_t)number - 1, err};
+  struct nm__edit e = {0};
+  int st = read_vector(&r, v, &e);
+  *vec = e.vec;
+  *rows = e.vec_rows;
+  *n = e.vec_n;
+  return st;
+}
+
 static int known_keys(struct reader *r, json_t *o) {
   static const char *const known[] = {"site", "at", "op", "vector", "scale", "note"};
   const char *key;
@@ -126,11 +137,14 @@ static int from_json(const char *name, json_t *root, nm_edits *e, nm_err *err) {
   size_t n = json_is_array(list) ? json_array_size(list) : 1;
   if (json_is_array(list) && !n) return nm__fail(err, NM_EFORMAT, "%s: holds no edit", name);
   e->v = nm__alloc(n, sizeof *e->v);
-  if (!e->v) return nm__fail_memory(err, "the edits", n * sizeof *e->v);
+  e->w = nm__alloc(n, sizeof *e->w);
+  if (!e->v || !e->w) return nm__fail_memory(err, "the edits", n * sizeof *e->v);
   for (size_t i = 0; i < n; i++) {
     struct reader r = {name, i, err};
-    e->n = (int)i + 1;
-    int st = read_edit(&r, json_is_array(list) ? json_array_get(list, i) : list, &e->v[i]);
+    json_t *o = json_is_array(list) ? json_array_get(list, i) : list;
+    int st = json_object_get(o, "weight")
+                 ? nm__weight_edit_read(name, (int)i + 1, o, &e->w[e->n_w++], err)
+                 : read_edit(&r, o, &e->v[e->n++]);
     if (st) return st;
   }
   return NM_OK;
@@ -175,13 +189,21 @@ void nm_edits_free(nm_edits *e) {
     free(e->v[i].vec);
     nm__at_done(&e->v[i].at);
   }
+  for (int i = 0; i < e->n_w; i++) nm__weight_edit_done(&e->w[i]);
   free(e->v);
+  free(e->w);
   free(e);
 }
 
-int nm_edits_n(const nm_edits *e) { return e ? e->n : 0; }
-const char *nm_edits_what(const nm_edits *e, int i) { return e->v[i].what; }
-uint64_t nm_edits_touched(const nm_edits *e, int i) { return e->v[i].touched; }
+/* Those of activations first, then those of weights. */
+int nm_edits_n(const nm_edits *e) { return e ? e->n + e->n_w : 0; }
+const char *nm_edits_what(const nm_edits *e, int i) {
+  return i < e->n ? e->v[i].what : e->w[i - e->n].what;
+}
+uint64_t nm_edits_touched(const nm_edits *e, int i) {
+  return i < e->n ? e->v[i].touched : e->w[i - e->n].touched;
+}
+const char *nm_edits_unit(const nm_edits *e, int i) { return i < e->n ? "positions" : "weights"; }
 
 void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
                     int64_t n) {
@@ -200,7 +222,8 @@ void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *
 }
 
 void nm__edits_key(const nm_edits *e, struct nm__buf *b) {
-  for (int i = 0; i < nm_edits_n(e); i++) {
+  for (int i = 0; e && i < e->n_w; i++) nm__weight_edit_key(&e->w[i], b);
+  for (int i = 0; e && i < e->n; i++) {
     const struct nm__edit *v = &e->v[i];
     nm__buf_printf(b, "%d|%a|%s|%s|", (int)v->op, (double)v->scale, v->site, v->at_text);
     nm__buf_put(b, v->vec, v->vec ? sizeof(float) * (size_t)(v->vec_n * v->vec_rows) : 0);

@@ -75,6 +75,9 @@ enum nm__hf_change nm__hf_pending(const struct nm__gguf *g, const struct nm__ggu
  * memory is short. */
 const uint8_t *nm__hf_file_order(const struct nm__gguf *g, const struct nm__gguf_tensor *t,
                                  uint8_t **made, nm_err *err);
+/* "blk.3.ffn_up.5.weight" is expert 5 of "blk.3.ffn_up_exps.weight"; `front` is what stands before
+ * the 5. -1 for other names (convert_gguf.c). */
+int nm__expert_of(const char *name, char stacked[80], char front[80]);
 /* The row of the source that becomes row i of the result; i itself where rows stay. A bias is a
  * matrix of rows of one element. */
 int64_t nm__hf_row(enum nm__hf_change c, bool to_gguf, int n_head, int64_t rows, int64_t i);

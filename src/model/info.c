@@ -106,6 +106,8 @@ static void model_text(struct nm__buf *b, const nm_model *m) {
   if (i.window)
     nm__buf_printf(b, "  window         %d positions in %d of %d layers\n", i.window, i.n_windowed,
                    i.L);
+  for (int k = 0; k < nm_adapters_n(m->adapters); k++)
+    nm__buf_printf(b, "  adapter        %s\n", nm_adapters_what(m->adapters, k));
   nm__buf_printf(b, "  tokenizer      %s%s%s\n", *i.tokenizer ? i.tokenizer : "none",
                  *i.pre ? ", pre " : "", i.pre);
   nm__buf_printf(b, "  memory         weights %s (mapped, shared), KV cache %s at %d positions\n",

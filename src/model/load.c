@@ -1,5 +1,6 @@
 /* load.c - from a GGUF to a model: sizes from the metadata, checked; tensors
  * bound where they lie in the map, their shapes checked against the sizes. */
+#include "model/adapter.h"
 #include "model/hf.h"
 #include "model/load.h"
 
@@ -431,6 +432,9 @@ static int load_tokenizer(nm_model *m, nm_err *err) {
 
 static int load(nm_model *m, nm_err *err) {
   struct nm__str arch;
+  if (nm__adapter_is(m->g))
+    return nm__fail(err, NM_EFORMAT, "%s: is an adapter, no model: give the model, and this by "
+                    "--lora; noema adapter merge makes one model of both", m->path);
   if (!m->g->n_tensors)
     return nm__fail(err, NM_EFORMAT, "%s: holds no tensors%s", m->path,
                     m->tok ? ", only a vocabulary" : "");
@@ -491,6 +495,7 @@ static int open_with(const char *path, bool vocab_only, nm_model **out, nm_err *
   bool alone = vocab_only && nm__hf_tokenizer_path(path);      /* no weights are needed */
   *out = NULL;
   int st = alone ? nm__hf_tokenizer_open(path, &g, err) : nm__model_map(path, &g, err);
+  if (!st && nm__adapter_is(g)) return nm__adapter_model(g, out, err);
   return st ? st : open_container(g->path, g, vocab_only, out, err);
 }
 
@@ -503,6 +508,7 @@ int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err) {
 
 void nm_model_close(nm_model *m) {
   if (!m) return;
+  nm_adapters_free(m->adapters);
   nm__tok_free(m->tok);
   nm__gguf_close(m->g);
   for (int i = 0; m->layer && i < m->L; i++) free(m->layer[i].expert[0]);

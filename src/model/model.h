@@ -85,6 +85,7 @@ struct nm_model {
   double rope_m[2];                /* cos and sin are multiplied by this (yarn) */
   char rope_text[160], types[400], name[128], warning[400], hash[33];
   uint64_t n_params, weight_bytes;
+  nm_adapters *adapters;           /* what was opened is an adapter, all else its base's; or NULL */
 };
 
 /* A model over a container made in memory, which it then owns; also after a failure. */
@@ -153,7 +154,11 @@ struct nm__edit {
   int64_t vec_rows, vec_n;
   uint64_t touched;
 };
-struct nm_edits { struct nm__edit *v; int n; };
+struct nm__weight_edit;            /* delta.h */
+struct nm_edits {
+  struct nm__edit *v; int n;       /* of activations */
+  struct nm__weight_edit *w; int n_w;
+};
 /* Appends everything of the edits that can change a bit, for cache keys. */
 void nm__edits_key(const nm_edits *e, struct nm__buf *b);
 /* Applies to the selected columns x[n]; row_i: which of the edit's selected sites this is. */
@@ -166,13 +171,28 @@ const nm_model *nm__engine_model(const nm_engine *e);
 int nm__engine_ctx(const nm_engine *e);
 const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
+/* Those it was given, or NULL; the model may have its own. */
+const nm_adapters *nm__engine_adapters(const nm_engine *e);
+/* All of them, for a forward; n 0: none. */
+const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n);
+/* Appends what options of the engine can change a bit, for cache keys; nothing when none does. */
+void nm__engine_key(const nm_engine *e, struct nm__buf *b);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
 /* ---- adapters ------------------------------------------------------------------ */
 
 /* y = W x + scale B (A x), beside the weight whose bytes begin at `data`; B and A are F32 [out, r]
- * and [r, in], their rows in the order of the file. Hu et al., LoRA (arXiv 2106.09685). */
-struct nm__lora { const uint8_t *data; struct nm__w a, b; float scale; };
+ * and [r, in], their rows in the order of the file. Hu et al., LoRA (arXiv 2106.09685). Several
+ * may stand beside one weight; they are added in the order of the list. */
+struct nm__lora {
+  const uint8_t *data;
+  struct nm__w a, b;
+  float scale;
+  bool lookup;                     /* beside rows that are looked up: A is [rows, r], B [cols, r],
+                                      y = W[id] + scale B A[id] */
+  struct nm__w *expert[2];         /* of a mixture, whose expert 0 begins at `data`: A and B of each
+                                      expert; one without data is left as it is. NULL: no mixture */
+};
 
 /* ---- the forward (decoder.c) ------------------------------------------------------ */
 

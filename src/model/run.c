@@ -4,6 +4,7 @@
  * A group's sequences advance together; each forward takes the next chunk of every
  * unfinished one. Because nothing in the forward depends on chunk or batch, neither do
  * the rows. */
+#include "model/adapter.h"
 #include "model/plan.h"
 
 #include <math.h>
@@ -19,6 +20,8 @@ struct nm_engine {
   struct nm__pool *pool;
   int n_ctx, chunk, batch;
   enum nm__gelu gelu;
+  const nm_adapters *adapters;
+  struct nm__deltas beside;        /* of the model's own adapters and of these */
 };
 
 static const char *const gelu_name[] = {
@@ -29,6 +32,14 @@ static bool gelu_by_name(const char *name, enum nm__gelu *out) {
   for (int i = NM__GELU_TANH; name && i <= NM__GELU_ERF; i++)
     if (!strcmp(name, gelu_name[i])) *out = (enum nm__gelu)i;
   return !name || *out != NM__GELU_OWN;
+}
+
+static int put_adapters(nm_engine *e, nm_err *err) {
+  const nm_adapters *own = e->m->adapters, *more = e->adapters;
+  if (more && more->m != e->m)
+    return nm__fail(err, NM_EUSAGE, "%s: the adapters were loaded for another model", e->m->path);
+  int st = own ? nm__deltas_join(&e->beside, own->d.v, own->d.n, err) : NM_OK;
+  return st || !more ? st : nm__deltas_join(&e->beside, more->d.v, more->d.n, err);
 }
 
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err) {
@@ -54,12 +65,14 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   nm_engine *e = nm__alloc(1, sizeof *e);
   if (!e) return nm__fail_memory(err, "an engine", sizeof *e);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  *e = (nm_engine){m, k, NULL, o->n_ctx ? o->n_ctx : m->n_ctx, o->chunk ? o->chunk : 512, o->batch,
-                   gelu};
+  *e = (nm_engine){.m = m, .kern = k, .n_ctx = o->n_ctx ? o->n_ctx : m->n_ctx,
+                   .chunk = o->chunk ? o->chunk : 512, .batch = o->batch, .gelu = gelu,
+                   .adapters = o->adapters};
   if (!m->causal) e->chunk = e->n_ctx;         /* each position reads all keys of its text */
-  int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
+  int st = put_adapters(e, err);
+  if (!st) st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
   if (st) {
-    free(e);
+    nm_engine_free(e);
     return st;
   }
   *out = e;
@@ -68,6 +81,7 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
 
 void nm_engine_free(nm_engine *e) {
   if (!e) return;
+  nm__deltas_done(&e->beside);
   nm__pool_free(e->pool);
   free(e);
 }
@@ -79,6 +93,17 @@ const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
 const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
+const nm_adapters *nm__engine_adapters(const nm_engine *e) { return e->adapters; }
+const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n) {
+  *n = e->beside.n;
+  return e->beside.v;
+}
+
+/* The model's own adapters are in its hash. */
+void nm__engine_key(const nm_engine *e, struct nm__buf *b) {
+  nm__buf_puts(b, gelu_name[e->gelu]);
+  nm__adapters_key(e->adapters, b);
+}
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
 /* ---- the state of one run ------------------------------------------------ */
@@ -94,6 +119,7 @@ struct run {
   nm_engine *e;
   const nm_request *r;
   struct nm__plan plan;
+  struct nm__deltas beside;        /* the engine's, and edits of weights */
   struct nm__ops ops;
   struct nm__kv kv;
   struct active *act; size_t n_act;
@@ -107,6 +133,9 @@ struct run {
   int status;
   nm_err *err;
 };
+
+/* Edits of activations; those of weights stand in the plan's list of changes. */
+static int n_edits_of(const struct run *R) { return R->r->edits ? R->r->edits->n : 0; }
 
 static void masks_free(uint8_t **v, int n) {
   for (int i = 0; v && i < n; i++) free(v[i]);
@@ -126,7 +155,7 @@ static uint8_t *mask_of(struct run *R, const struct nm__at *at, const nm_seq *s)
 
 static int activate(struct run *R, struct active *a, size_t seq, int slot) {
   const nm_seq *s = &R->r->seqs[seq];
-  int n_edits = nm_edits_n(R->r->edits);
+  int n_edits = n_edits_of(R);
   *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
   a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
@@ -141,7 +170,7 @@ static int activate(struct run *R, struct active *a, size_t seq, int slot) {
 
 static void deactivate(struct run *R, struct active *a) {
   masks_free(a->tap_mask, R->plan.n_taps);
-  masks_free(a->edit_mask, nm_edits_n(R->r->edits));
+  masks_free(a->edit_mask, n_edits_of(R));
   *a = (struct active){0};
 }
 
@@ -165,7 +194,7 @@ static int not_finite(struct run *R, const nm_row *row, struct nm__sel sel) {
                     bad, name, row->pos, row->seq + 1);
   return nm__fail(R->err, NM_EFAIL,
                   "%s: %s is not finite at position %d of sequence %zu (all weights are "
-                  "finite: an edit or the sizes of the values led there)",
+                  "finite: an edit, an adapter or the sizes of the values led there)",
                   R->e->m->path, name, row->pos, row->seq + 1);
 }
 
@@ -346,6 +375,8 @@ static int forward(struct run *R, int n_spans) {
                           .ids = R->ids,
                           .vis = &vis,
                           .gelu = R->e->gelu,
+                          .lora = R->beside.v,
+                          .n_lora = R->beside.n,
                           .last_layer = R->plan.last_layer,
                           .stop_before_mlp = R->plan.stop_before_mlp,
                           .head_rows = R->head_rows,
@@ -422,7 +453,13 @@ static int kv_blocks(const nm_model *m, const struct nm__plan *p) {
   return m->causal ? p->last_layer + 1 : p->last_layer >= 0;
 }
 
-static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, nm_err *err) {
+static int changes(nm_engine *e, nm_edits *edits, struct nm__deltas *d, nm_err *err) {
+  int st = nm__deltas_join(d, e->beside.v, e->beside.n, err);
+  return st ? st : nm__weight_edits_apply(edits, e->m, d, err);
+}
+
+static int measure_arena(nm_engine *e, const struct nm__plan *p, const struct nm__deltas *d,
+                         size_t *bytes, nm_err *err) {
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
@@ -430,7 +467,8 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, 
   struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
                           .max_keys = p->max_keys, .last_layer = p->last_layer,
                           .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,
-                          .n_head_rows = p->head_rows ? p->max_T : 0, .head = p->head};
+                          .n_head_rows = p->head_rows ? p->max_T : 0, .head = p->head,
+                          .lora = d->v, .n_lora = d->n};
   int st = nm__forward(&f);
   if (st && err) *err = ops.err;
   *bytes = ops.arena.peak + 4096;
@@ -460,11 +498,13 @@ int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
   struct run R = {.e = e, .r = r, .err = err};
   size_t arena;
   int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &R.plan, err);
-  if (!st) st = measure_arena(e, &R.plan, &arena, err);
+  if (!st) st = changes(e, r->edits, &R.beside, err);
+  if (!st) st = measure_arena(e, &R.plan, &R.beside, &arena, err);
   if (!st) st = run_init(&R, arena);
   if (!st && R.plan.prefix) st = run_prefix(&R);
   for (size_t g = 0; g < R.plan.n_groups && !st; g++) st = run_group(&R, &R.plan.groups[g]);
   nm__plan_done(&R.plan);
+  nm__deltas_done(&R.beside);
   nm__arena_done(&R.ops.arena);
   nm__kv_done(&R.kv);
   free(R.act);
@@ -523,16 +563,19 @@ static uint64_t weights_read(const nm_model *m, const nm_request *r, const struc
 
 int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *err) {
   struct nm__plan p;
+  struct nm__deltas d = {0};
   size_t arena = 0;
   *out = (nm_memory){0};
   int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &p, err);
-  if (!st) st = measure_arena(e, &p, &arena, err);
+  if (!st) st = changes(e, r->edits, &d, err);
+  if (!st) st = measure_arena(e, &p, &d, &arena, err);
   if (!st)
     *out = (nm_memory){weights_read(e->m, r, &p),
                        nm__kv_bytes(kv_blocks(e->m, &p), p.max_slots,
                                     (int64_t)e->m->K * e->m->hd),
                        arena, own_memory()};
   nm__plan_done(&p);
+  nm__deltas_done(&d);
   return st;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "core/json.h"
+#include "model/adapter.h"
 #include "report/report.h"
 #include "study/depth.h"
 #include "world/random.h"
@@ -64,12 +65,13 @@ static int write_config(struct study *S, nm_err *err) {
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
   json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o}",
+      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o, s:o}",
       "noema", NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command),
       "model", nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e),
       "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "gelu",
       nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats, "test_share",
-      S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data);
+      S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data,
+      "adapters", nm__adapters_record(S->e));
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
   int st = s && path ? nm__write_file(path, s, strlen(s), err)
                      : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
@@ -103,7 +105,7 @@ static void end_record(struct study *S, int st, const nm_err *err) {
 static int open_random(struct study *S, nm_err *err) {
   char *path = nm__path_join(S->cache, "random-weights.gguf");
   if (!path) return nm__fail_memory(err, "a file name", 0);
-  int st = nm__write_random_like(S->m->path, S->o.seed, path, S->o.progress, err);
+  int st = nm__write_random_like(S->m->g->path, S->o.seed, path, S->o.progress, err);
   if (!st) st = nm_model_open(path, &S->random_m, err);
   if (!st) {
     nm_model_hash(S->random_m, (char[33]){0}, err);

@@ -136,14 +136,15 @@ static int ask(const struct ask *q, const float *v, double scale, double *mean, 
   size_t n = q->a->n < ASK_ROWS ? q->a->n : ASK_ROWS;
   double z[ASK_ROWS] = {0};
   nm_edits *mine = NULL, all = {0};
-  int st = v ? addition(q, v, scale, &mine, err) : NM_OK, n_user = nm_edits_n(q->user);
-  all.n = n_user + nm_edits_n(mine);
-  all.v = st ? NULL : nm__alloc((size_t)all.n, sizeof *all.v);      /* borrowed, not owned */
+  int st = v ? addition(q, v, scale, &mine, err) : NM_OK, n_user = q->user ? q->user->n : 0;
+  all.n = n_user + (mine ? mine->n : 0);
+  if (q->user) all.w = q->user->w, all.n_w = q->user->n_w;
+  all.v = st ? NULL : nm__alloc((size_t)all.n + 1, sizeof *all.v);      /* borrowed, not owned */
   if (!st && !all.v) st = nm__fail_memory(err, "the edits", 0);
   if (!st && n_user) memcpy(all.v, q->user->v, (size_t)n_user * sizeof *all.v);
   if (!st && mine) memcpy(all.v + n_user, mine->v, (size_t)mine->n * sizeof *all.v);
   if (!st)
-    st = nm__depth_answers(q->e, q->s, q->a->rows, n, all.n ? &all : NULL, z, q->p, err);
+    st = nm__depth_answers(q->e, q->s, q->a->rows, n, nm_edits_n(&all) ? &all : NULL, z, q->p, err);
   free(all.v);
   nm_edits_free(mine);
   *mean = nm__mean(z, n);

@@ -3,6 +3,8 @@
  * and sums are plain (never contracted: -ffp-contract=off). */
 #include "tensor/math.h"
 
+#include "core/core.h"
+
 #include <float.h>
 #include <stdint.h>
 #include <string.h>
@@ -137,4 +139,15 @@ double nm__cos(double x) {
   double r = reduce(x, &q);
   double v = q & 1 ? sin_core(r) : cos_core(r);
   return q == 1 || q == 2 ? -v : v;
+}
+
+/* Two normal values from two uniform ones (Box and Muller 1958). */
+void nm__normals(float *x, int64_t n, double std, uint64_t seed, uint64_t stream) {
+  for (int64_t i = 0; i < n; i += 2) {
+    double u = ((double)(nm__rand_at(seed, stream, (uint64_t)i) >> 11) + 1) * 0x1p-53;
+    double v = (double)(nm__rand_at(seed, stream, (uint64_t)i + 1) >> 11) * 0x1p-53;
+    double r = std * nm__sqrt(-2 * nm__log(u)), angle = 6.283185307179586 * v;
+    x[i] = (float)(r * nm__cos(angle));
+    if (i + 1 < n) x[i + 1] = (float)(r * nm__sin(angle));
+  }
 }

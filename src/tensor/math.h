@@ -6,6 +6,8 @@
 #ifndef NM_TENSOR_MATH_H
 #define NM_TENSOR_MATH_H
 
+#include <stdint.h>
+
 double nm__exp(double x);
 double nm__log(double x);
 double nm__log1p(double x);
@@ -14,5 +16,8 @@ double nm__cos(double x);
 double nm__tanh(double x);
 double nm__pow(double x, double y);      /* x > 0 */
 double nm__sqrt(double x);
+
+/* n normal values of mean 0: every one a function of (seed, stream, element). */
+void nm__normals(float *x, int64_t n, double std, uint64_t seed, uint64_t stream);
 
 #endif

@@ -140,7 +140,7 @@ static void top_k_backward(struct nm__ops *o, const struct nm__op_args *a,
 
 static bool experts_shape(const struct nm__op_args *a, int64_t out[2]) {
   const struct nm__route *r = a->route;
-  if (!r || !a->experts || !a->experts[0].data) return false;
+  if (!r || !a->experts || !a->experts[0].rows) return false;
   out[0] = a->x.rows;
   out[1] = a->experts[0].rows;
   return a->x.rows == r->T * r->k && a->x.cols == a->experts[0].cols;
@@ -163,6 +163,10 @@ static void experts_forward(struct nm__ops *o, const struct nm__op_args *a, stru
   for (int e = 0; e < r->n_expert && o->mode != NM__MEASURE && !o->err.status; e++) {
     int64_t first, n = group(r, e, &first);
     if (!n) continue;
+    if (!a->experts[e].data) {     /* an expert that no adapter stands beside: nothing is added */
+      memset(nm__row(y, first), 0, sizeof(float) * (size_t)(n * y->cols));
+      continue;
+    }
     struct nm__op_args one = {.x = {.d = nm__row(&a->x, first), .rows = n, .cols = a->x.cols},
                               .w = a->experts[e]};
     struct nm__t out = {.d = nm__row(y, first), .rows = n, .cols = y->cols};
@@ -177,7 +181,7 @@ static void experts_backward(struct nm__ops *o, const struct nm__op_args *a,
   const struct nm__route *r = a->route;
   for (int e = 0; e < r->n_expert && !o->err.status; e++) {
     int64_t first = 0, n = o->mode == NM__MEASURE ? a->x.rows : group(r, e, &first);
-    if (!n) continue;
+    if (!n || !a->experts[e].data) continue;
     struct nm__op_args one = {.x = {.d = nm__row(&a->x, first), .rows = n, .cols = a->x.cols},
                               .w = a->experts[e]};
     struct nm__back g = {.out = {.d = nm__row(&b->out, first), .rows = n, .cols = b->out.cols},

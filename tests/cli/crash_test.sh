@@ -1,96 +1,125 @@
 #!/bin/bash
-# Whatever ends a training run, wherever: resumed, it ends in the same files. The process is ended at
-# each call that changes a file (tests/crash/preload.c), once as by _exit and once as by a loss of
-# power, and killed at 20 random times. Last line: "N passed, N failed".
-cd "$(dirname "$0")/../.." || exit 1
-build=$(realpath "$(dirname "${NOEMA:-build/noema}")") model=$PWD/models/planted.gguf steps=6 pass=0 fail=0
-t=$(mktemp -d)
-trap 'rm -rf "$t"' EXIT
-ok() { pass=$((pass + 1)); }
-no() { fail=$((fail + 1)); echo "FAILED: $*"; }
-is() { if [ "$2" = "$3" ]; then ok; else no "$1: '$2', expected '$3'"; fi; }
+# Whatever ends noema train, wherever: --resume ends in the same files. The process is ended at calls
+# that change a file (tests/crash/preload.c), once as by _exit and once as by a loss of power, and
+# killed at 20 random times; any number of threads gives one hash. CRASH_FULL=1: at every call of a
+# run, else at one of a few. Last line: "N passed, N failed".
+. tests/cli/outside.bash
+every=8 steps=6
+[ -n "$CRASH_FULL" ] && every=1
 
-pkgs="jansson libpcre2-8 libutf8proc sqlite3 libxxhash yaml-0.1"
-cc=${CC:-gcc}
-$cc -O1 -Wall -Wextra -shared -fPIC -pthread -o "$t/crash.so" tests/crash/preload.c -ldl &&
-$cc -std=gnu17 -O1 -Wall -Wextra -Iinclude -Isrc -pthread -o "$t/train" tests/crash/train.c \
-  "$build/libnoema.a" $(pkg-config --libs $pkgs) -lm || { echo "0 passed, 1 failed"; exit 1; }
+${CC:-gcc} -O1 -Wall -Wextra -shared -fPIC -pthread -o crash.so "$root/tests/crash/preload.c" -ldl ||
+  { echo "0 passed, 1 failed"; exit 1; }
 
-# run DIR THREADS: trains, or goes on; says from where. count STEPS: calls of a run that long. hash DIR: of all files of its checkpoints, by name.
-run() { timeout 60 "$t/train" "$model" "$@" $steps; }
-count() {
-  CRASH_COUNT=$t/count LD_PRELOAD=$t/crash.so "$t/train" "$model" "$t/counted$1" 2 "$1" > /dev/null
-  cat "$t/count"
+# recipe STEPS SLOTS: a model as small as can be; of three checkpoints one stays.
+recipe() {
+  cat << END
+model: {arch: llama, layers: 1, width: 16, heads: 2, context: 32}
+tokenizer: {kind: word}
+data: [{world: facts, W: 7, n: 60, order: shuffled}]
+optimizer: [{match: ["*attn_q*"], kind: muon}, {kind: adamw}]
+length: 24
+batch: 4
+slots: $2
+steps: $1
+seed: 5
+schedule: {lr: 0.01}
+checkpoint: {every: 2, keep: 1}
+END
 }
-hash() { (cd "$1/checkpoints" && sha256sum -- * | sha256sum | cut -c1-16); }
+recipe $steps 2 > full.yaml
+for _ in $(seq 8); do echo '{"text": "ann saw the red fox by night"}'; done > texts.jsonl
+cat > lora.yaml << END
+base: $root/models/planted.gguf
+lora: {rank: 2, targets: [attn_q, ffn_down]}
+data: [{file: texts.jsonl, order: shuffled}]
+length: 8
+batch: 2
+steps: $steps
+schedule: {lr: 0.01}
+checkpoint: {every: 2, keep: 1}
+END
 
-is "begins" "$(run "$t/a" 1)" 0
-is "goes on from the end" "$(run "$t/a" 1)" 6
-want=$(hash "$t/a")
-is "pairs that stay" "$(ls "$t/a/checkpoints" | tr '\n' ' ')" \
-  "step-000006.gguf step-000006.state "
-for threads in 2 3; do
-  run "$t/t$threads" $threads > /dev/null
-  is "$threads threads" "$(hash "$t/t$threads")" "$want"
-done
-saved=("$(count 2)" "$(count 4)") calls=$(count 6)
-is "counted" "$(hash "$t/counted6")" "$want"
-[ "$calls" -gt 60 ] && ok || no "only $calls calls were seen"
+# go RECIPE DIR THREADS: trains, or goes on. from: the step that the last one went on from.
+go() { timeout 60 "$noema" train "$1" -o "$2" -t "$3" --resume > go.out 2> go.err; }
+from() { sed -n '1,/^step/s/^step \([0-9]*\)\/.*/\1/p' go.err | awk '{ print $1 - 1; exit }'; }
+hash() { (cd "$1" && sha256sum -- *.gguf checkpoints/* | sha256sum | cut -c1-16); }
+# newest DIR: of the checkpoints whose state has its name, 0 without any.
+newest() { ls "$1/checkpoints" 2> /dev/null | sed -n 's/^step-0*\([0-9]*\)\.state$/\1/p' | sort -n | tail -1; }
+end_at() { env CRASH_AT=$1 ${2:+CRASH_POWER=1} LD_PRELOAD="$PWD/crash.so" "$noema" train "$3" -o "$4" -t 2 --resume > /dev/null 2>&1; }
 
-# Each call of three checkpoints; the second and the third remove the one before. What was saved
-# before the call is not lost: the run goes on from there or from later.
-for power in '' 1; do
-  same=0
-  for ((n = 1; n <= calls; n++)); do
-    d=$t/crash
-    rm -rf "$d"
-    env CRASH_AT=$n ${power:+CRASH_POWER=1} LD_PRELOAD="$t/crash.so" "$t/train" "$model" "$d" 2 $steps > /dev/null
-    code=$? least=$(((n > saved[0]) * 2 + (n > saved[1]) * 2))
-    [ $code = 97 ] || no "call $n of $calls: ended with $code"
-    from=$(run "$d" $((1 + n % 3))) || no "call $n of $calls${power:+, power lost}: cannot go on"
-    [ "${from:--1}" -ge $least ] || no "call $n of $calls${power:+, power lost}: from step $from, step $least was saved"
-    [ "$(hash "$d")" = "$want" ] && same=$((same + 1)) || no "call $n of $calls${power:+, power lost}: other files"
+for name in full lora; do
+  go $name.yaml r/$name 1 && is "$name: begins" "$(from)" 0 || no "$name: $(tail -1 go.err)"
+  want=$(hash r/$name)
+  go $name.yaml r/$name 1 && is "$name: goes on from the end" "$(hash r/$name)" "$want"
+  is "$name: pairs that stay" "$(ls r/$name/checkpoints | tr '\n' ' ')" "step-000006.gguf step-000006.state "
+  for threads in 2 3; do
+    go $name.yaml r/$name$threads $threads
+    is "$name: $threads threads" "$(hash r/$name$threads)" "$want"
   done
-  is "ended at each of $calls calls${power:+, power lost}: same files" $same "$calls"
+  calls=$(CRASH_COUNT=$PWD/count LD_PRELOAD=$PWD/crash.so "$noema" train $name.yaml -o r/counted -t 2 --resume > /dev/null 2>&1; cat count)
+  is "$name: counted" "$(hash r/counted)" "$want"
+  rm -rf r/counted
+  [ "$calls" -gt 60 ] && ok || no "$name: only $calls calls were seen"
+  for power in '' 1; do
+    same=0 tried=0
+    for ((n = 1 + ${power:-0}; n <= calls; n += every)); do
+      rm -rf r
+      end_at $n "$power" $name.yaml r/crash
+      code=$? least=$(newest r/crash)
+      [ $code = 97 ] || no "$name, call $n of $calls: ended with $code"
+      go $name.yaml r/crash $((1 + n % 3)) || no "$name, call $n of $calls${power:+, power lost}: cannot go on: $(tail -1 go.err)"
+      at=$(from)
+      [ "${at:-$steps}" -ge "${least:-0}" ] || no "$name, call $n of $calls${power:+, power lost}: from step $at, step $least was saved"
+      tried=$((tried + 1))
+      [ "$(hash r/crash)" = "$want" ] && same=$((same + 1)) || no "$name, call $n of $calls${power:+, power lost}: other files"
+    done
+    is "$name: ended at $tried of $calls calls${power:+, power lost}: same files" $same $tried
+  done
+  # A crash while going on from a crash.
+  same=0 tried=0
+  for ((n = 5; n <= calls; n += 3 * every)); do
+    rm -rf r
+    end_at $n '' $name.yaml r/twice
+    end_at $((n / 2 + 1)) 1 $name.yaml r/twice
+    go $name.yaml r/twice 2
+    tried=$((tried + 1))
+    [ "$(hash r/twice)" = "$want" ] && same=$((same + 1))
+  done
+  is "$name: ended twice: same files" $same $tried
+  echo "measured: $name: $calls calls that change a file, ended at one of $every; files $want"
 done
 
-# A crash while going on from a crash.
-same=0 tried=0
-for ((n = 3; n <= calls; n += 7)); do
-  d=$t/twice
-  rm -rf "$d"
-  CRASH_AT=$n LD_PRELOAD=$t/crash.so "$t/train" "$model" "$d" 1 $steps > /dev/null
-  CRASH_AT=$((n / 2 + 1)) CRASH_POWER=1 LD_PRELOAD=$t/crash.so "$t/train" "$model" "$d" 1 $steps > /dev/null
-  run "$d" 2 > /dev/null
-  tried=$((tried + 1))
-  [ "$(hash "$d")" = "$want" ] && same=$((same + 1))
+# One hash for any threads; the parts of a batch are part of the recipe.
+for slots in 1 2 4; do
+  recipe 3 $slots > s.yaml
+  for threads in 1 2 3; do go s.yaml r/s$threads $threads; done
+  is "$slots slots, threads 1, 2, 3" "$(hash r/s2) $(hash r/s3)" "$(hash r/s1) $(hash r/s1)"
+  rm -rf r
 done
-is "ended twice: same files" $same $tried
 
 # Kills at random times of a longer run, several for one run until it comes through.
-steps=60
+recipe 300 2 > long.yaml
 begin=$(date +%s%N)
-run "$t/long" 2 > /dev/null
+go long.yaml r/long 2
 took=$((($(date +%s%N) - begin) / 1000))
-want=$(hash "$t/long")
+want=$(hash r/long)
 RANDOM=7 kills=0 early=0 same=0 runs=0
 while [ $kills -lt 20 ]; do
-  d=$t/killed
-  rm -rf "$d"
+  rm -rf r/killed
   for tries in 1 2; do
     [ $kills -lt 20 ] || break
     us=$((took * (RANDOM % 1000) / 1100))
     (timeout -s KILL "$(printf '%d.%06d' $((us / 1000000)) $((us % 1000000)))1" \
-      "$t/train" "$model" "$d" $tries $steps; exit $?) > /dev/null 2> "$t/err"
+      "$noema" train long.yaml -o r/killed -t $tries --resume; exit $?) > /dev/null 2> err
     [ $? = 137 ] && kills=$((kills + 1)) || early=$((early + 1))
   done
-  run "$d" 3 > /dev/null
+  go long.yaml r/killed 3
   runs=$((runs + 1))
-  [ "$(hash "$d")" = "$want" ] && same=$((same + 1)) || no "run $runs after kills: other files"
+  [ "$(hash r/killed)" = "$want" ] && same=$((same + 1)) || no "run $runs after kills: other files: $(tail -1 go.err)"
   [ $early -lt 200 ] || break
 done
 is "kills" $kills 20
 is "$kills kills at random times in $runs runs: same files" $same $runs
-echo "measured: $calls calls of three checkpoints, each ended twice over; $kills kills in $runs runs; files $want"
+echo "measured: $kills kills in $runs runs"
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]

@@ -1,9 +1,10 @@
-// llama-logits MODEL ID...: the logits llama.cpp has at every position, one line each. For
-// convert_test.sh; built against a llama.cpp of your own:
+// llama-logits [--lora F SCALE] MODEL ID...: the logits llama.cpp has at every position, one line
+// each. For convert_test.sh and adapter_test.sh; built against a llama.cpp of your own:
 //   g++ -O2 -I LLAMA/include -I LLAMA/ggml/include tests/cli/llama_logits.cpp -o llama-logits
 //     with -lllama and the ggml libraries of that build; then LLAMA_CPP_BIN=FOLDER make check
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 #include "llama.h"
 
@@ -12,6 +13,14 @@ static void quiet(ggml_log_level level, const char *text, void *) {
 }
 
 int main(int argc, char **argv) {
+  const char *lora = nullptr;
+  float scale = 1;
+  if (argc > 4 && !strcmp(argv[1], "--lora")) {
+    lora = argv[2];
+    scale = (float)atof(argv[3]);
+    argv += 3;
+    argc -= 3;
+  }
   if (argc < 3) return 2;
   llama_log_set(quiet, nullptr);
   llama_backend_init();
@@ -24,6 +33,10 @@ int main(int argc, char **argv) {
   p.type_k = p.type_v = GGML_TYPE_F32;
   llama_context *c = llama_init_from_model(m, p);
   if (!c) return 1;
+  if (lora) {
+    llama_adapter_lora *a = llama_adapter_lora_init(m, lora);
+    if (!a || llama_set_adapter_lora(c, a, scale)) return 1;
+  }
   llama_batch b = llama_batch_init(n, 0, 1);
   b.n_tokens = n;
   for (int i = 0; i < n; i++) {

@@ -88,6 +88,8 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
   return real(fd, p, n, at);
 }
 
+ssize_t pwrite64(int fd, const void *p, size_t n, off_t at) { return pwrite(fd, p, n, at); }
+
 int fsync(int fd) {
   REAL(int, fsync, int);
   struct stat s;
@@ -139,8 +141,9 @@ static int shut(void *cookie) {
 
 FILE *fopen(const char *path, const char *mode) {
   REAL(FILE *, fopen, const char *, const char *);
-  if (mode[0] != 'w' || strchr(mode, '+')) return real(path, mode);
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), i = 0;
+  if ((mode[0] != 'w' && mode[0] != 'a') || strchr(mode, '+')) return real(path, mode);
+  int how = mode[0] == 'a' ? O_APPEND : O_TRUNC, i = 0;
+  int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);
   if (fd < 0) return NULL;
   FILE *f = fopencookie((void *)(intptr_t)fd, "w", (cookie_io_functions_t){.write = put,
                                                                            .close = shut});
