@@ -183,11 +183,18 @@ typedef struct nm_row {
   int64_t n;
 } nm_row;
 
-/* Edits of activations, read from a JSON file (docs/verbs/edit.md). */
+/* Edits of activations, read from a JSON or YAML file (docs/verbs/edit.md). */
 typedef struct nm_edits nm_edits;
 int nm_edits_load(const char *path, nm_edits **out, nm_err *err);
 int nm_edits_parse(const char *name, const char *json, size_t n, nm_edits **out, nm_err *err);
 void nm_edits_free(nm_edits *e);
+/* The edits of `from`, which is freed, behind those of *to (NULL: none yet). */
+int nm_edits_join(nm_edits **to, nm_edits *from, nm_err *err);
+/* A control vector (GGUF) as llama.cpp applies it: scale * direction.K is added to the residual
+ * stream after block K, for from <= K <= to, at every position. Behind the edits of *e (NULL: none
+ * yet). NM_EFORMAT when it does not fit the model. */
+int nm_edits_add_control_vector(nm_edits **e, const nm_model *m, const char *path, double scale,
+                                int from, int to, nm_err *err);
 int nm_edits_n(const nm_edits *e);
 /* "add at blk.3.resid_post, last"; and how many (position, site) pairs the runs since
  * loading touched. */

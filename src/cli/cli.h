@@ -5,7 +5,8 @@
 
 #include "noema.h"
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST };
+/* CLI_PAIR: like CLI_LIST, with a value A:NUMBER that may also be typed as two words, A NUMBER. */
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST, CLI_PAIR };
 
 struct cli_opt {
   const char *name;                /* "--at", or with a letter: "-p, --prompt" */
@@ -69,7 +70,10 @@ struct cli_input {
   {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
-  {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
+  {"--edit", CLI_LIST, "FILE", "edits of activations (YAML or JSON); may stand several times"}, \
+  {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
+  {"--control-vector-scaled", CLI_PAIR, "F S", "the same, times S (also F:S)"}, \
+  {"--control-vector-layer-range", CLI_PAIR, "A B", "only blocks A to B (default: all from 1 on)"}
 #define CLI_CHAT_OPTS \
   {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
   {"--chat-date", CLI_TEXT, "DATE", "what templates take for today (2026-01-31)"}, \

@@ -83,6 +83,58 @@ static int check_sizes(struct cli *c) {
   return 0;
 }
 
+/* "A:NUMBER"; the parser saw to the colon. */
+static bool split_pair(const char *s, char *a, size_t n, double *number) {
+  const char *colon = strrchr(s, ':');
+  char *end;
+  *number = colon ? strtod(colon + 1, &end) : 0;
+  if (!colon || end == colon + 1 || *end || (size_t)(colon - s) >= n) return false;
+  memcpy(a, s, (size_t)(colon - s));
+  a[colon - s] = 0;
+  return true;
+}
+
+static int block_range(struct cli *c, int *from, int *to) {
+  char a[32], *end = a;
+  double b = 0;
+  const char *s = cli_text(c, "control-vector-layer-range");
+  *from = 1;
+  *to = INT_MAX;
+  if (!s) return 0;
+  long first = split_pair(s, a, sizeof a, &b) ? strtol(a, &end, 10) : 0;
+  if (end == a || *end || first < 1 || first > 1 << 20 || b != (int)b || b < (double)first)
+    return cli_usage(c, "--control-vector-layer-range takes two blocks from 1 on, for example 4 12");
+  *from = (int)first;
+  *to = (int)b;
+  return 0;
+}
+
+/* --edit and --control-vector..., in the order typed. */
+static int read_edits(struct cli *c, struct cli_input *in) {
+  const char *v[CLI_MAX_LIST];
+  nm_err err = {0};
+  int from, to, st = block_range(c, &from, &to), n = st ? 0 : cli_list(c, "edit", v);
+  for (int i = 0; i < n; i++) {
+    nm_edits *e = NULL;
+    if (nm_edits_load(v[i], &e, &err) || nm_edits_join(&in->edits, e, &err))
+      return cli_fail(c, &err);
+  }
+  n = st ? 0 : cli_list(c, "control-vector", v);
+  for (int i = 0; i < n; i++)
+    if (nm_edits_add_control_vector(&in->edits, in->m, v[i], 1, from, to, &err))
+      return cli_fail(c, &err);
+  n = st ? 0 : cli_list(c, "control-vector-scaled", v);
+  for (int i = 0; i < n; i++) {
+    char path[4096];
+    double scale;
+    if (!split_pair(v[i], path, sizeof path, &scale))
+      return cli_usage(c, "--control-vector-scaled takes a file and a number, not '%s'", v[i]);
+    if (nm_edits_add_control_vector(&in->edits, in->m, path, scale, from, to, &err))
+      return cli_fail(c, &err);
+  }
+  return st;
+}
+
 int cli_open(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
   *in = (struct cli_input){0};
@@ -97,10 +149,14 @@ int cli_open(struct cli *c, struct cli_input *in) {
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
                       .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
                       .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
-  const char *edit = cli_text(c, "edit");
-  if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
+  if (nm_engine_new(in->m, &o, &in->e, &err)) {
     cli_close(in);
     return cli_fail(c, &err);
+  }
+  int st = read_edits(c, in);
+  if (st) {
+    cli_close(in);
+    return st;
   }
   nm_model_info i;
   nm_model_describe(in->m, &i);

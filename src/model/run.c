@@ -133,8 +133,15 @@ static int activate(struct run *R, struct active *a, size_t seq, int slot) {
   if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
   for (int t = 0; t < R->plan.n_taps && !R->status; t++)
     a->tap_mask[t] = mask_of(R, &R->plan.at[t], s);
-  for (int i = 0; i < n_edits && !R->status; i++)
-    a->edit_mask[i] = mask_of(R, &R->r->edits->v[i].at, s);
+  for (int i = 0; i < n_edits && !R->status; i++) {
+    const struct nm__edit *e = &R->r->edits->v[i];
+    a->edit_mask[i] = mask_of(R, &e->at, s);
+    for (size_t p = (size_t)e->vec.pos; e->vec.pos > 1 && !R->status && p < s->n; p++)
+      if (a->edit_mask[i][p])
+        R->status = nm__fail(R->err, NM_EFORMAT,
+                             "edit %d (%s): the vector file has %lld positions, none for "
+                             "position %zu", i + 1, e->what, (long long)e->vec.pos, p);
+  }
   if (R->status) nm__fail_at(R->err, R->status, "sequence %zu", seq + 1);
   return R->status;
 }
@@ -229,7 +236,8 @@ static void apply_edits(struct run *R, int site, int layer, const struct view *v
     for (int64_t r = 0; r < n; r++) {
       int row = batch_row(v, r);
       if (!R->act[R->row_act[row]].edit_mask[pe->edit][R->row_pos[row]]) continue;
-      nm__edit_apply(e, pe->row, R->e->kern, view_row(v, r) + b, end - b);
+      struct nm__edit_at at = {pe->row, R->row_pos[row], -1};
+      if (!nm__edit_apply(e, at, R->e->kern, view_row(v, r) + b, end - b)) continue;
       if (v->route) spread(v->x, v->route, r, v->wide, true);
       e->touched++;
     }
@@ -276,9 +284,10 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
     int last = pe->sel.index_n ? first + pe->sel.index_n - 1 : R->e->m->H - 1;
     if (!same_place(pe->sel, site, layer) || head < first || head > last) continue;
     if (!a->edit_mask[pe->edit][R->row_pos[row]]) continue;
-    nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v + first_key,
-                   n - first_key);
-    if (head == first) __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
+    struct nm__edit_at at = {pe->row, R->row_pos[row], -1};
+    if (nm__edit_apply(&R->r->edits->v[pe->edit], at, R->e->kern, v + first_key, n - first_key) &&
+        head == first)
+      __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
   }
   float *rows = R->key_rows[site == NM__S_PATTERN];
   if (!rows || R->key_slot[row] < 0) return;
