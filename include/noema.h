@@ -120,6 +120,9 @@ int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_
 /* Ids to bytes (zero-terminated, length in *n). Control tokens are left out. */
 int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n,
                   nm_err *err);
+/* What token k adds to the text, with the space before it; control tokens are "" or (control)
+ * their names. NULL without a tokenizer or memory. Free with nm_free. */
+char *nm_token_text(const nm_model *m, const int32_t *ids, size_t k, bool control);
 /* A tokenizer without running the model: also opens vocabulary-only files. */
 int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 

@@ -275,7 +275,8 @@ void nm_scores_free(nm_scores *s) {
 /* ---- sums with intervals ----------------------------------------------------------- */
 
 /* The ratio r = sum x / sum w of n units, and 1.96 standard errors about it, to first order: those
- * of the residuals x - r w (Cochran, Sampling Techniques, section 2.11). One unit has no spread. */
+ * of the residuals x - r w (Cochran, Sampling Techniques, section 2.11), cut at 0, below which none of these
+ * quantities lies. One unit has no spread. */
 struct ratio { double x, w, xx, xw, ww, n; };
 
 static void unit(struct ratio *r, double x, double w) {
@@ -287,7 +288,7 @@ static nm_interval interval(const struct ratio *r) {
   double sq = r->xx - 2 * m * r->xw + m * m * r->ww;
   double half = r->n > 1 && r->w > 0 && sq > 0
                     ? 1.96 * nm__sqrt(r->n / (r->n - 1) * sq) / r->w : 0;
-  return (nm_interval){m, m - half, m + half};
+  return (nm_interval){m, m > half ? m - half : 0, m + half};
 }
 
 static nm_interval exp_of(nm_interval i) {
