@@ -120,6 +120,9 @@ int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_
 /* Ids to bytes (zero-terminated, length in *n). Control tokens are left out. */
 int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n,
                   nm_err *err);
+/* What token k adds to the text, with the space before it; control tokens are "" or (control)
+ * their names. NULL without a tokenizer or memory. Free with nm_free. */
+char *nm_token_text(const nm_model *m, const int32_t *ids, size_t k, bool control);
 /* A tokenizer without running the model: also opens vocabulary-only files. */
 int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 
@@ -207,6 +210,7 @@ typedef struct nm_request {
   const nm_tap *taps;              /* "logits" is a site like any other */
   int n_taps;
   nm_edits *edits;                 /* or NULL */
+  const size_t *tap_from;          /* [n_seqs]: taps look at no position before it; or NULL */
   bool share_prefix;               /* compute the common beginning of all sequences once */
   int (*row)(void *arg, const nm_row *row, nm_err *err);  /* nonzero status stops the run */
   int (*done)(void *arg, size_t seq, nm_err *err);        /* may be NULL: all rows of seq given */
@@ -231,6 +235,49 @@ int nm_sites(const nm_model *m, nm_site **out, int *n);
 void nm_log_softmax(const float *logits, int V, double *out);
 double nm_exp(double x);                 /* noema's own: the same bits everywhere */
 double nm_log(double x);
+
+/* ---- scores ------------------------------------------------------------ */
+
+/* How likely texts are. Token t of a text is scored by the logits at t - 1: the natural logarithm
+ * of its probability given the tokens before it, the same double as nm_log_softmax of `logits`.
+ * A text longer than the window is read in windows that begin `stride` tokens apart. Each token is
+ * scored once, in the first window that reaches it, so after the first window with at least
+ * (window - stride) tokens before it. With a base, also the divergence
+ *   KL(base || this) = sum over v of p_base(v) (ln p_base(v) - ln p(v))
+ * of the two distributions a token was drawn from; of identical models it is exactly 0. */
+typedef struct nm_score_opts {
+  int window, stride;              /* 0: the context of the engine; half the window */
+  nm_edits *edits;
+  nm_engine *base;                 /* NULL: no divergence; may be the same engine */
+  nm_edits *base_edits;
+  const nm_progress *progress;
+} nm_score_opts;
+typedef struct nm_scores {
+  size_t n, *first;                /* text i has the tokens first[i] .. first[i + 1] - 1 of: */
+  int *pos;                        /* where in the text */
+  double *lp;                      /* natural log-probability */
+  double *base_lp, *kl;            /* of the base; divergence in nats. NULL without one */
+  bool *same_top;                  /* both models have the same likeliest token */
+  double *bytes;                   /* [n]: of the scored tokens of a text; 0: no tokenizer */
+} nm_scores;
+/* from[i] (NULL: 1 for all): the first token of text i that counts, at least 1. Texts may have
+ * nothing to score. Memory: the logits of some positions (64 MB a model), never of a whole text.
+ * NM_EUSAGE when the two vocabularies differ in size or the window does not fit a context. */
+int nm_score(nm_engine *e, const nm_seq *seqs, const size_t *from, size_t n,
+             const nm_score_opts *o, nm_scores *out, nm_err *err);
+void nm_scores_free(nm_scores *s);
+
+/* Figures of texts first .. first+n-1: a mean per token with its 95 % interval. The spread is that
+ * of texts (of the ratio of sums over texts), or, of a single text, of its tokens taken for
+ * independent. Perplexity is exp(-mean log-probability), its interval the same of the ends. */
+typedef struct nm_interval { double mean, lo, hi; } nm_interval;
+typedef struct nm_score_sum {
+  size_t n_texts, n_tokens;
+  double bytes, lp, base_lp, kl;   /* sums */
+  double kl_max, same_top;         /* largest of a token; share of tokens */
+  nm_interval ppl, base_ppl, kl_mean, bits_per_byte;
+} nm_score_sum;
+void nm_score_total(const nm_scores *s, size_t first, size_t n, nm_score_sum *out);
 
 /* ---- sentence vectors ------------------------------------------------ */
 
@@ -320,7 +367,6 @@ typedef struct nm_depth_opts {
   const nm_progress *progress;
 } nm_depth_opts;
 
-typedef struct nm_interval { double mean, lo, hi; } nm_interval;
 typedef struct nm_depth_layer {
   int layer;                       /* -1: the embedding row */
   nm_interval acc, f1, auc, shuffled;

@@ -34,7 +34,8 @@ struct cli_verb {
   int (*run)(struct cli *c);       /* exit code */
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
-    cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study;
+    cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
+    cli_score;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -89,6 +90,7 @@ struct cli_input {
   CLI_CHAT_OPTS
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
+nm_engine_opts cli_engine_opts(const struct cli *c);
 int cli_read_input(struct cli *c, struct cli_input *in);
 /* chat.c: a conversation (JSON), or one user's turn, to ids by the options above. NULL ids: the
  * prompt is only shown. The shown prompt goes to `shown` (a FILE). Status of the library. */

@@ -135,6 +135,14 @@ static int read_edits(struct cli *c, struct cli_input *in) {
   return st;
 }
 
+nm_engine_opts cli_engine_opts(const struct cli *c) {
+  return (nm_engine_opts){.threads = (int)cli_int(c, "threads", 0),
+                          .n_ctx = (int)cli_int(c, "ctx", 0),
+                          .chunk = (int)cli_int(c, "chunk", 0),
+                          .batch = (int)cli_int(c, "batch", 0),
+                          .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+}
+
 int cli_open(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
   *in = (struct cli_input){0};
@@ -146,9 +154,7 @@ int cli_open(struct cli *c, struct cli_input *in) {
   const char *act = cli_text(c, "act");
   if (act && strcmp(act, "f32")) return cli_usage(c, "--act %s is not available (known: f32)", act);
   if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
-  nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
-                      .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+  nm_engine_opts o = cli_engine_opts(c);
   if (nm_engine_new(in->m, &o, &in->e, &err)) {
     cli_close(in);
     return cli_fail(c, &err);
@@ -279,14 +285,29 @@ void cli_print_memory(const nm_memory *m) {
          (double)m->base / 1e6, (double)total / 1e6);
 }
 
-/* A JSON string: quotes, backslashes and control bytes escaped. */
+/* Bytes of the UTF-8 character at s; 0 when there is none (a token may end inside of one). */
+static int utf8(const unsigned char *s) {
+  static const unsigned long least[] = {0, 0, 0x80, 0x800, 0x10000};
+  int n = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
+  unsigned long code = n > 1 ? *s & (0xffu >> (n + 1)) : *s;
+  for (int i = 1; i < n; i++) {
+    if ((s[i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (s[i] & 0x3f);
+  }
+  return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
+}
+
+/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text are U+FFFD. */
 void cli_print_string(const char *s) {
   putchar('"');
-  for (; s && *s; s++) {
+  while (s && *s) {
     unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\') printf("\\%c", ch);
+    int n = utf8((const unsigned char *)s);
+    if (!n) printf("\\ufffd");
+    else if (ch == '"' || ch == '\\') printf("\\%c", ch);
     else if (ch < 0x20) printf("\\u%04x", ch);
-    else putchar(ch);
+    else fwrite(s, 1, (size_t)n, stdout);
+    s += n ? n : 1;
   }
   putchar('"');
 }

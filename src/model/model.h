@@ -196,6 +196,14 @@ const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": t
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
+/* nm_run one forward at a time, so that two models can be read side by side: a forward takes at
+ * most `chunk` positions (with batch 0). r must live until the end. Close also after a failure. */
+struct nm__run;
+int nm__run_open(nm_engine *e, const nm_request *r, int chunk, int batch, struct nm__run **out,
+                 nm_err *err);
+int nm__run_step(struct nm__run *R, bool *more);
+void nm__run_close(struct nm__run *R);
+
 /* ---- adapters ------------------------------------------------------------------ */
 
 /* y = W x + scale B (A x), beside the weight whose bytes begin at `data`; B and A are F32 [out, r]

@@ -120,12 +120,13 @@ static int check_seqs(const nm_model *m, const nm_request *r, int n_ctx, nm_err 
   return NM_OK;
 }
 
-/* The common beginning of all sequences, as far as no tap looks at it. Taken only when every
- * tap counts from the end and nothing is edited, so that it is safe without looking further. */
+/* The common beginning of all sequences, as far as no tap looks at it. Taken only when the request
+ * says where looking begins or every tap counts from the end, and nothing is edited, so that it is
+ * safe without looking further. */
 static int shared_prefix(const nm_model *m, const nm_request *r, const struct nm__plan *p) {
   if (!m->causal || !r->share_prefix || r->n_seqs < 2 || (r->edits && r->edits->n)) return 0;
   int back = 1;
-  for (int t = 0; t < p->n_taps; t++) {
+  for (int t = 0; t < p->n_taps && !r->tap_from; t++) {
     if (!nm__at_single(&p->at[t]) || p->at[t].v[0].a >= 0) return 0;
     if (-p->at[t].v[0].a > back) back = -p->at[t].v[0].a;
   }
@@ -135,17 +136,20 @@ static int shared_prefix(const nm_model *m, const nm_request *r, const struct nm
     while (k < n && k < r->seqs[i].n && r->seqs[i].ids[k] == r->seqs[0].ids[k]) k++;
     n = k;
   }
-  for (size_t i = 0; i < r->n_seqs; i++)
+  for (size_t i = 0; i < r->n_seqs; i++) {
     if (n + (size_t)back > r->seqs[i].n)
       n = r->seqs[i].n > (size_t)back ? r->seqs[i].n - (size_t)back : 0;
+    if (r->tap_from && r->tap_from[i] < n) n = r->tap_from[i];
+  }
   return n >= 4 ? (int)n : 0;
 }
 
-/* Greedy, in order: whole sequences as long as `chunk` positions and `batch` sequences hold. */
+/* Greedy, in order: whole sequences as long as a forward has at most 512 positions (fewer when a
+ * chunk is smaller), or `batch` sequences. */
 static int group_seqs(const nm_request *r, int chunk, int batch, struct nm__plan *p, nm_err *err) {
   p->groups = nm__alloc(r->n_seqs, sizeof *p->groups);
   if (!p->groups) return nm__fail_memory(err, "the groups", 0);
-  int prefix_T = p->prefix < chunk ? p->prefix : chunk;
+  int prefix_T = p->prefix < chunk ? p->prefix : chunk, most = chunk < 512 ? chunk : 512;
   p->max_T = prefix_T;
   p->max_keys = p->prefix;
   p->n_positions = (uint64_t)p->prefix;
@@ -156,7 +160,7 @@ static int group_seqs(const nm_request *r, int chunk, int batch, struct nm__plan
     int64_t slots = p->prefix;
     while (i < r->n_seqs) {
       int own = (int)r->seqs[i].n - p->prefix, part = own < chunk ? own : chunk;
-      if (g->n && (batch ? g->n >= (size_t)batch : T + part > 512)) break;
+      if (g->n && (batch ? g->n >= (size_t)batch : T + part > most)) break;
       T += part;
       slots += own;
       p->n_positions += (uint64_t)own;
