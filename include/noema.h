@@ -338,6 +338,93 @@ typedef struct nm_acts_opts {
 int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need,
             nm_err *err);
 
+/* ---- lenses: what a layer would say if it were the last ------------------ */
+
+/* The logit lens (nostalgebraist 2020): final norm and vocabulary head applied to the residual
+ * stream after every block. In the last block it is the model's own answer, bit for bit. */
+typedef struct nm_lens_token { int32_t id; double lp; } nm_lens_token;
+typedef struct nm_lens_opts {
+  const char *site;                /* NULL: "resid_post", with the embedding in front; a name
+                                      inside the block, or a glob of sites as wide as the stream */
+  const char *at;                  /* NULL: "all" */
+  int top;                         /* likeliest tokens kept of each place; 0: 5 */
+  int32_t target;                  /* a token to follow; below 0: none */
+  uint64_t seed;                   /* of the control's permutation */
+  const char *out;                 /* folder for lens.json, SVG and report.html; NULL: none */
+  const char *command;
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_lens_opts;
+/* One layer at one position. */
+typedef struct nm_lens_cell {
+  double entropy, kl;              /* nats; kl: of the model's own end from this layer */
+  int rank; double lp;             /* of the model's own answer there; rank 1 is the likeliest */
+  int target_rank; double target_lp;
+  int control;                     /* rank of the answer when the row's values are permuted */
+  nm_lens_token *top;              /* [top] */
+} nm_lens_cell;
+typedef struct nm_lens_column {
+  size_t seq; int pos;
+  int32_t id, answer;              /* the token read there; the model's likeliest next one */
+  double answer_lp;
+  int decided;                     /* first row from which on the answer leads to the end; -1 */
+} nm_lens_column;
+typedef struct nm_lens_layer {     /* over all columns */
+  double agree, control_agree;     /* share where the answer leads; with permuted rows */
+  double rank, control_rank;       /* medians */
+  double entropy, kl, target_lp, target_rank;          /* means; the last a median */
+} nm_lens_layer;
+typedef struct nm_lens_result {
+  int n_rows, top, V; nm_site *row;
+  size_t n_cols; nm_lens_column *col;
+  nm_lens_cell *cell;              /* [n_rows][n_cols] */
+  nm_lens_layer *layer;            /* [n_rows] */
+  int32_t target;
+  char *dir, *summary;
+  nm_lens_token *tokens;           /* memory of the cells */
+} nm_lens_result;
+/* NM_EFORMAT for an encoder; NM_EUSAGE for a site that is not as wide as the stream. */
+int nm_lens(nm_engine *e, const nm_seq *seqs, size_t n, const nm_lens_opts *o, nm_lens_result *out,
+            nm_err *err);
+void nm_lens_result_free(nm_lens_result *r);
+/* A table of the likeliest tokens: rows are layers, columns positions, as many of the last ones
+ * as fit `width` columns; `colour`: backgrounds by probability. Or JSON. Free with nm_free. */
+char *nm_lens_text(const nm_lens_result *r, const nm_model *m, int width, bool colour);
+char *nm_lens_json(const nm_lens_result *r, const nm_model *m);
+
+/* What a column of an output matrix writes into the stream, read through the same end (Geva et
+ * al., arXiv 2203.14680): columns of blk.N.ffn_down are the MLP's value vectors, of
+ * blk.N.attn_output what a head's dimension writes. */
+typedef struct nm_column {
+  char tensor[64];
+  int64_t col;
+  double score;                    /* of a scan: the token's logit above the vocabulary's mean; below
+                                      0: suppressed (but promoted where the activation is negative) */
+  int rank;                        /* of that token among what the column promotes; 0: no scan */
+  int reached;                     /* of the 20 permutations, those whose best column is as strong */
+  nm_lens_token *promoted, *suppressed;        /* [top]; lp: ln p when only this were there */
+} nm_column;
+typedef struct nm_columns_opts {
+  const char *weights;             /* a glob of tensor names, with or without ".weight" */
+  int64_t col;                     /* the column to read; below 0: scan for `target` */
+  int32_t target;
+  int top, best;                   /* tokens of a column; columns of a scan. 0: 10 */
+  uint64_t seed;
+  const nm_progress *progress;
+} nm_columns_opts;
+typedef struct nm_columns_result {
+  int n, top;
+  nm_column *v;                    /* those that write most of the token, of either sign */
+  int64_t scanned;                 /* columns; 0: no scan */
+  /* The control: the same columns with their values permuted, 20 times: mean and largest of the
+   * strongest score; and how many columns are stronger than the largest. */
+  double control_mean, control_max;
+  int64_t above;
+  nm_lens_token *tokens;
+} nm_columns_result;
+int nm_columns(nm_engine *e, const nm_columns_opts *o, nm_columns_result *out, nm_err *err);
+void nm_columns_result_free(nm_columns_result *r);
+
 /* ---- depth: at which layer a concept becomes readable ------------------ */
 
 /* Jin et al., Exploring Concept Depth (arXiv 2404.07066): a linear probe per layer on the

@@ -254,5 +254,16 @@ struct nm__forward {
                                       this struct must live until then */
 };
 int nm__forward(struct nm__forward *f);
+/* Only the end of it, on rows head_rows of a stream x from elsewhere. */
+int nm__forward_end(struct nm__forward *f, struct nm__t x);
+
+/* ---- the model's end on any rows (unembed.c) ------------------------------------- */
+
+/* Final norm, head and cap on rows x[n, D] as if they were the stream after the last block; the
+ * same bits as the model's logits. `rows` gets logits[n, V] of rows first.. (at most 32 at once)
+ * and may return a status that ends it. NM_EFORMAT for an encoder, which has no head. */
+typedef int nm__unembed_fn(void *arg, int64_t first, int64_t n, const float *logits, nm_err *err);
+int nm__unembed(nm_engine *e, const float *x, int64_t n, nm__unembed_fn *rows, void *arg,
+                nm_err *err);
 
 #endif
