@@ -495,6 +495,103 @@ char *nm_depth_json(const nm_depth_result *r);
 /* The prompts `auto` chooses among: name and template, i = 0, 1, ...; false after the end. */
 bool nm_depth_prompts(int i, const char **name, const char **text);
 
+/* ---- steering vectors ------------------------------------------------------ */
+
+/* Texts of two classes, tokenised: pairs, two files, or labelled rows. */
+typedef struct nm_contrast {
+  size_t n, n_groups;
+  nm_seq *seq;
+  uint8_t *label;                  /* 1: what the vector leads to */
+  uint32_t *group;                 /* rows that stay on one side of every split */
+  bool paired;                     /* every group is one text of each class */
+  char *how;                       /* one sentence */
+} nm_contrast;
+/* pairs: rows with the columns pos and neg (JSONL, CSV, ...). pos and neg: two files, a text a line
+ * (or in the forms of nm_texts_load). data: labelled rows as for depth. Exactly one of the three
+ * forms. flags: NM_NO_BOS, NM_PARSE_SPECIAL. */
+typedef struct nm_contrast_files { const char *pairs, *pos, *neg, *data; int flags; } nm_contrast_files;
+int nm_contrast_load(const nm_model *m, const nm_contrast_files *f, nm_contrast *out, nm_err *err);
+void nm_contrast_free(nm_contrast *c);
+
+typedef struct nm_vector_opts {
+  const char *site;                /* inside the block; NULL: resid_post */
+  const char *at;                  /* NULL: last; several positions of a text are averaged */
+  const char *method;              /* mean (NULL), pca or probe */
+  double test_share;               /* 0: 0.4 */
+  int repeats;                     /* splits; 0: 10 */
+  uint64_t seed;
+  const char *out;                 /* folder; NULL: runs/vector-... */
+  const char *command;
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_vector_opts;
+/* Separation of held-out texts by the vector of a block. */
+typedef struct nm_vector_layer {
+  int layer;
+  nm_interval acc, auc;
+  nm_interval shuffled;            /* AUC when the classes of the fit are shuffled, too */
+  double random, random_high;      /* AUC of 20 random directions a split: mean, 95 % quantile */
+  double length, stream;           /* of the vector; of the rows on average */
+} nm_vector_layer;
+typedef struct nm_vector_result {
+  int n_layers, D, best;           /* best: index of the layer that separates best, the first such */
+  nm_vector_layer *layer;
+  float *v;                        /* [n_layers, D], fitted on all texts */
+  double shuffled_max;             /* mean over splits of the shuffled row's best layer */
+  bool above_controls;             /* the best interval lies above the shuffled one, its largest
+                                      over blocks, and the mean random direction */
+  char *dir, *summary;
+} nm_vector_result;
+/* A vector a block, from texts of two classes; adding it once leads from the mean of class 0 to the
+ * mean of class 1 along it. The folder gets vector.npy [L, D], vector.gguf (at resid_post: a control
+ * vector, blocks from 1 on), best.npy and edit.json (the best block), vector.json, separation.svg,
+ * report.html. NM_ECHECK is not returned: the verdict is in the result. */
+int nm_vector_make(nm_engine *e, const nm_contrast *c, const nm_vector_opts *o,
+                   nm_vector_result *out, nm_err *err);
+void nm_vector_result_free(nm_vector_result *r);
+char *nm_vector_text(const nm_vector_result *r);
+char *nm_vector_json(const nm_vector_result *r);
+
+/* out = sa * a + sb * b for files of vectors (.npy, a control vector; b NULL: sa * a alone). The
+ * form of `out` follows its end: .gguf or .npy. A block that one of them lacks counts as zeros. */
+int nm_vector_combine(const char *a, double sa, const char *b, double sb, const char *out,
+                      nm_err *err);
+/* Lengths by block, and with b the cosines between the two. A string for nm_free. */
+int nm_vector_show(const char *a, const char *b, bool json, char **out, nm_err *err);
+
+/* The strength of edits against their effect on a token and their damage to other texts, with
+ * random directions of the same length in place of their vectors. */
+typedef struct nm_sweep_opts {
+  nm_edits *edits;                 /* what is swept: each edit's scale is multiplied */
+  const double *strength; int n;
+  int32_t target, against;         /* against below 0: all other tokens */
+  const nm_seq *prompts; size_t n_prompts;             /* the effect: at their last position */
+  const nm_seq *texts; size_t n_texts;                 /* the damage; 0: not measured */
+  int n_random;                    /* random directions; 0: 5 */
+  uint64_t seed;
+  const char *out;                 /* folder, or NULL */
+  const char *command;
+  const nm_progress *progress;
+} nm_sweep_opts;
+typedef struct nm_sweep_row {
+  double strength;
+  double effect;                   /* mean ln odds of the target */
+  nm_interval ppl;                 /* of the texts */
+  double random_effect, random_low, random_high;       /* mean, lowest, highest over directions */
+  double random_ppl;
+  uint64_t touched;                /* positions edited in prompts and texts */
+  bool beyond;                     /* the change of effect is larger than any random one's */
+} nm_sweep_row;
+typedef struct nm_sweep_result {
+  double effect, ppl;              /* without the edits */
+  int n, n_random; nm_sweep_row *row;
+  char *dir, *summary;
+} nm_sweep_result;
+int nm_sweep(nm_engine *e, const nm_sweep_opts *o, nm_sweep_result *out, nm_err *err);
+void nm_sweep_result_free(nm_sweep_result *r);
+char *nm_sweep_text(const nm_sweep_result *r);
+char *nm_sweep_json(const nm_sweep_result *r);
+
 /* A saved probe: site, layer, w, b, template, label names. */
 typedef struct nm_probe nm_probe;
 int nm_probe_load(const char *path, nm_probe **out, nm_err *err);

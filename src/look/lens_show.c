@@ -238,8 +238,10 @@ static void layers_svg(const nm_lens_result *r, const nm_model *m, struct nm__bu
   char title[200];
   b->failed |= !v;
   if (!v) return;
+  bool blocks = true;              /* one row a block: they go by its number, the embedding is -1 */
+  for (int i = 1; i < n; i++) blocks &= r->row[i].layer > r->row[i - 1].layer;
   for (int i = 0; i < n; i++) {
-    v[i] = i;
+    v[i] = blocks ? r->row[i].layer : i;
     v[n + i] = r->layer[i].agree;
     v[2 * n + i] = r->layer[i].control_agree;
     v[3 * n + i] = r->target >= 0 ? nm__exp(r->layer[i].target_lp) : 0;
@@ -251,7 +253,8 @@ static void layers_svg(const nm_lens_result *r, const nm_model *m, struct nm__bu
       {.name = "probability of the target", .x = v, .y = v + 3 * n, .n = n, .colour = 1}};
   snprintf(title, sizeof title, "At which layer is the answer there? %.100s", nm__path_base(m->path));
   nm__chart_svg(&(struct nm__chart){.title = title, .subtitle = "logit lens, share of positions",
-                                    .x_label = "row of the lens (0: the first)",
+                                    .x_label = blocks ? "block (-1: embedding)"
+                                                      : "row of the lens (0: the first)",
                                     .y_label = "share", .y_lo = 0, .y_hi = 1.02, .series = s,
                                     .n_series = r->target >= 0 ? 3 : 2}, b);
   free(v);

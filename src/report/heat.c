@@ -32,7 +32,7 @@ static void cell(struct nm__buf *b, const struct nm__heat_cell *c, double x, dou
   nm__buf_printf(b, "</title><rect x='%.1f' y='%.1f' width='%d' height='%d' fill='currentColor' "
                  "fill-opacity='%.3f'%s/>", x + 0.5, y + 0.5, CELL_W - 1, CELL_H - 1,
                  0.03 + 0.92 * v,
-                 c->mark ? " stroke='currentColor' stroke-width='1.6'" : "");
+                 c->mark ? " stroke='#d55e00' stroke-width='1.6'" : "");
   text(b, x + CELL_W / 2.0, y + CELL_H - 6.5,
        v > 0.55 ? " text-anchor='middle' fill='#fff'"
                 : " text-anchor='middle' class='nm-ink' fill='#1f2328'",
