@@ -398,10 +398,10 @@ char *nm_lens_json(const nm_lens_result *r, const nm_model *m);
 typedef struct nm_column {
   char tensor[64];
   int64_t col;
-  double score;                    /* of a scan: the token's logit above the vocabulary's mean; below
-                                      0: suppressed (but promoted where the activation is negative) */
+  double score; /* of a scan: the token's logit above the vocabulary's mean; below
+                   0: suppressed (but promoted where the activation is negative) */
   int rank;                        /* of that token among what the column promotes; 0: no scan */
-  int reached;                     /* of the 20 permutations, those whose best column is as strong */
+  int reached; /* of the 20 permutations, those whose best column is as strong */
   nm_lens_token *promoted, *suppressed;        /* [top]; lp: ln p when only this were there */
 } nm_column;
 typedef struct nm_columns_opts {
@@ -509,7 +509,10 @@ typedef struct nm_contrast {
 /* pairs: rows with the columns pos and neg (JSONL, CSV, ...). pos and neg: two files, a text a line
  * (or in the forms of nm_texts_load). data: labelled rows as for depth. Exactly one of the three
  * forms. flags: NM_NO_BOS, NM_PARSE_SPECIAL. */
-typedef struct nm_contrast_files { const char *pairs, *pos, *neg, *data; int flags; } nm_contrast_files;
+typedef struct nm_contrast_files {
+  const char *pairs, *pos, *neg, *data;
+  int flags;
+} nm_contrast_files;
 int nm_contrast_load(const nm_model *m, const nm_contrast_files *f, nm_contrast *out, nm_err *err);
 void nm_contrast_free(nm_contrast *c);
 
@@ -534,7 +537,7 @@ typedef struct nm_vector_layer {
   double length, stream;           /* of the vector; of the rows on average */
 } nm_vector_layer;
 typedef struct nm_vector_result {
-  int n_layers, D, best;           /* best: index of the layer that separates best, the first such */
+  int n_layers, D, best; /* best: index of the layer that separates best, the first such */
   nm_vector_layer *layer;
   float *v;                        /* [n_layers, D], fitted on all texts */
   double shuffled_max;             /* mean over splits of the shuffled row's best layer */
@@ -543,9 +546,9 @@ typedef struct nm_vector_result {
   char *dir, *summary;
 } nm_vector_result;
 /* A vector a block, from texts of two classes; adding it once leads from the mean of class 0 to the
- * mean of class 1 along it. The folder gets vector.npy [L, D], vector.gguf (at resid_post: a control
- * vector, blocks from 1 on), best.npy and edit.json (the best block), vector.json, separation.svg,
- * report.html. NM_ECHECK is not returned: the verdict is in the result. */
+ * mean of class 1 along it. The folder gets vector.npy [L, D], vector.gguf (at resid_post: a
+ * control vector, blocks from 1 on), best.npy and edit.json (the best block), vector.json,
+ * separation.svg, report.html. NM_ECHECK is not returned: the verdict is in the result. */
 int nm_vector_make(nm_engine *e, const nm_contrast *c, const nm_vector_opts *o,
                    nm_vector_result *out, nm_err *err);
 void nm_vector_result_free(nm_vector_result *r);

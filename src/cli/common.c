@@ -103,7 +103,8 @@ static int block_range(struct cli *c, int *from, int *to) {
   if (!s) return 0;
   long first = split_pair(s, a, sizeof a, &b) ? strtol(a, &end, 10) : 0;
   if (end == a || *end || first < 1 || first > 1 << 20 || b != (int)b || b < (double)first)
-    return cli_usage(c, "--control-vector-layer-range takes two blocks from 1 on, for example 4 12");
+    return cli_usage(c,
+                     "--control-vector-layer-range takes two blocks from 1 on, for example 4 12");
   *from = (int)first;
   *to = (int)b;
   return 0;
@@ -297,7 +298,8 @@ static int utf8(const unsigned char *s) {
   return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
 }
 
-/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text are U+FFFD. */
+/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text are U+FFFD.
+ */
 void cli_print_string(const char *s) {
   putchar('"');
   while (s && *s) {

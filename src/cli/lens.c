@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 static const struct cli_opt opts[] = {
-    {"--site", CLI_TEXT, "NAME", "resid_post (default), resid_mid, mlp_out ...; or a glob of sites"},
+    {"--site", CLI_TEXT, "NAME",
+     "resid_post (default), resid_mid, mlp_out ...; or a glob of sites"},
     {"--at", CLI_TEXT, "POS", "which positions: all (default), last, 3, -2, 1:5, span:TEXT"},
     {"--top", CLI_INT, "K", "tokens kept of each place (default 5; of a column 10)"},
     {"--target", CLI_TEXT, "TEXT", "a token to follow: its rank and probability in every layer"},
     {"--target-id", CLI_INT, "ID", "the same by its id"},
-    {"--weights", CLI_TEXT, "TENSOR", "blk.3.ffn_down or attn_output; with --target a glob to scan"},
+    {"--weights", CLI_TEXT, "TENSOR",
+     "blk.3.ffn_down or attn_output; with --target a glob to scan"},
     {"--col", CLI_INT, "N", "with --weights: read this column"},
     {"--best", CLI_INT, "N", "of a scan: how many columns (default 10)"},
     {"--seed", CLI_INT, "N", "of the control's permutations (default 1)"},
@@ -40,8 +42,10 @@ static int32_t target(struct cli *c, const nm_model *m, int *st) {
   }
   if (n == 1) one = ids[0];
   else
-    *st = cli_usage(c, "--target '%s' is %zu tokens, one is followed (a space in front often makes a "
-                       "word one token; --target-id takes an id)", text, n);
+    *st = cli_usage(c,
+                    "--target '%s' is %zu tokens, one is followed (a space in front often makes a "
+                    "word one token; --target-id takes an id)",
+                    text, n);
   nm_free(ids);
   return one;
 }
@@ -117,9 +121,10 @@ static void tokens_json(const nm_model *m, const char *what, const nm_lens_token
 }
 
 static void columns_json(const nm_model *m, const nm_columns_result *r) {
-  printf("{\"scanned\": %lld, \"control_mean\": %.9g, \"control_max\": %.9g, \"above_control\": %lld, "
-         "\"columns\": [", (long long)r->scanned, r->control_mean, r->control_max,
-         (long long)r->above);
+  printf(
+      "{\"scanned\": %lld, \"control_mean\": %.9g, \"control_max\": %.9g, \"above_control\": %lld, "
+      "\"columns\": [",
+      (long long)r->scanned, r->control_mean, r->control_max, (long long)r->above);
   for (int i = 0; i < r->n; i++) {
     const nm_column *k = &r->v[i];
     printf("%s{\"tensor\": ", i ? ", " : "");

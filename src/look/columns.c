@@ -70,15 +70,19 @@ static int find_matrices(struct scan *s, nm_err *err) {
   char shown[80];
   if (s->n_mat) return NM_OK;
   if (odd)
-    return nm__fail(err, NM_EUSAGE, "--weights: %s does not write into the stream as columns of its "
+    return nm__fail(err, NM_EUSAGE,
+                    "--weights: %s does not write into the stream as columns of its "
                     "own; blk.N.ffn_down and blk.N.attn_output do (experts are one tensor each)",
                     nm__printable(shown, sizeof shown, odd, strlen(odd)));
-  return nm__fail(err, NM_EUSAGE, "--weights '%.60s' matches no tensor of %s; `noema info MODEL` lists "
-                  "them", s->o->weights, s->m->path);
+  return nm__fail(err, NM_EUSAGE,
+                  "--weights '%.60s' matches no tensor of %s; `noema info MODEL` lists "
+                  "them",
+                  s->o->weights, s->m->path);
 }
 
 static struct nm__w as_w(const struct nm__gguf_tensor *t) {
-  return (struct nm__w){t->data, t->type, t->ne[1], t->ne[0], (size_t)(t->bytes / (uint64_t)t->ne[1])};
+  return (struct nm__w){t->data, t->type, t->ne[1], t->ne[0],
+                        (size_t)(t->bytes / (uint64_t)t->ne[1])};
 }
 
 static void row_of(struct nm__w w, int64_t row, float *out) {
@@ -88,8 +92,8 @@ static void row_of(struct nm__w w, int64_t row, float *out) {
 /* ---- one column --------------------------------------------------------------------- */
 
 /* Column c through the norm that follows, scaled to a mean square of one. False: all zero. */
-static bool column(const struct scan *s, const struct matrix *x, int64_t c, float *line, float *post,
-                   float *v) {
+static bool column(const struct scan *s, const struct matrix *x, int64_t c, float *line,
+                   float *post, float *v) {
   struct nm__w w = as_w(x->t);
   double sq = 0;
   if (x->post) row_of(*x->post, 0, post);
@@ -117,7 +121,8 @@ static int read_logits(void *arg, int64_t first, int64_t n, const float *z, nm_e
 }
 
 /* Fills the i-th column of the result. */
-static int read_column(const struct scan *s, int i, const struct matrix *x, int64_t c, nm_err *err) {
+static int read_column(const struct scan *s, int i, const struct matrix *x, int64_t c,
+                       nm_err *err) {
   nm_columns_result *r = s->r;
   size_t top = (size_t)r->top, D = (size_t)s->m->D;
   struct reading rd = {s, &r->v[i]};

@@ -46,7 +46,8 @@ static int differences(const struct nm__cloud *c, const uint32_t *rows, size_t n
     for (size_t j = 0; c->label[rows[i]] == 1 && j < n; j++)
       if (c->label[rows[j]] == 0 && c->group[rows[j]] == c->group[rows[i]]) {
         for (int d = 0; d < c->D; d++)
-          x[(size_t)m * (size_t)c->D + (size_t)d] = (double)row(c, rows[i])[d] - (double)row(c, rows[j])[d];
+          x[(size_t)m * (size_t)c->D + (size_t)d] =
+              (double)row(c, rows[i])[d] - (double)row(c, rows[j])[d];
         m++;
         break;
       }

@@ -1,7 +1,7 @@
 /* lens.c - the logit lens: rows of the stream from every layer, through the model's own end.
  *
- *   run with taps ── rows [layers + 1][columns][D] ── per column: end of the model (unembed.c) ─┬─ cells
- *                                                     permuted rows of the same column ────────┘
+ *   run with taps ── rows [layers + 1][columns][D] ── per column: end of the model (unembed.c) ─┬─
+ * cells permuted rows of the same column ────────┘
  *
  * The model's own answer is the lens of the last block. The control is the same row with its D
  * values permuted by one seeded permutation: as long, as large, but no direction of the model. */
@@ -175,8 +175,10 @@ static int check_sites(const nm_model *m, const char *glob, nm_err *err) {
     if (ok && !s.v[i].index_n) continue;
     char name[64];
     nm__sel_name(m, s.v[i], name);
-    st = nm__fail(err, NM_EUSAGE, "--site %s: a lens reads the residual stream and what is added to "
-                  "it: embed, resid_pre, resid_mid, resid_post, attn_out, mlp_out, whole", name);
+    st = nm__fail(err, NM_EUSAGE,
+                  "--site %s: a lens reads the residual stream and what is added to "
+                  "it: embed, resid_pre, resid_mid, resid_post, attn_out, mlp_out, whole",
+                  name);
   }
   free(s.v);
   return st;
@@ -184,7 +186,8 @@ static int check_sites(const nm_model *m, const char *glob, nm_err *err) {
 
 static int glob_of(const struct lens *l, char *out, size_t n, nm_err *err) {
   const char *s = l->o->site ? l->o->site : "resid_post";
-  bool inside = !strpbrk(s, ".*?|") && strcmp(s, "embed");
+  bool inside = !strpbrk(s, "*?|") && strncmp(s, "blk", 3) && strncmp(s, "enc.", 4) &&
+                strcmp(s, "embed");
   if (strlen(s) > 200) return nm__fail(err, NM_EUSAGE, "--site is too long");
   struct nm__buf b;
   nm__buf_init(&b, n - 1);

@@ -155,11 +155,11 @@ char *nm_lens_json(const nm_lens_result *r, const nm_model *m) {
   for (size_t c = 0; c < r->n_cols; c++) {
     const nm_lens_column *k = &r->col[c];
     json_array_append_new(
-        cols, json_pack("{s:I, s:i, s:i, s:o, s:{s:i, s:o, s:f}, s:o}", "seq", (json_int_t)k->seq,
-                        "position", k->pos, "id", k->id, "token", nm__token_json(m, k->id), "answer",
-                        "id", k->answer, "token", nm__token_json(m, k->answer), "lp", k->answer_lp,
-                        "decided", k->decided < 0 ? json_null()
-                                                  : json_string(r->row[k->decided].name)));
+        cols,
+        json_pack("{s:I, s:i, s:i, s:o, s:{s:i, s:o, s:f}, s:o}", "seq", (json_int_t)k->seq,
+                  "position", k->pos, "id", k->id, "token", nm__token_json(m, k->id), "answer",
+                  "id", k->answer, "token", nm__token_json(m, k->answer), "lp", k->answer_lp,
+                  "decided", k->decided < 0 ? json_null() : json_string(r->row[k->decided].name)));
   }
   for (int i = 0; i < r->n_rows; i++) json_array_append_new(layers, layer_json(r, m, i));
   json_t *o = json_pack("{s:s, s:o, s:s, s:o, s:o}", "noema", NM_VERSION, "model",
@@ -221,9 +221,11 @@ static void grid_svg(const nm_lens_result *r, const nm_model *m, struct nm__buf 
   snprintf(note, sizeof note, "framed: the model's own answer leads%s",
            n_x < r->n_cols ? "; the first 48 positions" : "");
   if (!b->failed && !s.failed)
-    nm__heat_svg(&(struct nm__heat){title, "the likeliest token after each token read (columns); the "
-                                           "darker, the likelier", note, x, y, (int)n_x, (int)n_y,
-                                    cell}, b);
+    nm__heat_svg(&(struct nm__heat){title,
+                                    "the likeliest token after each token read (columns); the "
+                                    "darker, the likelier",
+                                    note, x, y, (int)n_x, (int)n_y, cell},
+                 b);
   b->failed |= s.failed;
   for (size_t i = 0; i < s.n; i++) free(s.v[i]);
   free(s.v);
@@ -251,7 +253,8 @@ static void layers_svg(const nm_lens_result *r, const nm_model *m, struct nm__bu
       {.name = "permuted rows", .x = v, .y = v + 2 * n, .n = n, .colour = 0, .faint = true,
        .style = NM__LINE_DASHED},
       {.name = "probability of the target", .x = v, .y = v + 3 * n, .n = n, .colour = 1}};
-  snprintf(title, sizeof title, "At which layer is the answer there? %.100s", nm__path_base(m->path));
+  snprintf(title, sizeof title, "At which layer is the answer there? %.100s",
+           nm__path_base(m->path));
   nm__chart_svg(&(struct nm__chart){.title = title, .subtitle = "logit lens, share of positions",
                                     .x_label = blocks ? "block (-1: embedding)"
                                                       : "row of the lens (0: the first)",
@@ -266,10 +269,13 @@ static int page(const nm_lens_result *r, const nm_model *m, const nm_lens_opts *
                 const struct nm__record *rec, const char *grid, const char *layers, nm_err *err) {
   char line[900];
   struct nm__page *p = nm__page_new("Logit lens");
-  snprintf(line, sizeof line, "Model %.300s (%s, %d layers). The final norm and the vocabulary head "
-           "are applied to the residual stream after every layer. The row of the last block is what "
-           "the model itself says. The control permutes the values of each row: what leads there is "
-           "no reading of this model.", m->path, m->arch->name, m->L);
+  snprintf(
+      line, sizeof line,
+      "Model %.300s (%s, %d layers). The final norm and the vocabulary head "
+      "are applied to the residual stream after every layer. The row of the last block is what "
+      "the model itself says. The control permutes the values of each row: what leads there is "
+      "no reading of this model.",
+      m->path, m->arch->name, m->L);
   nm__page_para(p, line);
   nm__page_para(p, r->summary);
   nm__page_svg(p, grid);

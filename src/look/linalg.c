@@ -33,7 +33,8 @@ void nm__canonical_sign(double *v, int n) {
 
 static int check_finite(const double *a, size_t n, const char *what, nm_err *err) {
   for (size_t i = 0; i < n; i++)
-    if (a[i] - a[i] != 0) return nm__fail(err, NM_EFAIL, "%s holds a value that is not finite", what);
+    if (a[i] - a[i] != 0)
+      return nm__fail(err, NM_EFAIL, "%s holds a value that is not finite", what);
   return NM_OK;
 }
 
@@ -128,7 +129,9 @@ int nm__svd(const double *a, int m, int n, double *s, double *ut, double *vt, nm
   if (st) return free(b), st;
   for (int i = 0; i < k; i++) {
     r[i * k + i] = 1;
-    for (int j = 0; j < len; j++) b[(size_t)i * (size_t)len + (size_t)j] = m < n ? a[(size_t)i * (size_t)n + (size_t)j] : a[(size_t)j * (size_t)n + (size_t)i];
+    for (int j = 0; j < len; j++)
+      b[(size_t)i * (size_t)len + (size_t)j] =
+          m < n ? a[(size_t)i * (size_t)n + (size_t)j] : a[(size_t)j * (size_t)n + (size_t)i];
   }
   orthogonal_rows(b, k, len, r);
   for (int i = 0; i < k; i++) s[i] = nm__unit(b + (size_t)i * (size_t)len, len);
@@ -174,10 +177,12 @@ int nm__first_component(const double *x, int m, int n, double *out, double *shar
   if (!g) return nm__fail_memory(err, "a matrix of products", 2 * kk * sizeof *g);
   for (int r = 0; r < m && m >= n; r++)
     for (int i = 0; i < n; i++)
-      for (int j = 0; j < n; j++) g[i * k + j] += x[(size_t)r * (size_t)n + (size_t)i] * x[(size_t)r * (size_t)n + (size_t)j];
+      for (int j = 0; j < n; j++)
+        g[i * k + j] += x[(size_t)r * (size_t)n + (size_t)i] * x[(size_t)r * (size_t)n + (size_t)j];
   for (int i = 0; i < m && m < n; i++)
     for (int j = 0; j <= i; j++)
-      g[i * k + j] = g[j * k + i] = nm__dot(x + (size_t)i * (size_t)n, x + (size_t)j * (size_t)n, n);
+      g[i * k + j] = g[j * k + i] =
+          nm__dot(x + (size_t)i * (size_t)n, x + (size_t)j * (size_t)n, n);
   int st = nm__eigen_sym(g, k, g + 2 * kk, g + kk, err);
   for (int i = 0; i < k; i++) total += g[2 * kk + (size_t)i];
   *share = total > 0 ? g[2 * kk] / total : 0;

@@ -58,7 +58,8 @@ static int find_tensor(const char *name, const struct nm__st *s, const char *wan
                     nm__printable(shown, sizeof shown, (*out)->name, strlen((*out)->name)),
                     (*out)->dtype);
   if (!want)
-    return nm__fail(err, NM_EFORMAT, "%s: holds %zu tensors; say which with \"tensor\"", name, s->n);
+    return nm__fail(err, NM_EFORMAT, "%s: holds %zu tensors; say which with \"tensor\"", name,
+                    s->n);
   return nm__fail(err, NM_EFORMAT, "%s: has no tensor '%s'", name,
                   nm__printable(shown, sizeof shown, want, strlen(want)));
 }

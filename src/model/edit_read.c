@@ -36,10 +36,11 @@ static int known_keys(struct reader *r) {
     while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
     if (i < sizeof known / sizeof *known) continue;
     char shown[60];
-    return nm__yaml_fail(r->y, r->o, r->err,
-                         "edit %zu: unknown key \"%s\" (known: site, at, op, vector, tensor, scale, "
-                         "low, high, how, schedule, note)",
-                         r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));
+    return nm__yaml_fail(
+        r->y, r->o, r->err,
+        "edit %zu: unknown key \"%s\" (known: site, at, op, vector, tensor, scale, "
+        "low, high, how, schedule, note)",
+        r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));
   }
   return NM_OK;
 }
@@ -169,7 +170,8 @@ static int read_limits(struct reader *r, const struct op *op, struct nm__edit *e
   int st;
   e->low = -__builtin_inff();
   e->high = __builtin_inff();
-  if ((st = number(r, "low", &e->low, &low)) || (st = number(r, "high", &e->high, &high))) return st;
+  if ((st = number(r, "low", &e->low, &low)) || (st = number(r, "high", &e->high, &high)))
+    return st;
   if (op->op != NM__EDIT_CLAMP) return low || high ? bad(r, "only clamp has limits") : NM_OK;
   if (!low && !high) return bad(r, "clamp needs \"low\", \"high\" or both");
   return e->low <= e->high ? NM_OK : bad(r, "clamp: \"low\" lies above \"high\"");

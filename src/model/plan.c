@@ -69,8 +69,10 @@ static int check_edit(const nm_model *m, const struct nm__edit *e, const struct 
       return nm__fail(err, NM_EFORMAT, "edit %d (%s): an even look is for heads: attn.head or "
                       "attn.pattern", i + 1, e->what);
     if (nm__site_per_key(s->v[k].site) != per_key || (per_key && e->vec.v))
-      return nm__fail(err, NM_EFORMAT, "edit %d (%s): scores and patterns take only zero and scale, "
-                      "clamp and mask_head", i + 1, e->what);
+      return nm__fail(err, NM_EFORMAT,
+                      "edit %d (%s): scores and patterns take only zero and scale, "
+                      "clamp and mask_head",
+                      i + 1, e->what);
     int64_t w = nm__sel_width(m, s->v[k], 1);
     if (e->vec.v && w != e->vec.n) {
       char name[64];

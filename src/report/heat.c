@@ -45,11 +45,13 @@ void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b) {
   double top = 84, w = left + (double)h->n_x * CELL_W + NM__MARGIN;
   double height = top + (double)h->n_y * CELL_H + 34;
   if (w < LEAST_W) w = LEAST_W;
-  nm__buf_printf(b, "<svg xmlns='http://www.w3.org/2000/svg' class='nm-chart' viewBox='0 0 %.0f %.0f'"
+  nm__buf_printf(b,
+                 "<svg xmlns='http://www.w3.org/2000/svg' class='nm-chart' viewBox='0 0 %.0f %.0f'"
                  " width='%.0f' height='%.0f' style='min-width:%.0fpx' font-family=\"system-ui,"
                  "'Segoe UI',Roboto,Helvetica,Arial,'DejaVu Sans',sans-serif\" font-size='%d' "
                  "color='#1f2328'>\n<style>@media(prefers-color-scheme:dark){figure .nm-ink{fill:"
-                 "currentColor}}</style>\n", w, height, w, height, w, NM__FONT_MARK);
+                 "currentColor}}</style>\n",
+                 w, height, w, height, w, NM__FONT_MARK);
   text(b, NM__MARGIN, NM__MARGIN + 15, " font-size='17' font-weight='600' fill='currentColor'",
        h->title, NM__FONT_TITLE, (w - 2 * NM__MARGIN) * NM__BOLD);
   text(b, NM__MARGIN, NM__MARGIN + 34, " class='nm-soft' color='#57606a' fill='currentColor'",

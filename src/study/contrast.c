@@ -25,7 +25,8 @@ static int add(struct loader *l, const char *text, size_t n, uint8_t label, uint
   }
   int st = nm_tokenize(l->m, text, n, l->flags, &ids, &n_ids, l->err);
   if (st) return st;
-  if (!n_ids) return nm_free(ids), nm__fail(l->err, NM_EFORMAT, "a text of class %d has no tokens", label);
+  if (!n_ids)
+    return nm_free(ids), nm__fail(l->err, NM_EFORMAT, "a text of class %d has no tokens", label);
   c->seq[c->n] = (nm_seq){ids, n_ids};
   c->label[c->n] = label;
   c->group[c->n++] = group;
@@ -53,7 +54,8 @@ static int load_pairs(struct loader *l, const char *path) {
   for (size_t r = 0; r < t.n_rows && !st; r++)
     for (int k = 1; k >= 0 && !st; k--) {
       const char *s = t.cells[r * t.n_cols + (size_t)col[k]];
-      if (!s) st = nm__fail(l->err, NM_EFORMAT, "%s: row %zu has no '%s'", path, r + 1, names[k][0]);
+      if (!s)
+        st = nm__fail(l->err, NM_EFORMAT, "%s: row %zu has no '%s'", path, r + 1, names[k][0]);
       else st = add(l, s, strlen(s), (uint8_t)k, (uint32_t)r);
       if (st) nm__fail_at(l->err, st, "%s: row %zu", path, r + 1);
     }
@@ -88,7 +90,8 @@ static int load_class(struct loader *l, const char *path, uint8_t label) {
   if (i == m.size || (m.data[i] != '{' && m.data[i] != '[')) st = load_lines(l, &m, label);
   else {
     st = nm_texts_load(path, NULL, &t, l->err);
-    if (!st && !t.text) st = nm__fail(l->err, NM_EFORMAT, "%s: holds token ids, texts are needed", path);
+    if (!st && !t.text)
+      st = nm__fail(l->err, NM_EFORMAT, "%s: holds token ids, texts are needed", path);
     for (size_t k = 0; t.text && k < t.n && !st; k++)
       st = add(l, t.text[k], strlen(t.text[k]), label, (uint32_t)l->c->n);
     nm_texts_free(&t);
@@ -122,7 +125,8 @@ static int describe(struct loader *l, const nm_contrast_files *f) {
   if (!k[0] || !k[1]) return nm__fail(l->err, NM_EFORMAT, "texts of both classes are needed");
   if (f->pairs) snprintf(text, sizeof text, "%zu pairs of %.300s", k[1], f->pairs);
   else if (f->data) snprintf(text, sizeof text, "%zu and %zu texts of %.300s", k[1], k[0], f->data);
-  else snprintf(text, sizeof text, "%zu texts of %.300s, %zu of %.300s", k[1], f->pos, k[0], f->neg);
+  else
+    snprintf(text, sizeof text, "%zu texts of %.300s, %zu of %.300s", k[1], f->pos, k[0], f->neg);
   l->c->how = nm__strdup(text);
   return l->c->how ? NM_OK : nm__fail_memory(l->err, "a sentence", 0);
 }
@@ -132,7 +136,8 @@ int nm_contrast_load(const nm_model *m, const nm_contrast_files *f, nm_contrast 
   int st;
   *out = (nm_contrast){0};
   if (!!f->pairs + !!f->data + (f->pos || f->neg) != 1 || !f->pos != !f->neg)
-    return nm__fail(err, NM_EUSAGE, "give pairs, labelled data, or a file of texts for and one against");
+    return nm__fail(err, NM_EUSAGE,
+                    "give pairs, labelled data, or a file of texts for and one against");
   if (f->pairs) st = load_pairs(&l, f->pairs);
   else if (f->data) st = load_labelled(&l, f->data);
   else if (!(st = load_class(&l, f->pos, 1))) st = load_class(&l, f->neg, 0);

@@ -56,7 +56,8 @@ static int damage(struct sweep *s, nm_edits *ed, nm_interval *out, nm_err *err) 
   nm_score_sum sum;
   *out = (nm_interval){0, 0, 0};
   if (!s->o->n_texts) return NM_OK;
-  int st = nm_score(s->e, s->o->texts, NULL, s->o->n_texts, &(nm_score_opts){.edits = ed}, &sc, err);
+  int st =
+      nm_score(s->e, s->o->texts, NULL, s->o->n_texts, &(nm_score_opts){.edits = ed}, &sc, err);
   if (st) return st;
   nm_score_total(&sc, 0, s->o->n_texts, &sum);
   nm_scores_free(&sc);
@@ -88,8 +89,9 @@ static int set_vectors(struct sweep *s, int k, nm_err *err) {
     for (int64_t r = 0; d->v && r < rows; r++) {
       const float *own = s->own[i] + r * d->n;
       double len = length_of(own, d->n);
-      if (u) nm__direction_random(s->o->seed, ((uint64_t)k << 40) + ((uint64_t)i << 20) + (uint64_t)r,
-                                  (int)d->n, u);
+      if (u)
+        nm__direction_random(s->o->seed, ((uint64_t)k << 40) + ((uint64_t)i << 20) + (uint64_t)r,
+                             (int)d->n, u);
       for (int64_t c = 0; c < d->n; c++) d->v[r * d->n + c] = u ? (float)(len * u[c]) : own[c];
     }
     free(u);
@@ -147,11 +149,13 @@ static int check(struct sweep *s, nm_err *err) {
     return nm__fail(err, NM_EFORMAT, "%s: is an encoder and has no vocabulary head, so no token's "
                     "odds can be measured", s->m->path);
   if (!vectors)
-    return nm__fail(err, NM_EUSAGE, "nothing to sweep: give a control vector or an edit with a vector");
+    return nm__fail(err, NM_EUSAGE,
+                    "nothing to sweep: give a control vector or an edit with a vector");
   if (o->target < 0 || o->target >= s->m->V || o->against >= s->m->V || o->against == o->target)
     return nm__fail(err, NM_EUSAGE, "the target and the token against it must be two tokens of the "
                     "vocabulary");
-  if (!o->n_prompts) return nm__fail(err, NM_EUSAGE, "no prompt was given to measure the effect on");
+  if (!o->n_prompts)
+    return nm__fail(err, NM_EUSAGE, "no prompt was given to measure the effect on");
   if (o->n < 1 || o->n > 1000 || s->n_random < 1 || s->n_random > 1000)
     return nm__fail(err, NM_EUSAGE, "1 to 1000 strengths and random directions");
   return NM_OK;
@@ -162,7 +166,8 @@ static int keep_own(struct sweep *s, nm_err *err) {
   s->base_scale = nm__alloc((size_t)s->n_edits, sizeof *s->base_scale);
   s->lp = nm__alloc((size_t)s->m->V, sizeof *s->lp);
   s->r->row = nm__alloc((size_t)s->o->n, sizeof *s->r->row);
-  if (!s->own || !s->base_scale || !s->lp || !s->r->row) return nm__fail_memory(err, "the sweep", 0);
+  if (!s->own || !s->base_scale || !s->lp || !s->r->row)
+    return nm__fail_memory(err, "the sweep", 0);
   for (int i = 0; i < s->n_edits; i++) {
     const struct nm__edit *e = &s->o->edits->v[i];
     size_t n = e->vec.v ? (size_t)(e->vec.rows * e->vec.pos * e->vec.n) : 0;
@@ -187,10 +192,12 @@ static int summarise(struct sweep *s, nm_err *err) {
   }
   char text[400];
   if (best)
-    snprintf(text, sizeof text, "beyond every random direction at %d of %d strengths; most at %g: ln odds "
-             "%+.3f (without %+.3f, random %+.3f)", beyond, moved, best->strength, best->effect,
-             r->effect, best->random_effect);
-  else snprintf(text, sizeof text, "no strength moves the target further than random directions do");
+    snprintf(text, sizeof text,
+             "beyond every random direction at %d of %d strengths; most at %g: ln odds "
+             "%+.3f (without %+.3f, random %+.3f)",
+             beyond, moved, best->strength, best->effect, r->effect, best->random_effect);
+  else
+    snprintf(text, sizeof text, "no strength moves the target further than random directions do");
   r->summary = nm__strdup(text);
   return r->summary ? NM_OK : nm__fail_memory(err, "the summary", 0);
 }

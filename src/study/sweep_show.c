@@ -45,10 +45,11 @@ char *nm_sweep_json(const nm_sweep_result *r) {
   for (int i = 0; i < r->n; i++) {
     const nm_sweep_row *x = &r->row[i];
     json_array_append_new(
-        a, json_pack("{s:f, s:f, s:[f,f,f], s:b, s:o, s:o, s:I}", "strength", x->strength, "ln_odds",
-                     x->effect, "random_ln_odds", x->random_effect, x->random_low, x->random_high,
-                     "beyond", x->beyond, "perplexity",
-                     r->ppl > 0 ? json_pack("[f,f,f]", x->ppl.mean, x->ppl.lo, x->ppl.hi) : json_null(),
+        a, json_pack("{s:f, s:f, s:[f,f,f], s:b, s:o, s:o, s:I}", "strength", x->strength,
+                     "ln_odds", x->effect, "random_ln_odds", x->random_effect, x->random_low,
+                     x->random_high, "beyond", x->beyond, "perplexity",
+                     r->ppl > 0 ? json_pack("[f,f,f]", x->ppl.mean, x->ppl.lo, x->ppl.hi)
+                                : json_null(),
                      "random_perplexity", r->ppl > 0 ? json_real(x->random_ppl) : json_null(),
                      "touched", (json_int_t)x->touched));
   }
@@ -76,20 +77,37 @@ static void figure(const nm_sweep_result *r, const nm_model *m, int kind, struct
                         kind ? x->random_ppl : x->random_effect, x->random_low, x->random_high};
     for (int k = 0; k < 7; k++) v[k * n + i] = y[k];
   }
-  struct nm__series s[2] = {
-      {.name = "the vector", .x = v, .y = v + n, .lo = kind ? v + 2 * n : NULL,
-       .hi = kind ? v + 3 * n : NULL, .n = n, .colour = kind},
-      {.name = "random directions", .x = v, .y = v + 4 * n, .lo = kind ? NULL : v + 5 * n,
-       .hi = kind ? NULL : v + 6 * n, .n = n, .colour = 9, .style = NM__LINE_DASHED, .faint = true}};
+  struct nm__series s[2] = {{.name = "the vector",
+                             .x = v,
+                             .y = v + n,
+                             .lo = kind ? v + 2 * n : NULL,
+                             .hi = kind ? v + 3 * n : NULL,
+                             .n = n,
+                             .colour = kind},
+                            {.name = "random directions",
+                             .x = v,
+                             .y = v + 4 * n,
+                             .lo = kind ? NULL : v + 5 * n,
+                             .hi = kind ? NULL : v + 6 * n,
+                             .n = n,
+                             .colour = 9,
+                             .style = NM__LINE_DASHED,
+                             .faint = true}};
   struct nm__hline base = {kind ? r->ppl : r->effect, "without", NM__LINE_DOTTED, kind};
   snprintf(title, sizeof title, kind ? "What does steering cost? %.100s"
                                      : "What does steering do? %.100s", nm__path_base(m->path));
-  nm__chart_svg(&(struct nm__chart){.title = title,
-                                    .subtitle = kind ? "perplexity of the texts; band: 95 % over texts"
-                                                     : "mean ln odds of the target; grey band: lowest "
-                                                       "to highest of the random directions",
-                                    .x_label = "strength", .y_label = kind ? "perplexity" : "ln odds",
-                                    .series = s, .n_series = 2, .hlines = &base, .n_hlines = 1}, b);
+  nm__chart_svg(
+      &(struct nm__chart){.title = title,
+                          .subtitle = kind ? "perplexity of the texts; band: 95 % over texts"
+                                           : "mean ln odds of the target; grey band: lowest "
+                                             "to highest of the random directions",
+                          .x_label = "strength",
+                          .y_label = kind ? "perplexity" : "ln odds",
+                          .series = s,
+                          .n_series = 2,
+                          .hlines = &base,
+                          .n_hlines = 1},
+      b);
   free(v);
 }
 
@@ -99,9 +117,12 @@ static int page(const nm_sweep_result *r, const nm_model *m, const nm_sweep_opts
   struct nm__buf b;
   struct nm__page *p = nm__page_new("Strength of steering");
   nm__buf_init(&b, 1 << 24);
-  snprintf(line, sizeof line, "Model %.300s (%s, %d layers). The effect is the mean ln odds of the target "
-           "at the last position of %zu prompts, the damage the perplexity of %zu other texts, all of "
-           "whose positions are edited.", m->path, m->arch->name, m->L, o->n_prompts, o->n_texts);
+  snprintf(
+      line, sizeof line,
+      "Model %.300s (%s, %d layers). The effect is the mean ln odds of the target "
+      "at the last position of %zu prompts, the damage the perplexity of %zu other texts, all of "
+      "whose positions are edited.",
+      m->path, m->arch->name, m->L, o->n_prompts, o->n_texts);
   nm__page_para(p, line);
   nm__page_para(p, r->summary);
   nm__page_svg(p, svg);

@@ -142,7 +142,8 @@ static void fit_tile(void *arg, int tile, int thread) {
   }
   if (!nm__direction_fit(&real, s->train, s->n_train, v->method, u, &middle, &j->err))
     j->real = nm__direction_test(&real, s->test, s->n_test, u, middle, &j->err);
-  if (!j->err.status && !nm__direction_fit(&fake, s->train, s->n_train, v->method, u, &middle, &j->err))
+  if (!j->err.status &&
+      !nm__direction_fit(&fake, s->train, s->n_train, v->method, u, &middle, &j->err))
     j->fake = nm__direction_test(&fake, s->test, s->n_test, u, middle, &j->err);
   if (!j->err.status) try_random(v, &real, s, tile, u, j);
   free(u);
@@ -220,7 +221,7 @@ static int separate(struct vector *v, nm_err *err) {
   if (st) return st;
   v->r->layer = nm__alloc((size_t)v->r->n_layers, sizeof *v->r->layer);
   if (!v->r->layer) return nm__fail_memory(err, "the layers", 0);
-  for (int l = 0; l < v->r->n_layers && !st; l++) {    /* a layer at a time, so that Ctrl-C is heard */
+  for (int l = 0; l < v->r->n_layers && !st; l++) { /* a layer at a time, so that Ctrl-C is heard */
     struct vector part = *v;
     part.job = job_of(v, l, 0);
     part.x += (size_t)l * v->c->n * (size_t)v->r->D;
@@ -242,8 +243,10 @@ static int separate(struct vector *v, nm_err *err) {
 static int write_edit(const struct vector *v, const struct nm__record *rec, nm_err *err) {
   struct nm__buf b;
   nm__buf_init(&b, 1000);
-  nm__buf_printf(&b, "{\"site\": \"%s\", \"at\": \"all\", \"op\": \"add\", \"vector\": \"best.npy\", "
-                 "\"scale\": 1}\n", v->site[v->r->best].name);
+  nm__buf_printf(&b,
+                 "{\"site\": \"%s\", \"at\": \"all\", \"op\": \"add\", \"vector\": \"best.npy\", "
+                 "\"scale\": 1}\n",
+                 v->site[v->r->best].name);
   int st = nm__record_put(rec, "edit.json", &b, err);
   nm__buf_done(&b);
   return st;
@@ -274,10 +277,12 @@ static int write_vectors(const struct vector *v, const struct nm__record *rec, n
 static int summarise(struct vector *v, nm_err *err) {
   const nm_vector_layer *b = &v->r->layer[v->r->best];
   char text[400];
-  snprintf(text, sizeof text, "%s at %s: AUC %.3f (%.3f to %.3f) on held-out texts; shuffled %.3f, random "
-           "directions %.3f: %s", v->o.method, v->site[v->r->best].name, b->auc.mean, b->auc.lo,
-           b->auc.hi, b->shuffled.mean, b->random, v->r->above_controls
-           ? "the vector separates" : "no more than its controls");
+  snprintf(text, sizeof text,
+           "%s at %s: AUC %.3f (%.3f to %.3f) on held-out texts; shuffled %.3f, random "
+           "directions %.3f: %s",
+           v->o.method, v->site[v->r->best].name, b->auc.mean, b->auc.lo, b->auc.hi,
+           b->shuffled.mean, b->random,
+           v->r->above_controls ? "the vector separates" : "no more than its controls");
   v->r->summary = nm__strdup(text);
   return v->r->summary ? NM_OK : nm__fail_memory(err, "the summary", 0);
 }
@@ -299,7 +304,8 @@ static int check_opts(struct vector *v, nm_err *err) {
   if (!o->repeats) o->repeats = 10;
   if (o->test_share == 0) o->test_share = 0.4;
   if (!nm__method_by_name(o->method, &v->method))
-    return nm__fail(err, NM_EUSAGE, "method '%.40s' is not known (known: mean, pca, probe)", o->method);
+    return nm__fail(err, NM_EUSAGE, "method '%.40s' is not known (known: mean, pca, probe)",
+                    o->method);
   if (o->repeats < 2 || o->repeats > REPEATS_MAX)
     return nm__fail(err, NM_EUSAGE, "repeats must lie between 2 and %d", REPEATS_MAX);
   if (!(o->test_share > 0 && o->test_share < 1))

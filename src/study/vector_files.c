@@ -44,7 +44,8 @@ static int write_sum(const char *out, const struct nm__dirs *d, nm_err *err) {
   for (int64_t i = 0; i < d->rows * d->pos * d->n; i++)
     if (d->v[i] - d->v[i] != 0) return nm__fail(err, NM_EFAIL, "%s: a value is too large", out);
   if (ends(out, ".npy")) return write_npy(out, d, err);
-  if (!ends(out, ".gguf")) return nm__fail(err, NM_EUSAGE, "%s: the name must end in .npy or .gguf", out);
+  if (!ends(out, ".gguf"))
+    return nm__fail(err, NM_EUSAGE, "%s: the name must end in .npy or .gguf", out);
   if (d->pos > 1) return nm__fail(err, NM_EUSAGE, "%s: a control vector has no positions", out);
   return nm__dirs_write_gguf(out, "noema", d, err);
 }
@@ -80,7 +81,8 @@ static double length(const float *v, int64_t n) {
 
 static float largest(const float *v, int64_t n) {
   float most = 0;
-  for (int64_t i = 0; i < n; i++) most = __builtin_fabsf(v[i]) > most ? __builtin_fabsf(v[i]) : most;
+  for (int64_t i = 0; i < n; i++)
+    most = __builtin_fabsf(v[i]) > most ? __builtin_fabsf(v[i]) : most;
   return most;
 }
 
@@ -101,7 +103,8 @@ static void show_text(const struct nm__dirs *a, const struct nm__dirs *b, struct
     if (b->v && y) nm__grid_cell(g, "%.6f", cosine(x, y, a->pos * a->n));
     else if (b->v) nm__grid_cell(g, "-");
   }
-  nm__buf_printf(out, "%s, %lld values a row\n", a->has ? "control vector" : "array", (long long)a->n);
+  nm__buf_printf(out, "%s, %lld values a row\n", a->has ? "control vector" : "array",
+                 (long long)a->n);
   if (g) nm__grid_print(g, out);
   nm__grid_free(g);
 }

@@ -26,11 +26,11 @@ static void grid_of(const nm_vector_result *r, struct nm__buf *b) {
 }
 
 static void verdict(const nm_vector_result *r, struct nm__buf *b) {
-  nm__buf_printf(b, "\n  %-22s block %d\n  %-22s largest over blocks %.3f on average\n  %-22s %s\n",
-                 "separates best", r->layer[r->best].layer, "shuffled classes", r->shuffled_max, "so",
-                 r->above_controls
-                     ? "the vector separates texts it was not fitted on, above all its controls"
-                     : "nothing was shown: the best block does not stand above its controls");
+  nm__buf_printf(
+      b, "\n  %-22s block %d\n  %-22s largest over blocks %.3f on average\n  %-22s %s\n",
+      "separates best", r->layer[r->best].layer, "shuffled classes", r->shuffled_max, "so",
+      r->above_controls ? "the vector separates texts it was not fitted on, above all its controls"
+                        : "nothing was shown: the best block does not stand above its controls");
 }
 
 char *nm_vector_text(const nm_vector_result *r) {
@@ -49,11 +49,11 @@ char *nm_vector_json(const nm_vector_result *r) {
   json_t *a = json_array();
   for (int i = 0; i < r->n_layers; i++) {
     const nm_vector_layer *l = &r->layer[i];
-    json_array_append_new(a, json_pack("{s:i, s:o, s:o, s:o, s:f, s:f, s:f, s:f}", "layer", l->layer,
-                                       "auc", interval(l->auc), "accuracy", interval(l->acc),
-                                       "shuffled_auc", interval(l->shuffled), "random_auc",
-                                       l->random, "random_auc_95", l->random_high, "length",
-                                       l->length, "stream", l->stream));
+    json_array_append_new(a, json_pack("{s:i, s:o, s:o, s:o, s:f, s:f, s:f, s:f}", "layer",
+                                       l->layer, "auc", interval(l->auc), "accuracy",
+                                       interval(l->acc), "shuffled_auc", interval(l->shuffled),
+                                       "random_auc", l->random, "random_auc_95", l->random_high,
+                                       "length", l->length, "stream", l->stream));
   }
   json_t *o = json_pack("{s:s, s:o, s:o, s:i, s:f, s:b, s:o}", "noema", NM_VERSION, "run",
                         nm__json_text(r->dir), "summary", nm__json_text(r->summary), "best",
@@ -75,7 +75,8 @@ static void figure(const nm_vector_result *r, const nm_model *m, const nm_vector
   if (!v) return;
   for (int i = 0; i < n; i++) {
     const nm_vector_layer *l = &r->layer[i];
-    const double y[] = {l->layer, l->auc.mean, l->auc.lo, l->auc.hi, l->shuffled.mean, l->random_high};
+    const double y[] = {l->layer,  l->auc.mean,      l->auc.lo,
+                        l->auc.hi, l->shuffled.mean, l->random_high};
     for (int k = 0; k < 6; k++) v[k * n + i] = y[k];
   }
   struct nm__series s[3] = {
@@ -103,8 +104,10 @@ static int page(const nm_vector_result *r, const nm_model *m, const nm_contrast 
   struct nm__buf b;
   struct nm__page *p = nm__page_new("Steering vector");
   nm__buf_init(&b, 1 << 24);
-  snprintf(line, sizeof line, "Model %.300s (%s, %d layers, width %d). %.600s; method %s at %.60s, "
-           "positions %.60s.", m->path, m->arch->name, m->L, m->D, c->how, o->method, o->site, o->at);
+  snprintf(line, sizeof line,
+           "Model %.300s (%s, %d layers, width %d). %.600s; method %s at %.60s, "
+           "positions %.60s.",
+           m->path, m->arch->name, m->L, m->D, c->how, o->method, o->site, o->at);
   nm__page_para(p, line);
   nm__page_para(p, r->summary);
   nm__page_svg(p, svg);
@@ -113,9 +116,10 @@ static int page(const nm_vector_result *r, const nm_model *m, const nm_contrast 
   nm__page_heading(p, "By block");
   nm__page_code(p, b.s);
   nm__page_heading(p, "Files");
-  nm__page_para(p, "vector.npy: a row a block. vector.gguf: the same as a control vector (only at "
-                   "resid_post; blocks from 1 on). best.npy and edit.json: the best block, ready for "
-                   "--edit.");
+  nm__page_para(p,
+                "vector.npy: a row a block. vector.gguf: the same as a control vector (only at "
+                "resid_post; blocks from 1 on). best.npy and edit.json: the best block, ready for "
+                "--edit.");
   nm__page_heading(p, "The exact command");
   nm__page_code(p, o->command ? o->command : "");
   char *path = nm__path_join(rec->dir, "report.html");

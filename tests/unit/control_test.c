@@ -179,7 +179,8 @@ static void written(void **state) {
   nm_err err = {0};
   write_gguf(scratch, 2, 3, 7, "controlvector");
   if (nm__dirs_read(scratch, NULL, &a, &err)) fail_msg("%s", err.text);
-  assert_true(a.rows == 5 && a.n == 7 && !a.has[1] && a.has[2] && a.has[4] && a.v[2 * 7 + 1] == 2.25f);
+  assert_true(a.rows == 5 && a.n == 7 && !a.has[1] && a.has[2] && a.has[4] &&
+              a.v[2 * 7 + 1] == 2.25f);
   if (nm__dirs_write_gguf(scratch, "llama", &a, &err)) fail_msg("%s", err.text);
   if (nm__dirs_read(scratch, NULL, &b, &err)) fail_msg("%s", err.text);
   assert_true(b.rows == 5 && b.n == 7);
@@ -203,8 +204,9 @@ static void yaml(void **state) {
   nm_edits *a = load("# turns A off\nedits:\n"
                      "- site: blk.3.resid_post\n  at: -1\n  op: add\n  vector: [1, -2.5, 1e-3]\n"
                      "- {site: 'blk.*.attn.head[1]', op: zero, note: why}\n"),
-           *b = load("[{\"site\": \"blk.3.resid_post\", \"at\": \"-1\", \"op\": \"add\", \"vector\": "
-                     "[1, -2.5, 0.001]}, {\"site\": \"blk.*.attn.head[1]\", \"op\": \"zero\"}]");
+           *b = load(
+               "[{\"site\": \"blk.3.resid_post\", \"at\": \"-1\", \"op\": \"add\", \"vector\": "
+               "[1, -2.5, 0.001]}, {\"site\": \"blk.*.attn.head[1]\", \"op\": \"zero\"}]");
   struct nm__buf x, y;
   nm__buf_init(&x, 4096);
   nm__buf_init(&y, 4096);
@@ -277,7 +279,8 @@ static void three_files(void **state) {
   nm_err err = {0};
   nm_edits *ed;
   write_safetensors(scratch, v, 2, 32);
-  snprintf(json, sizeof json, "{\"site\": \"embed\", \"op\": \"add\", \"vector\": \"%s\"}", scratch);
+  snprintf(json, sizeof json, "{\"site\": \"embed\", \"op\": \"add\", \"vector\": \"%s\"}",
+           scratch);
   assert_int_equal(nm_edits_parse("t", json, strlen(json), &ed, &err), NM_EFORMAT);
   assert_non_null(strstr(err.text, "holds 2 tensors"));
   nm_engine_free(e);
@@ -334,7 +337,8 @@ static void mean_and_clamp(void **state) {
   for (int p = 0; p < T; p++)
     for (int i = 0; i < 32; i++) {
       float x = row_of(&a, "blk.0.attn_norm", 0, p, 32)[i],
-            y = row_of(&b, "blk.0.attn_norm", 0, p, 32)[i], z = row_of(&b, "blk.0.mlp_norm", 0, p, 32)[i];
+            y = row_of(&b, "blk.0.attn_norm", 0, p, 32)[i],
+            z = row_of(&b, "blk.0.mlp_norm", 0, p, 32)[i];
       assert_true(y == (x > 0.125f ? 0.125f : x) && z >= -0.5f && z <= 0.25f);
       high |= x > 0.125f;
       low |= x < -0.5f;
@@ -401,10 +405,11 @@ static void masked_heads(void **state) {
 
 static void schedules(void **state) {
   (void)state;
-  nm_edits *ed = load("- {site: embed, op: add, vector: [1, 2], scale: 2, schedule: {from: 0, to: 1, over: 5}}\n"
-                      "- {site: embed, op: add, vector: [1, 2], schedule: {first: 2}}\n"
-                      "- {site: embed, op: scale, scale: 3, schedule: [1, 0.5, 0]}\n"
-                      "- {site: embed, op: zero, schedule: {first: 1}}\n");
+  nm_edits *ed = load(
+      "- {site: embed, op: add, vector: [1, 2], scale: 2, schedule: {from: 0, to: 1, over: 5}}\n"
+      "- {site: embed, op: add, vector: [1, 2], schedule: {first: 2}}\n"
+      "- {site: embed, op: scale, scale: 3, schedule: [1, 0.5, 0]}\n"
+      "- {site: embed, op: zero, schedule: {first: 1}}\n");
   static const float want[4][6] = {{0, 0.5f, 1, 1.5f, 2, 2}, {1, 1, 0, 0, 0, 0},
                                    {3, 2, 1, 1, 1, 1}, {0, 1, 1, 1, 1, 1}};
   for (int i = 0; i < 4; i++)
@@ -425,7 +430,8 @@ static void strength_zero(void **state) {
                       "- {site: embed, op: mean, vector: [1, 2], scale: 0}\n");
   for (int i = 0; i < 3; i++) {
     float x[2] = {-0.0f, 3};
-    assert_false(nm__edit_apply(&ed->v[i], (struct nm__edit_at){0, 0, -1}, &nm__kern_portable, x, 2));
+    assert_false(
+        nm__edit_apply(&ed->v[i], (struct nm__edit_at){0, 0, -1}, &nm__kern_portable, x, 2));
     assert_true(signbit(x[0]) && x[0] == 0 && x[1] == 3);
   }
   nm_edits_free(ed);
