@@ -137,6 +137,12 @@ void nm__at_done(struct nm__at *at);
  * outside the sequence or a span's text is not in it. *out is freed by the caller. */
 int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
                    nm_err *err);
+/* For a text that grows: sets mask[p] for the positions p in from .. n-1 of a prompt of n tokens.
+ * Positions behind it are no error, they may be generated later. */
+int nm__at_prompt(const struct nm__at *at, const nm_model *m, const nm_seq *prompt, int from,
+                  uint8_t *mask, nm_err *err);
+/* Does a token that is generated at position pos belong? */
+bool nm__at_generated(const struct nm__at *at, int pos);
 /* True when every sequence gives exactly one position. */
 bool nm__at_single(const struct nm__at *at);
 

@@ -4,7 +4,7 @@
  * A group's sequences advance together; each forward takes the next chunk of every
  * unfinished one. Because nothing in the forward depends on chunk or batch, neither do
  * the rows. */
-#include "model/plan.h"
+#include "model/drive.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -77,36 +77,12 @@ int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+int nm__engine_chunk(const nm_engine *e) { return e->chunk; }
 const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
 /* ---- the state of one run ------------------------------------------------ */
-
-struct active {                    /* a sequence of the current group */
-  size_t seq;
-  int len, at, slot;               /* positions done so far; first own cache slot */
-  uint8_t **tap_mask;              /* [n_taps][len]: 1 where tapped */
-  uint8_t **edit_mask;             /* [n_edits][len] */
-};
-
-struct run {
-  nm_engine *e;
-  const nm_request *r;
-  struct nm__plan plan;
-  struct nm__ops ops;
-  struct nm__kv kv;
-  struct active *act; size_t n_act;
-  struct nm__span *spans;
-  int32_t *ids, *head_rows, *row_act, *row_pos;
-  float *key_rows[2];              /* rows of the layer's scores and of its pattern */
-  int32_t *key_slot;               /* batch row -> slot in key_rows, -1 none */
-  int64_t key_width;
-  int n_rows;
-  uint64_t done;
-  int status;
-  nm_err *err;
-};
 
 static void masks_free(uint8_t **v, int n) {
   for (int i = 0; v && i < n; i++) free(v[i]);
@@ -127,7 +103,8 @@ static uint8_t *mask_of(struct run *R, const struct nm__at *at, const nm_seq *s)
 static int activate(struct run *R, struct active *a, size_t seq, int slot) {
   const nm_seq *s = &R->r->seqs[seq];
   int n_edits = nm_edits_n(R->r->edits);
-  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot};
+  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot,
+                       .n_prompt = (int)s->n};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
   a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
   if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
@@ -317,7 +294,7 @@ static int key_rows_begin(struct run *R) {
   return NM_OK;
 }
 
-static void fill_rows(struct run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
+void nm__run_rows(struct run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
   for (int i = 0; i < sp->n; i++) {
     int row = sp->row0 + i;
     R->ids[row] = ids[sp->first + i];
@@ -327,7 +304,7 @@ static void fill_rows(struct run *R, int i_act, const struct nm__span *sp, const
   R->n_rows += sp->n;
 }
 
-static int forward(struct run *R, int n_spans) {
+int nm__run_forward(struct run *R, int n_spans) {
   static const struct nm__visitor proto = {wants, visit, visit_row, NULL};
   struct nm__visitor vis = proto;
   vis.arg = R;
@@ -368,7 +345,7 @@ static int run_prefix(struct run *R) {
   struct active *a = &R->act[0];
   uint8_t *none = nm__alloc((size_t)R->plan.prefix, 1);
   if (!none) return nm__fail_memory(R->err, "positions", 0);
-  *a = (struct active){.len = R->plan.prefix};
+  *a = (struct active){.len = R->plan.prefix, .n_prompt = R->plan.prefix};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps + 1, sizeof *a->tap_mask);
   for (int t = 0; a->tap_mask && t < R->plan.n_taps; t++) a->tap_mask[t] = none;
   if (!a->tap_mask) R->status = nm__fail_memory(R->err, "positions", 0);
@@ -376,8 +353,8 @@ static int run_prefix(struct run *R) {
     int n = a->len - a->at < R->e->chunk ? a->len - a->at : R->e->chunk;
     R->spans[0] = (struct nm__span){.seq = 0, .first = a->at, .n = n};
     R->n_rows = 0;
-    fill_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
-    forward(R, 1);
+    nm__run_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
+    nm__run_forward(R, 1);
     a->at += n;
   }
   free(a->tap_mask);
@@ -402,11 +379,11 @@ static int run_group(struct run *R, const struct nm__group *g) {
       if (n <= 0) continue;
       struct nm__span *sp = &R->spans[n_spans++];
       *sp = (struct nm__span){(int)i, a->at, n, R->n_rows, 0, R->plan.prefix, a->slot};
-      fill_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
+      nm__run_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
       a->at += n;
     }
     more = n_spans > 0;
-    if (more) forward(R, n_spans);
+    if (more) nm__run_forward(R, n_spans);
   }
   for (size_t i = 0; i < g->n; i++) {
     if (!R->status && R->r->done) R->status = R->r->done(R->r->arg, g->first + i, R->err);
@@ -426,7 +403,8 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, 
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
-                      .width = (int64_t)e->m->K * e->m->hd};
+                      .width = (int64_t)e->m->K * e->m->hd,
+                      .half_k = p->half_k, .half_v = p->half_v};
   struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
                           .max_keys = p->max_keys, .last_layer = p->last_layer,
                           .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,
@@ -437,8 +415,9 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, 
   return st;
 }
 
-static int run_init(struct run *R, size_t arena) {
-  size_t T = (size_t)R->plan.max_T, widest = 1;
+int nm__run_init(struct run *R) {
+  size_t T = (size_t)R->plan.max_T, widest = 1, arena = 0;
+  int st = measure_arena(R->e, &R->plan, &arena, R->err);
   for (size_t g = 0; g < R->plan.n_groups; g++)
     if (R->plan.groups[g].n > widest) widest = R->plan.groups[g].n;
   R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool};
@@ -450,28 +429,30 @@ static int run_init(struct run *R, size_t arena) {
   R->row_act = R->ids + 2 * T;
   R->row_pos = R->ids + 3 * T;
   R->key_slot = R->ids + 4 * T;
-  int st = nm__arena_init(&R->ops.arena, arena, R->err);
-  if (st) return st;
-  return nm__kv_init(&R->kv, kv_blocks(R->e->m, &R->plan), R->plan.max_slots,
-                     (int64_t)R->e->m->K * R->e->m->hd, R->err);
+  return st ? st : nm__arena_init(&R->ops.arena, arena, R->err);
+}
+
+void nm__run_done(struct run *R) {
+  nm__arena_done(&R->ops.arena);
+  nm__kv_done(&R->kv);
+  free(R->act);
+  free(R->spans);
+  free(R->ids);
+  free(R->key_rows[0]);
+  free(R->key_rows[1]);
 }
 
 int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
   struct run R = {.e = e, .r = r, .err = err};
-  size_t arena;
   int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &R.plan, err);
-  if (!st) st = measure_arena(e, &R.plan, &arena, err);
-  if (!st) st = run_init(&R, arena);
+  if (!st) st = nm__run_init(&R);
+  if (!st)
+    st = nm__kv_init(&R.kv, kv_blocks(e->m, &R.plan), R.plan.max_slots,
+                     (int64_t)e->m->K * e->m->hd, err);
   if (!st && R.plan.prefix) st = run_prefix(&R);
   for (size_t g = 0; g < R.plan.n_groups && !st; g++) st = run_group(&R, &R.plan.groups[g]);
   nm__plan_done(&R.plan);
-  nm__arena_done(&R.ops.arena);
-  nm__kv_done(&R.kv);
-  free(R.act);
-  free(R.spans);
-  free(R.ids);
-  free(R.key_rows[0]);
-  free(R.key_rows[1]);
+  nm__run_done(&R);
   return st;
 }
 
