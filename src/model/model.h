@@ -174,6 +174,10 @@ const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": t
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
 
+/* ---- sessions (session.c) ----------------------------------------------------------- */
+
+const nm_model *nm__session_model(const nm_session *s);
+
 /* ---- adapters ------------------------------------------------------------------ */
 
 /* y = W x + scale B (A x), beside the weight whose bytes begin at `data`; B and A are F32 [out, r]
