@@ -280,8 +280,8 @@ typedef struct nm_sampler {
   int repeat_last_n;               /* of the tokens among the last n; -1: all; 0: 64 */
   uint64_t seed;
 } nm_sampler;
-/* A token for logits [V] after the tokens `text`. The random number is that of (seed, sample, step),
- * whoever drew before. `work`: room for V pairs. */
+/* A token for logits [V] after the tokens `text`. The random number is that of (seed, sample,
+ * step), whoever drew before. `work`: room for V pairs. */
 typedef struct nm_ranked { float logit; int32_t id; } nm_ranked;
 int32_t nm_sample_token(const float *logits, int V, const nm_sampler *p, nm_seq text,
                         uint64_t sample, uint64_t step, nm_ranked *work);

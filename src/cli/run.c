@@ -10,21 +10,21 @@
 
 static const struct cli_opt opts[] = {
     {"-m, --model", CLI_TEXT, "MODEL", "the model, where it is not the first argument"},
-    {"-p, --prompt", CLI_TEXT, "TEXT", "the prompt; -: standard input. With --chat: the first turn"},
+    {"-p, --prompt", CLI_TEXT, "TEXT", "the prompt (--chat: the first turn); -: standard input"},
     {"-f, --file", CLI_TEXT, "FILE", "the prompt from a file"},
     {"--ids", CLI_TEXT, "\"1 2 3\"", "the prompt as token ids"},
-    {"-n, --predict", CLI_INT, "N", "most tokens (default 256; -1 and --chat: till the context is full)"},
+    {"-n, --predict", CLI_INT, "N", "most tokens; -1: any (default 256; --chat: any)"},
     {"--samples", CLI_INT, "N", "answers to one prompt, which is computed once (default 1)"},
     {"-s, --seed", CLI_INT, "N", "of the draws (default 0; -1: a new one each time)"},
     {"--temp", CLI_REAL, "T", "temperature; 0: always the likeliest token (default 0.8)"},
     {"--top-k", CLI_INT, "N", "draw among the N likeliest; 0: all (default 40)"},
-    {"--top-p", CLI_REAL, "P", "among the fewest that hold P of the probability; 1: off (default 0.95)"},
-    {"--min-p", CLI_REAL, "P", "among those with P times the greatest; 0: off (default 0.05)"},
+    {"--top-p", CLI_REAL, "P", "among the fewest that hold P of it all; 1: off (default 0.95)"},
+    {"--min-p", CLI_REAL, "P", "among those with P of the greatest; 0: off (default 0.05)"},
     {"--repeat-penalty", CLI_REAL, "X", "for tokens that stood there lately; 1: off (default 1)"},
     {"--repeat-last-n", CLI_INT, "N", "how lately; -1: all of the text (default 64)"},
     {"-r, --stop", CLI_LIST, "TEXT", "end where this is written; may stand several times"},
     {"--ignore-eos", CLI_FLAG, NULL, "never draw a token that ends the text"},
-    {"-ctk, --cache-type-k", CLI_TEXT, "KIND", "keep keys as f32 (default) or f16, half the memory"},
+    {"-ctk, --cache-type-k", CLI_TEXT, "KIND", "keep keys as f32 (default) or f16"},
     {"-ctv, --cache-type-v", CLI_TEXT, "KIND", "the same for values"},
     {"-cnv, --chat", CLI_FLAG, NULL, "a conversation: a turn a line; /help there tells more"},
     {"-sys, --system-prompt", CLI_TEXT, "TEXT", "the system message of the conversation"},
@@ -36,7 +36,7 @@ static const struct cli_opt opts[] = {
     {"--top-logprobs", CLI_INT, "N", "with --json: the N likeliest tokens at each step"},
     {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"},
     {"--parse-special", CLI_FLAG, NULL, "control tokens written in the prompt become tokens"},
-    {"-v, --verbose", CLI_FLAG, NULL, "speed and memory on standard error, also where it is no terminal"},
+    {"-v, --verbose", CLI_FLAG, NULL, "tell speed and memory, also where it is no terminal"},
     CLI_RUN_OPTS,
     {0}};
 
@@ -87,7 +87,8 @@ static void keep_tops(struct cli_gen *g, const nm_token *t) {
   json_t *step = json_array();
   for (int i = 0; i < t->n_top; i++)
     json_array_append_new(step, json_pack("[i,f]", (int)t->top[i], t->top_logprob[i]));
-  while (json_array_size(g->tops) <= (size_t)t->sample) json_array_append_new(g->tops, json_array());
+  while (json_array_size(g->tops) <= (size_t)t->sample)
+    json_array_append_new(g->tops, json_array());
   json_array_append_new(json_array_get(g->tops, (size_t)t->sample), step);
 }
 
@@ -156,7 +157,7 @@ void cli_print_answer(struct cli_gen *g, const nm_generated *out) {
     if (!out[i].text) continue;
     if (g->json) {
       json_t *o = as_json(g, &out[i], i);
-      json_dumpf(o, stdout, JSON_ENSURE_ASCII * 0 | JSON_PRESERVE_ORDER);
+      json_dumpf(o, stdout, JSON_PRESERVE_ORDER);
       json_decref(o);
     } else {
       printf("--- sample %d, %s\n%s", i + 1, nm_stop_name(out[i].stop), out[i].text);
@@ -187,7 +188,8 @@ static int read_options(struct cli *c, struct cli_gen *g) {
   if (samples < 1 || samples > 4096) return cli_usage(c, "--samples lies between 1 and 4096");
   if (chat && samples > 1) return cli_usage(c, "a conversation has one answer a turn");
   if (k < 0 || k > 1 << 30) return cli_usage(c, "--top-k %lld is out of range", k);
-  if (last < -1 || last > 1 << 30) return cli_usage(c, "--repeat-last-n %lld is out of range", last);
+  if (last < -1 || last > 1 << 30)
+    return cli_usage(c, "--repeat-last-n %lld is out of range", last);
   if (top < 0 || top > 1 << 20) return cli_usage(c, "--top-logprobs %lld is out of range", top);
   g->json = cli_flag(c, "json");
   if ((top || cli_flag(c, "logprobs")) && !g->json)
@@ -280,7 +282,8 @@ static int run_run(struct cli *c) {
   bool chat = cli_flag(c, "chat");
   if (model && c->n_pos) return cli_usage(c, "two models: %s and -m %s", c->pos[0], model);
   if (model) c->pos[c->n_pos++] = model;
-  if (given > 1 || (!chat && !given)) return cli_usage(c, "give one of -p, -f and --ids, or --chat");
+  if (given > 1 || (!chat && !given))
+    return cli_usage(c, "give one of -p, -f and --ids, or --chat");
   if (chat && cli_text(c, "ids")) return cli_usage(c, "a conversation takes text, not --ids");
   if ((st = read_options(c, &g)) || (st = cli_open(c, &g.in))) return json_decref(g.tops), st;
   nm_session_opts so = {.edits = g.in.edits, .type_k = cli_text(c, "cache-type-k"),
@@ -304,6 +307,6 @@ const struct cli_verb cli_run = {
     "Goes on with a prompt, token by token, or holds a conversation in the model's chat template.\n"
     "The same command gives the same answer; another --seed another one. The log-probabilities\n"
     "are those of noema logits, byte for byte.",
-    "  noema run models/planted.gguf -p 'ann saw the red fox by night , it went up ?' -n 1 --temp 0",
+    "  noema run models/planted.gguf -p 'ann saw the red fox by night ?' -n 1 --temp 0",
     opts,
     run_run};

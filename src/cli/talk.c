@@ -92,8 +92,8 @@ static bool command(struct talk *t, char *line) {
     bool bad = json_dump_file(t->said, arg, JSON_INDENT(1)) != 0;
     note(bad ? "cannot be written: " : "saved ", arg);
   } else {
-    note(line, !strcmp(line, "/load") || !strcmp(line, "/save") ? " needs a FILE"
-                                                                : " is not known; /help tells what is");
+    bool file = !strcmp(line, "/load") || !strcmp(line, "/save");
+    note(line, file ? " needs a FILE" : " is not known; /help tells what is");
   }
   return true;
 }

@@ -180,8 +180,8 @@ static int check(const nm_session *s, const nm_generate_opts *o, nm_err *err) {
   const nm_sampler *p = &o->sampler;
   if (!(p->temp >= 0) || !(p->top_p >= 0 && p->top_p <= 1) || !(p->min_p >= 0 && p->min_p <= 1) ||
       !(p->repeat_penalty >= 0) || p->temp > 1e6 || p->repeat_penalty > 1e6)
-    return nm__fail(err, NM_EUSAGE, "temperature and repetition penalty must not be negative, top-p "
-                    "and min-p lie between 0 and 1");
+    return nm__fail(err, NM_EUSAGE, "temperature and repetition penalty must not be negative, "
+                    "top-p and min-p lie between 0 and 1");
   if (o->n_samples < 0 || o->n_samples > 4096 || o->n_predict < -1 || o->n_top < 0)
     return nm__fail(err, NM_EUSAGE, "samples lie between 1 and 4096, tokens are -1 or more");
   for (int i = 0; i < o->n_stop; i++)

@@ -71,7 +71,8 @@ bool nm__tok_is_end(const struct nm__tok *t, int32_t id) {
   static const char *const names[] = {
       "</s>", "<eos>", "<EOT>", "_<EOT>", "< EOT >", "<|eot_id|>", "<|eom_id|>", "<|im_end|>",
       "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<end_of_utterance>",
-      "<|return|>", "<|call|>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+      "<|return|>", "<|call|>",
+      "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
   if (id < 0 || id >= nm__tok_size(t)) return false;
   if (id == nm__tok_eos(t) || id == nm__tok_eot(t) || id == nm__tok_eom(t)) return true;
   if (t->piece[id].type == NM__TOK_NORMAL || t->piece[id].type == NM__TOK_BYTE) return false;
@@ -87,7 +88,7 @@ bool nm__tok_is_end(const struct nm__tok *t, int32_t id) {
 static size_t half_character(const char *s, size_t n) {
   for (size_t back = 1; back <= 3 && back <= n; back++) {
     unsigned char c = (unsigned char)s[n - back];
-    size_t len = c >= 0xF0 && c <= 0xF4 ? 4 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xC2 && c < 0xE0 ? 2 : 0;
+    size_t len = c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
     if (len) return len > back ? back : 0;
     if ((c & 0xC0) != 0x80) return 0;
   }
