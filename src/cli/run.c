@@ -160,7 +160,8 @@ void cli_print_answer(struct cli_gen *g, const nm_generated *out) {
       json_dumpf(o, stdout, JSON_PRESERVE_ORDER);
       json_decref(o);
     } else {
-      printf("--- sample %d, %s\n%s", i + 1, nm_stop_name(out[i].stop), out[i].text);
+      printf("--- sample %d, %s\n", i + 1, nm_stop_name(out[i].stop));
+      fwrite(out[i].text, 1, out[i].n_text, stdout);
       for (size_t k = 0; k < out[i].n && !*out[i].text; k++) printf("%d ", out[i].ids[k]);
     }
     if (g->json || !out[i].n_text || out[i].text[out[i].n_text - 1] != '\n') putchar('\n');
@@ -213,7 +214,8 @@ static int read_options(struct cli *c, struct cli_gen *g) {
   return 0;
 }
 
-/* The text of -p or -f; NULL when there is none, or it cannot be read (*st is the exit code). */
+/* The text of -p or -f, of a file without the newline at its end; NULL when there is none, or it
+ * cannot be read (*st is the exit code). */
 static char *prompt_text(struct cli *c, size_t *n, int *st) {
   const char *p = cli_text(c, "prompt"), *f = cli_text(c, "file");
   *st = 0;
@@ -224,6 +226,7 @@ static char *prompt_text(struct cli *c, size_t *n, int *st) {
   if (p) f = "-";
   char *s = f ? cli_read_file(f, n) : NULL;
   nm_err err = {.status = NM_EFORMAT};
+  if (s && *n && s[*n - 1] == '\n') s[--*n] = 0;
   if (f && !s) {
     snprintf(err.text, sizeof err.text, "%.500s: cannot be read", f);
     *st = cli_fail(c, &err);
