@@ -16,6 +16,13 @@
  *   nm_tap tap = {"blk.*.resid_post", "last"};
  *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
  *                           .row = print_row}, NULL, &err);
+ *   nm_session *s;                                    // and it goes on:
+ *   nm_session_new(e, NULL, &s, &err);
+ *   nm_session_append(s, 0, ids, n, &err);
+ *   nm_generated g;
+ *   nm_generate(s, &(nm_generate_opts){.n_predict = 50}, &g, &err);
+ *   puts(g.text);
+ *   nm_generated_free(&g, 1); nm_session_free(s);
  *   nm_free(ids); nm_engine_free(e); nm_model_close(m);
  *
  * Ownership: *_open, *_new and *_load give the caller an object; the matching
