@@ -72,7 +72,7 @@ bool nm__tok_is_end(const struct nm__tok *t, int32_t id) {
       "</s>", "<eos>", "<EOT>", "_<EOT>", "< EOT >", "<|eot_id|>", "<|eom_id|>", "<|im_end|>",
       "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<end_of_utterance>",
       "<|return|>", "<|call|>",
-      "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+      "<\xEF\xBD\x9C\x65nd\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
   if (id < 0 || id >= nm__tok_size(t)) return false;
   if (id == nm__tok_eos(t) || id == nm__tok_eot(t) || id == nm__tok_eom(t)) return true;
   if (t->piece[id].type == NM__TOK_NORMAL || t->piece[id].type == NM__TOK_BYTE) return false;
