@@ -5,7 +5,8 @@
 
 #include "noema.h"
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST };
+/* CLI_PAIR: like CLI_LIST, with a value A:NUMBER that may also be typed as two words, A NUMBER. */
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST, CLI_PAIR };
 
 struct cli_opt {
   const char *name;                /* "--at", or with a letter: "-p, --prompt" */
@@ -34,7 +35,7 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
-    cli_run;
+    cli_score, cli_lens, cli_vector, cli_run;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -71,7 +72,10 @@ struct cli_input {
   {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
-  {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
+  {"--edit", CLI_LIST, "FILE", "edits of activations (YAML or JSON); may stand several times"}, \
+  {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
+  {"--control-vector-scaled", CLI_PAIR, "F S", "the same, times S (also F:S)"}, \
+  {"--control-vector-layer-range", CLI_PAIR, "A B", "only blocks A to B (default: all from 1 on)"}
 #define CLI_CHAT_OPTS \
   {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
   {"--chat-date", CLI_TEXT, "DATE", "what templates take for today (2026-01-31)"}, \
@@ -87,6 +91,7 @@ struct cli_input {
   CLI_CHAT_OPTS
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
+nm_engine_opts cli_engine_opts(const struct cli *c);
 int cli_read_input(struct cli *c, struct cli_input *in);
 /* chat.c: a conversation (JSON), or one user's turn, to ids by the options above. NULL ids: the
  * prompt is only shown. The shown prompt goes to `shown` (a FILE). Status of the library. */

@@ -11,7 +11,8 @@ static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_lo
                                                &cli_acts, &cli_depth,    &cli_probe,
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
-                                               &cli_study, &cli_run};
+                                               &cli_study, &cli_score, &cli_lens, &cli_vector,
+                                               &cli_run};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- options by the table ----------------------------------------------- */
@@ -92,12 +93,28 @@ static int take_value(struct cli *c, int i, const char *value) {
   if (o->kind == CLI_REAL) c->real[i] = strtod(value, &end);
   if (end && (end == value || *end || errno))
     return cli_usage(c, "%s takes a number, not '%s'", o->name, value);
-  if (o->kind == CLI_LIST) {
+  if (o->kind == CLI_LIST || o->kind == CLI_PAIR) {
     if (c->n_list == CLI_MAX_LIST) return cli_usage(c, "%s: at most %d", o->name, CLI_MAX_LIST);
     c->list_opt[c->n_list] = i;
     c->list[c->n_list++] = value;
   }
   return 0;
+}
+
+/* Whether a pair's value is whole: it ends in ":NUMBER". */
+static bool whole_pair(const char *s) {
+  const char *colon = strrchr(s, ':');
+  char *end = NULL;
+  if (colon) strtod(colon + 1, &end);
+  return colon && end > colon + 1 && !*end;
+}
+
+/* "A" and "B" as "A:B". It lives as long as the program. */
+static char *joined(const char *a, const char *b) {
+  size_t n = strlen(a) + strlen(b) + 2;
+  char *s = malloc(n);
+  if (s) snprintf(s, n, "%s:%s", a, b);
+  return s;
 }
 
 static int parse(struct cli *c, int argc, char **argv) {
@@ -119,7 +136,12 @@ static int parse(struct cli *c, int argc, char **argv) {
       continue;
     }
     if (!eq && k + 1 >= argc) return cli_usage(c, "%s needs a value (%s)", a, c->verb->opts[i].arg);
-    int st = take_value(c, i, eq ? eq + 1 : argv[++k]);
+    const char *value = eq ? eq + 1 : argv[++k];
+    if (c->verb->opts[i].kind == CLI_PAIR && !whole_pair(value)) {
+      if (k + 1 >= argc) return cli_usage(c, "%s needs two values (%s)", a, c->verb->opts[i].arg);
+      if (!(value = joined(value, argv[++k]))) return 4;
+    }
+    int st = take_value(c, i, value);
     if (st) return st;
   }
   return 0;

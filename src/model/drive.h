@@ -14,10 +14,12 @@ struct active {                    /* a sequence of the current group */
   uint8_t **edit_mask;             /* [n_edits][len] */
 };
 
-struct run {
+struct nm__run {
   nm_engine *e;
   const nm_request *r;
+  int chunk;
   struct nm__plan plan;
+  size_t group; bool begun;        /* the next group of the plan, and whether it is active */
   struct nm__ops ops;
   struct nm__kv kv;
   struct active *act; size_t n_act;
@@ -38,12 +40,15 @@ static inline int nm__generated_index(const struct active *a, int pos) {
 }
 
 /* Arrays and arena for the plan's largest forward; the cache is the caller's to make. */
-int nm__run_init(struct run *R);
-void nm__run_done(struct run *R);  /* all but the plan */
+int nm__run_init(struct nm__run *R);
+void nm__run_done(struct nm__run *R);
 /* Puts the span's tokens ids[first..] into the batch: rows row0 ..; i_act is its sequence. */
-void nm__run_rows(struct run *R, int i_act, const struct nm__span *sp, const int32_t *ids);
+void nm__run_rows(struct nm__run *R, int i_act, const struct nm__span *sp, const int32_t *ids);
 /* One forward of spans 0..n_spans-1, taps and edits done. The status stays in R->status. */
-int nm__run_forward(struct run *R, int n_spans);
+int nm__run_forward(struct nm__run *R, int n_spans);
+/* Edit i's vector may have one row a position: is there one for each masked position from .. n-1? */
+int nm__run_check_edit(const struct nm__edit *e, int i, const uint8_t *mask, int from, int n,
+                       nm_err *err);
 int nm__engine_chunk(const nm_engine *e);
 
 #endif

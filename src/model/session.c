@@ -20,7 +20,7 @@ struct layout { int prefix, cap, n; };     /* shared positions, positions a text
 struct nm_session {
   nm_engine *e;
   const nm_model *m;
-  struct run R;
+  struct nm__run R;
   nm_request req;
   struct layout at;
   struct text *text;
@@ -120,7 +120,7 @@ static int lay_out(nm_session *s, struct layout to, int first, nm_err *err) {
 
 /* Arrays and arena for a forward of T positions of n texts. */
 static int batch_room(nm_session *s, int T, int n, nm_err *err) {
-  struct run *R = &s->R;
+  struct nm__run *R = &s->R;
   struct nm__plan *p = &R->plan;
   if (R->ops.arena.base && T <= p->max_T && s->at.cap <= p->max_keys && (size_t)n <= p->groups[0].n)
     return NM_OK;
@@ -168,10 +168,10 @@ static int kind_of(const char *name, bool *half, nm_err *err) {
 }
 
 static int set_up(nm_session *s, const nm_session_opts *o, nm_err *err) {
-  struct run *R = &s->R;
+  struct nm__run *R = &s->R;
   s->req = (nm_request){.taps = &logits_tap, .n_taps = 1, .edits = o->edits, .row = keep_logits,
                         .arg = s};
-  *R = (struct run){.e = s->e, .r = &s->req, .err = err};
+  *R = (struct nm__run){.e = s->e, .r = &s->req, .err = err};
   int st = nm__plan_make(s->m, &s->req, nm__engine_ctx(s->e), 1, 0, &R->plan, err);
   if (!st) st = kind_of(o->type_k, &R->plan.half_k, err);
   if (!st) st = kind_of(o->type_v, &R->plan.half_v, err);
@@ -208,7 +208,6 @@ void nm_session_free(nm_session *s) {
   for (int i = 0; i < s->at.n && s->text; i++) text_done(&s->text[i], nm_edits_n(s->req.edits));
   free(s->text);
   nm__run_done(&s->R);
-  nm__plan_done(&s->R.plan);
   free(s);
 }
 
@@ -229,7 +228,7 @@ static int check_ids(const nm_model *m, const int32_t *ids, size_t n, nm_err *er
 
 /* The next n positions of a text, which are in its ids, as a span of the coming forward. */
 static void add_span(nm_session *s, int i_span, int seq, int n, bool want_logits) {
-  struct run *R = &s->R;
+  struct nm__run *R = &s->R;
   struct text *t = &s->text[seq];
   int first = t->act.at;
   struct nm__span *sp = &R->spans[i_span];
@@ -244,7 +243,7 @@ static void add_span(nm_session *s, int i_span, int seq, int n, bool want_logits
 }
 
 static int forward(nm_session *s, int n_spans, nm_err *err) {
-  struct run *R = &s->R;
+  struct nm__run *R = &s->R;
   R->err = err;
   int st = nm__run_forward(R, n_spans);
   R->status = NM_OK;
@@ -266,7 +265,9 @@ int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_e
   nm_seq all = {t->ids, (size_t)end};
   for (int i = 0; i < nm_edits_n(s->req.edits) && !st; i++) {
     memset(t->act.edit_mask[i] + from, 0, n);
-    st = nm__at_prompt(&s->req.edits->v[i].at, s->m, &all, from, t->act.edit_mask[i], err);
+    const struct nm__edit *e = &s->req.edits->v[i];
+    st = nm__at_prompt(&e->at, s->m, &all, from, t->act.edit_mask[i], err);
+    if (!st) st = nm__run_check_edit(e, i, t->act.edit_mask[i], from, end, err);
   }
   s->R.done = 0;
   s->R.plan.n_positions = n;
@@ -285,6 +286,18 @@ int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_e
   return st;
 }
 
+/* A generated token at the text's next position, and which edits meet it there. */
+static int mark_token(nm_session *s, struct text *t, int32_t id, nm_err *err) {
+  int pos = t->act.at, st = NM_OK;
+  t->ids[pos] = id;
+  for (int k = 0; k < nm_edits_n(s->req.edits) && !st; k++) {
+    const struct nm__edit *e = &s->req.edits->v[k];
+    t->act.edit_mask[k][pos] = nm__at_generated(&e->at, pos);
+    st = nm__run_check_edit(e, k, t->act.edit_mask[k], pos, pos + 1, err);
+  }
+  return st;
+}
+
 int nm_session_step(nm_session *s, const int *seq, const int32_t *ids, int n, nm_err *err) {
   int longest = 0, st = check_ids(s->m, ids, (size_t)n, err);
   const nm_progress *progress = s->req.progress;
@@ -294,14 +307,10 @@ int nm_session_step(nm_session *s, const int *seq, const int32_t *ids, int n, nm
   }
   if (st || n < 1) return st;
   if ((st = room_for(s, longest + 1, err)) || (st = batch_room(s, n, n, err))) return st;
+  for (int i = 0; i < n && !st; i++) st = mark_token(s, &s->text[seq[i]], ids[i], err);
+  if (st) return st;
   s->R.n_rows = 0;
-  for (int i = 0; i < n; i++) {
-    struct text *t = &s->text[seq[i]];
-    t->ids[t->act.at] = ids[i];
-    for (int k = 0; k < nm_edits_n(s->req.edits); k++)
-      t->act.edit_mask[k][t->act.at] = nm__at_generated(&s->req.edits->v[k].at, t->act.at);
-    add_span(s, i, seq[i], 1, true);
-  }
+  for (int i = 0; i < n; i++) add_span(s, i, seq[i], 1, true);
   s->req.progress = NULL;
   st = forward(s, n, err);
   s->req.progress = progress;
