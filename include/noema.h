@@ -16,6 +16,13 @@
  *   nm_tap tap = {"blk.*.resid_post", "last"};
  *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
  *                           .row = print_row}, NULL, &err);
+ *   nm_session *s;                                    // and it goes on:
+ *   nm_session_new(e, NULL, &s, &err);
+ *   nm_session_append(s, 0, ids, n, &err);
+ *   nm_generated g;
+ *   nm_generate(s, &(nm_generate_opts){.n_predict = 50}, &g, &err);
+ *   puts(g.text);
+ *   nm_generated_free(&g, 1); nm_session_free(s);
  *   nm_free(ids); nm_engine_free(e); nm_model_close(m);
  *
  * Ownership: *_open, *_new and *_load give the caller an object; the matching
@@ -236,6 +243,107 @@ void nm_log_softmax(const float *logits, int V, double *out);
 double nm_exp(double x);                 /* noema's own: the same bits everywhere */
 double nm_log(double x);
 
+/* ---- generating -------------------------------------------------------- */
+
+/* A text that grows: its keys and values stay, so that only new tokens are computed, and it may
+ * part into several that share its beginning. The logits are those of nm_run on the whole text,
+ * byte for byte (with F16 in the cache: but for that rounding), whatever the pieces.
+ *
+ *   nm_session *s;
+ *   nm_session_new(e, NULL, &s, &err);
+ *   nm_session_append(s, 0, ids, n, &err);
+ *   const float *z = nm_session_logits(s, 0);           // [V], for the next token
+ *   nm_session_fork(s, 2, &err);                        // two texts go on from here
+ *   int seq[2] = {0, 1}; int32_t next[2] = {7, 9};
+ *   nm_session_step(s, seq, next, 2, &err);             // a token each, in one forward
+ *   nm_session_free(s);
+ *
+ * A session belongs to the thread of its engine, which outlives it. */
+typedef struct nm_session nm_session;
+typedef struct nm_session_opts {
+  nm_edits *edits;                 /* or NULL; positions: docs/sites.md, and `generated` */
+  const char *type_k, *type_v;     /* "f32" (NULL) or "f16": how keys and values are kept */
+  const nm_progress *progress;     /* of long appends */
+} nm_session_opts;
+/* NM_EFORMAT for an encoder, and for edits whose sites the model does not have. */
+int nm_session_new(nm_engine *e, const nm_session_opts *o, nm_session **out, nm_err *err);
+void nm_session_free(nm_session *s);
+/* Room for so many positions a text; else room grows as needed. At most the engine's context. */
+int nm_session_reserve(nm_session *s, int n_positions, nm_err *err);
+/* Text `seq` goes on by a prompt of n tokens. After a failure the text is as before, its
+ * logits may be gone. NM_EUSAGE when the context is too small. */
+int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_err *err);
+/* Texts seq[0..n-1], all different, go on by one generated token each. */
+int nm_session_step(nm_session *s, const int *seq, const int32_t *ids, int n, nm_err *err);
+/* Back to the first n positions (at least those that are shared). */
+int nm_session_rewind(nm_session *s, int seq, int n, nm_err *err);
+/* The one text becomes n texts with all of it in common; the reverse: text `seq` alone stays. */
+int nm_session_fork(nm_session *s, int n, nm_err *err);
+int nm_session_keep(nm_session *s, int seq, nm_err *err);
+int nm_session_n(const nm_session *s);               /* texts */
+int nm_session_room(const nm_session *s);            /* positions a text can have in all */
+/* Valid until the text goes on. The logits of its last position; NULL after a rewind. */
+nm_seq nm_session_ids(const nm_session *s, int seq);
+const float *nm_session_logits(const nm_session *s, int seq);
+uint64_t nm_session_kv_bytes(const nm_session *s);
+
+/* How a token is drawn from logits: the repetition penalty, then the k likeliest, then the fewest
+ * that hold top_p of what is left, then those with at least min_p times the probability of the
+ * likeliest, then the draw at the temperature (llama.cpp's order). Equal logits go by id. */
+typedef struct nm_sampler {
+  double temp;                     /* 0: the likeliest, no draw */
+  int top_k;                       /* 0: all */
+  double top_p, min_p;             /* 0 (or 1 for top_p): off */
+  double repeat_penalty;           /* 0 or 1: off. Divides logits above 0, multiplies others */
+  int repeat_last_n;               /* of the tokens among the last n; -1: all; 0: 64 */
+  uint64_t seed;
+} nm_sampler;
+/* A token for logits [V] after the tokens `text`. The random number is that of (seed, sample,
+ * step), whoever drew before. `work`: room for V pairs. */
+typedef struct nm_ranked { float logit; int32_t id; } nm_ranked;
+int32_t nm_sample_token(const float *logits, int V, const nm_sampler *p, nm_seq text,
+                        uint64_t sample, uint64_t step, nm_ranked *work);
+
+enum nm_stop { NM_STOP_LENGTH, NM_STOP_END, NM_STOP_STRING, NM_STOP_CONTEXT,
+               NM_STOP_INTERRUPTED };
+/* "length", "end", "stop", "context", "interrupted" (also by a failure) */
+const char *nm_stop_name(enum nm_stop s);
+
+typedef struct nm_token {
+  int sample, step;
+  int32_t id;                      /* -1: no token, the last bytes of a text that ended */
+  const char *text; size_t n;      /* what can be shown now: whole characters, no stop string */
+  double logprob;                  /* with `logprobs`; natural log, of the model's softmax */
+  const int32_t *top; const double *top_logprob; int n_top;    /* likeliest first */
+} nm_token;
+
+typedef struct nm_generate_opts {
+  nm_sampler sampler;
+  int n_samples;                   /* 0: 1. Sample i is the same alone and with others */
+  int first_sample;                /* its number, for the random numbers */
+  int n_predict;                   /* most tokens of a sample; -1: until the context is full */
+  const char *const *stop; int n_stop;     /* strings that end a text, and are no part of it */
+  bool ignore_eos;                 /* tokens that end a text are not drawn */
+  bool logprobs;
+  int n_top;                       /* alternatives a token, with `logprobs` */
+  int (*token)(void *arg, const nm_token *t, nm_err *err);     /* or NULL; nonzero: stop */
+  void *arg;
+} nm_generate_opts;
+typedef struct nm_generated {
+  char *text; size_t n_text;       /* the answer without the prompt, zero-terminated */
+  int32_t *ids; size_t n;          /* all tokens drawn but the one that ended it */
+  double *logprob;                 /* [n], or NULL */
+  int32_t end;                     /* the token that ended it; -1: none */
+  double end_logprob;
+  enum nm_stop stop;
+} nm_generated;
+/* Goes on from a session's one text, which has a prompt; fills out[n_samples], and the session is
+ * forked if there are several. When `token` stops it, its status is returned, and what is finished
+ * is in out, as is after any other failure. Without a tokenizer texts are empty. */
+int nm_generate(nm_session *s, const nm_generate_opts *o, nm_generated *out, nm_err *err);
+void nm_generated_free(nm_generated *g, int n);
+/* Ends this token a text: the file's end of sequence, turn, message, and those known by name? */
+bool nm_is_end(const nm_model *m, int32_t id);
 /* ---- scores ------------------------------------------------------------ */
 
 /* How likely texts are. Token t of a text is scored by the logits at t - 1: the natural logarithm

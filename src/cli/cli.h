@@ -35,8 +35,7 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
-    cli_score,
-    cli_lens, cli_vector;
+    cli_score, cli_lens, cli_vector, cli_run;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -55,6 +54,7 @@ extern nm_progress cli_progress;
 void cli_progress_end(void);
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
+void cli_interrupt_over(void);           /* what it should end has ended; the program goes on */
 
 /* Model, engine, edits and input sequences that several verbs share. */
 struct cli_input {
@@ -99,6 +99,26 @@ int cli_chat(struct cli *c, const nm_model *m, const char *json, size_t n, void 
              int32_t **ids, size_t *n_ids, nm_err *err);
 int cli_chat_turn(struct cli *c, const nm_model *m, const char *text, int32_t **ids, size_t *n_ids,
                   nm_err *err);
+/* run.c: what generating needs, told by the options; one answer, streamed as the options say. */
+struct cli_gen {
+  struct cli *c;
+  struct cli_input in;
+  nm_session *s;
+  nm_generate_opts o;
+  const char *stop[CLI_MAX_LIST];
+  bool json, stream, verbose;
+  size_t n_shown;                  /* bytes of the answer on stdout so far */
+  char last;
+  void *tops;                      /* JSON of the alternatives, [sample][step] */
+  size_t n_prompt, n_computed, n_tokens;   /* of the last answer */
+  double prompt_s, answer_s;
+};
+int cli_answer(struct cli_gen *g, const int32_t *ids, size_t n, nm_generated *out, nm_err *err);
+void cli_print_answer(struct cli_gen *g, const nm_generated *out);
+void cli_print_speed(const struct cli_gen *g);
+void *cli_json_text(const char *s, size_t n);    /* json_t; bytes that are no UTF-8: U+FFFD */
+/* talk.c: a conversation, a line a turn. Exit code. */
+int cli_talk(struct cli_gen *g, const char *first);
 char *cli_read_file(const char *path, size_t *n);        /* "-": standard input; NULL: cannot */
 void cli_close(struct cli_input *in);
 void cli_tell_edits(const struct cli_input *in);

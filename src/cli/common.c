@@ -27,6 +27,7 @@ void cli_catch_interrupt(void) {
 }
 
 bool cli_interrupted(void) { return interrupted; }
+void cli_interrupt_over(void) { interrupted = 0; }
 
 static struct { char what[96]; double start, shown, first, last; bool tty, line; } P;
 

@@ -137,6 +137,12 @@ void nm__at_done(struct nm__at *at);
  * outside the sequence or a span's text is not in it. *out is freed by the caller. */
 int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
                    nm_err *err);
+/* For a text that grows: sets mask[p] for the positions p in from .. n-1 of a prompt of n tokens.
+ * Positions behind it are no error, they may be generated later. */
+int nm__at_prompt(const struct nm__at *at, const nm_model *m, const nm_seq *prompt, int from,
+                  uint8_t *mask, nm_err *err);
+/* Does a token that is generated at position pos belong? */
+bool nm__at_generated(const struct nm__at *at, int pos);
 /* True when every sequence gives exactly one position. */
 bool nm__at_single(const struct nm__at *at);
 
@@ -195,6 +201,10 @@ int nm__engine_ctx(const nm_engine *e);
 const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
+
+/* ---- sessions (session.c) ----------------------------------------------------------- */
+
+const nm_model *nm__session_model(const nm_session *s);
 
 /* nm_run one forward at a time, so that two models can be read side by side: a forward takes at
  * most `chunk` positions (with batch 0). r must live until the end. Close also after a failure. */

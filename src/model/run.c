@@ -4,7 +4,7 @@
  * A group's sequences advance together; each forward takes the next chunk of every
  * unfinished one. Because nothing in the forward depends on chunk or batch, neither do
  * the rows. */
-#include "model/plan.h"
+#include "model/drive.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -77,38 +77,12 @@ int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+int nm__engine_chunk(const nm_engine *e) { return e->chunk; }
 const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
 /* ---- the state of one run ------------------------------------------------ */
-
-struct active {                    /* a sequence of the current group */
-  size_t seq;
-  int len, at, slot;               /* positions done so far; first own cache slot */
-  uint8_t **tap_mask;              /* [n_taps][len]: 1 where tapped */
-  uint8_t **edit_mask;             /* [n_edits][len] */
-};
-
-struct nm__run {
-  nm_engine *e;
-  const nm_request *r;
-  int chunk;
-  struct nm__plan plan;
-  size_t group; bool begun;        /* the next group of the plan, and whether it is active */
-  struct nm__ops ops;
-  struct nm__kv kv;
-  struct active *act; size_t n_act;
-  struct nm__span *spans;
-  int32_t *ids, *head_rows, *row_act, *row_pos;
-  float *key_rows[2];              /* rows of the layer's scores and of its pattern */
-  int32_t *key_slot;               /* batch row -> slot in key_rows, -1 none */
-  int64_t key_width;
-  int n_rows;
-  uint64_t done;
-  int status;
-  nm_err *err;
-};
 
 static void masks_free(uint8_t **v, int n) {
   for (int i = 0; v && i < n; i++) free(v[i]);
@@ -126,10 +100,21 @@ static uint8_t *mask_of(struct nm__run *R, const struct nm__at *at, const nm_seq
   return mask;
 }
 
+int nm__run_check_edit(const struct nm__edit *e, int i, const uint8_t *mask, int from, int n,
+                       nm_err *err) {
+  int p = (int64_t)from > e->vec.pos ? from : (int)e->vec.pos;
+  for (; e->vec.pos > 1 && p < n; p++)
+    if (mask[p])
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld positions, none for "
+                      "position %d", i + 1, e->what, (long long)e->vec.pos, p);
+  return NM_OK;
+}
+
 static int activate(struct nm__run *R, struct active *a, size_t seq, int slot) {
   const nm_seq *s = &R->r->seqs[seq];
   int n_edits = nm_edits_n(R->r->edits);
-  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot};
+  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot,
+                       .n_prompt = (int)s->n};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
   a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
   if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
@@ -139,11 +124,8 @@ static int activate(struct nm__run *R, struct active *a, size_t seq, int slot) {
   for (int i = 0; i < n_edits && !R->status; i++) {
     const struct nm__edit *e = &R->r->edits->v[i];
     a->edit_mask[i] = mask_of(R, &e->at, s);
-    for (size_t p = (size_t)e->vec.pos; e->vec.pos > 1 && !R->status && p < s->n; p++)
-      if (a->edit_mask[i][p])
-        R->status = nm__fail(R->err, NM_EFORMAT,
-                             "edit %d (%s): the vector file has %lld positions, none for "
-                             "position %zu", i + 1, e->what, (long long)e->vec.pos, p);
+    if (!R->status)
+      R->status = nm__run_check_edit(e, i, a->edit_mask[i], 0, (int)s->n, R->err);
   }
   if (R->status) nm__fail_at(R->err, R->status, "sequence %zu", seq + 1);
   return R->status;
@@ -229,6 +211,11 @@ static float *view_row(const struct view *v, int64_t r) {
 }
 static int batch_row(const struct view *v, int64_t r) { return v->rows ? v->rows[r] : (int)r; }
 
+static struct nm__edit_at edit_at(const struct nm__run *R, const struct nm__plan_edit *pe, int row) {
+  int pos = R->row_pos[row];
+  return (struct nm__edit_at){pe->row, pos, nm__generated_index(&R->act[R->row_act[row]], pos)};
+}
+
 static void apply_edits(struct nm__run *R, int site, int layer, const struct view *v, int64_t n) {
   for (int i = 0; i < R->plan.n_edit_sels; i++) {
     struct nm__plan_edit *pe = &R->plan.edits[i];
@@ -239,7 +226,7 @@ static void apply_edits(struct nm__run *R, int site, int layer, const struct vie
     for (int64_t r = 0; r < n; r++) {
       int row = batch_row(v, r);
       if (!R->act[R->row_act[row]].edit_mask[pe->edit][R->row_pos[row]]) continue;
-      struct nm__edit_at at = {pe->row, R->row_pos[row], -1};
+      struct nm__edit_at at = edit_at(R, pe, row);
       if (!nm__edit_apply(e, at, R->e->kern, view_row(v, r) + b, end - b)) continue;
       if (v->route) spread(v->x, v->route, r, v->wide, true);
       e->touched++;
@@ -287,7 +274,7 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
     int last = pe->sel.index_n ? first + pe->sel.index_n - 1 : R->e->m->H - 1;
     if (!same_place(pe->sel, site, layer) || head < first || head > last) continue;
     if (!a->edit_mask[pe->edit][R->row_pos[row]]) continue;
-    struct nm__edit_at at = {pe->row, R->row_pos[row], -1};
+    struct nm__edit_at at = edit_at(R, pe, row);
     if (nm__edit_apply(&R->r->edits->v[pe->edit], at, R->e->kern, v + first_key, n - first_key) &&
         head == first)
       __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
@@ -329,7 +316,7 @@ static int key_rows_begin(struct nm__run *R) {
   return NM_OK;
 }
 
-static void fill_rows(struct nm__run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
+void nm__run_rows(struct nm__run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
   for (int i = 0; i < sp->n; i++) {
     int row = sp->row0 + i;
     R->ids[row] = ids[sp->first + i];
@@ -339,7 +326,7 @@ static void fill_rows(struct nm__run *R, int i_act, const struct nm__span *sp, c
   R->n_rows += sp->n;
 }
 
-static int forward(struct nm__run *R, int n_spans) {
+int nm__run_forward(struct nm__run *R, int n_spans) {
   static const struct nm__visitor proto = {wants, visit, visit_row, NULL};
   struct nm__visitor vis = proto;
   vis.arg = R;
@@ -380,7 +367,7 @@ static int run_prefix(struct nm__run *R) {
   struct active *a = &R->act[0];
   uint8_t *none = nm__alloc((size_t)R->plan.prefix, 1);
   if (!none) return nm__fail_memory(R->err, "positions", 0);
-  *a = (struct active){.len = R->plan.prefix};
+  *a = (struct active){.len = R->plan.prefix, .n_prompt = R->plan.prefix};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps + 1, sizeof *a->tap_mask);
   for (int t = 0; a->tap_mask && t < R->plan.n_taps; t++) a->tap_mask[t] = none;
   if (!a->tap_mask) R->status = nm__fail_memory(R->err, "positions", 0);
@@ -388,8 +375,8 @@ static int run_prefix(struct nm__run *R) {
     int n = a->len - a->at < R->chunk ? a->len - a->at : R->chunk;
     R->spans[0] = (struct nm__span){.seq = 0, .first = a->at, .n = n};
     R->n_rows = 0;
-    fill_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
-    forward(R, 1);
+    nm__run_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
+    nm__run_forward(R, 1);
     a->at += n;
   }
   free(a->tap_mask);
@@ -417,10 +404,10 @@ static bool group_step(struct nm__run *R, const struct nm__group *g) {
     if (n <= 0) continue;
     struct nm__span *sp = &R->spans[n_spans++];
     *sp = (struct nm__span){(int)i, a->at, n, R->n_rows, 0, R->plan.prefix, a->slot};
-    fill_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
+    nm__run_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
     a->at += n;
   }
-  if (n_spans) forward(R, n_spans);
+  if (n_spans) nm__run_forward(R, n_spans);
   return n_spans > 0;
 }
 
@@ -443,7 +430,8 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, 
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
-                      .width = (int64_t)e->m->K * e->m->hd};
+                      .width = (int64_t)e->m->K * e->m->hd,
+                      .half_k = p->half_k, .half_v = p->half_v};
   struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
                           .max_keys = p->max_keys, .last_layer = p->last_layer,
                           .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,
@@ -454,8 +442,9 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, size_t *bytes, 
   return st;
 }
 
-static int run_init(struct nm__run *R, size_t arena) {
-  size_t T = (size_t)R->plan.max_T, widest = 1;
+int nm__run_init(struct nm__run *R) {
+  size_t T = (size_t)R->plan.max_T, widest = 1, arena = 0;
+  int st = measure_arena(R->e, &R->plan, &arena, R->err);
   for (size_t g = 0; g < R->plan.n_groups; g++)
     if (R->plan.groups[g].n > widest) widest = R->plan.groups[g].n;
   R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool};
@@ -467,21 +456,30 @@ static int run_init(struct nm__run *R, size_t arena) {
   R->row_act = R->ids + 2 * T;
   R->row_pos = R->ids + 3 * T;
   R->key_slot = R->ids + 4 * T;
-  int st = nm__arena_init(&R->ops.arena, arena, R->err);
-  if (st) return st;
-  return nm__kv_init(&R->kv, kv_blocks(R->e->m, &R->plan), R->plan.max_slots,
-                     (int64_t)R->e->m->K * R->e->m->hd, R->err);
+  return st ? st : nm__arena_init(&R->ops.arena, arena, R->err);
+}
+
+void nm__run_done(struct nm__run *R) {
+  nm__plan_done(&R->plan);
+  nm__arena_done(&R->ops.arena);
+  nm__kv_done(&R->kv);
+  free(R->act);
+  free(R->spans);
+  free(R->ids);
+  free(R->key_rows[0]);
+  free(R->key_rows[1]);
 }
 
 int nm__run_open(nm_engine *e, const nm_request *r, int chunk, int batch, struct nm__run **out,
                  nm_err *err) {
-  size_t arena = 0;
   struct nm__run *R = *out = nm__alloc(1, sizeof *R);
   if (!R) return nm__fail_memory(err, "a run", sizeof *R);
   *R = (struct nm__run){.e = e, .r = r, .chunk = chunk, .err = err};
   int st = nm__plan_make(e->m, r, e->n_ctx, chunk, batch, &R->plan, err);
-  if (!st) st = measure_arena(e, &R->plan, &arena, err);
-  if (!st) st = run_init(R, arena);
+  if (!st) st = nm__run_init(R);
+  if (!st)
+    st = nm__kv_init(&R->kv, kv_blocks(e->m, &R->plan), R->plan.max_slots,
+                     (int64_t)e->m->K * e->m->hd, err);
   if (!st && R->plan.prefix) st = run_prefix(R);
   return R->status = st;
 }
@@ -503,14 +501,7 @@ void nm__run_close(struct nm__run *R) {
   if (!R) return;
   if (!R->status) R->status = NM_EINTR;        /* given up: its sequences are not done */
   if (R->begun) group_end(R, &R->plan.groups[R->group]);
-  nm__plan_done(&R->plan);
-  nm__arena_done(&R->ops.arena);
-  nm__kv_done(&R->kv);
-  free(R->act);
-  free(R->spans);
-  free(R->ids);
-  free(R->key_rows[0]);
-  free(R->key_rows[1]);
+  nm__run_done(R);
   free(R);
 }
 
