@@ -43,6 +43,16 @@ struct nm__chart {
  * interval) and a legend that does not cover the data. */
 void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b);
 
+/* A grid of cells [n_y][n_x], each as dark as its value in 0..1, with a word in it. */
+struct nm__heat_cell { double value; const char *text, *hover; bool mark; };   /* mark: framed */
+struct nm__heat {
+  const char *title, *subtitle, *note;             /* note: below the grid */
+  const char *const *x_names, *const *y_names;
+  int n_x, n_y;
+  const struct nm__heat_cell *cells;
+};
+void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b);
+
 /* ---- report.html ----------------------------------------------------- */
 
 /* One self-contained page: no scripts from elsewhere, no fonts, prints well, dark-mode aware. */
@@ -82,5 +92,16 @@ int nm__runs_end(struct nm__runs *r, int64_t id, const char *status, const char 
 int nm__runs_list(struct nm__runs *r, const char *find, struct nm__run_row **rows, size_t *n,
                   nm_err *err);
 void nm__runs_rows_free(struct nm__run_row *rows, size_t n);
+
+/* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused. */
+struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
+int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
+                     const char *model, const char *command, nm_err *err);
+/* st: how it ended; says `summary`, or the error. Releases everything. */
+void nm__record_end(struct nm__record *r, int st, const char *summary, const nm_err *err);
+/* A file of the folder: text, or a chart that failed for want of memory (NULL). */
+int nm__record_put(const struct nm__record *r, const char *name, const struct nm__buf *b,
+                   nm_err *err);
 
 #endif
