@@ -16,6 +16,13 @@
  *   nm_tap tap = {"blk.*.resid_post", "last"};
  *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
  *                           .row = print_row}, NULL, &err);
+ *   nm_session *s;                                    // and it goes on:
+ *   nm_session_new(e, NULL, &s, &err);
+ *   nm_session_append(s, 0, ids, n, &err);
+ *   nm_generated g;
+ *   nm_generate(s, &(nm_generate_opts){.n_predict = 50}, &g, &err);
+ *   puts(g.text);
+ *   nm_generated_free(&g, 1); nm_session_free(s);
  *   nm_free(ids); nm_engine_free(e); nm_model_close(m);
  *
  * Ownership: *_open, *_new and *_load give the caller an object; the matching *_close or *_free
@@ -37,6 +44,7 @@
  *                                                           do the work, results never depend on
  *                                                           how many. Several engines of one
  *                                                           model may run at once
+ *     nm_session   nm_session_new       nm_session_free     the thread of its engine
  *     nm_edits     nm_edits_load        nm_edits_free       one run at a time: a run counts in it
  *                                                           what it touched
  *     results      nm_embed, nm_depth,  nm_*_free           plain data, as any struct in C
@@ -143,6 +151,9 @@ int nm_tokenize(const nm_model *m, const char *text, size_t n, int flags, int32_
 /* Ids to bytes (zero-terminated, length in *n). Control tokens are left out. */
 int nm_detokenize(const nm_model *m, const int32_t *ids, size_t n_ids, char **text, size_t *n,
                   nm_err *err);
+/* What token k adds to the text, with the space before it; control tokens are "" or (control)
+ * their names. NULL without a tokenizer or memory. Free with nm_free. */
+char *nm_token_text(const nm_model *m, const int32_t *ids, size_t k, bool control);
 /* A tokenizer without running the model: also opens vocabulary-only files. */
 int nm_tokenizer_open(const char *path, nm_model **out, nm_err *err);
 
@@ -231,11 +242,18 @@ typedef struct nm_row {
   int64_t n;
 } nm_row;
 
-/* Edits of activations and of weights, read from a JSON file (docs/verbs/edit.md). */
+/* Edits of activations and of weights, read from a JSON or YAML file (docs/verbs/edit.md). */
 typedef struct nm_edits nm_edits;
 int nm_edits_load(const char *path, nm_edits **out, nm_err *err);
 int nm_edits_parse(const char *name, const char *json, size_t n, nm_edits **out, nm_err *err);
 void nm_edits_free(nm_edits *e);
+/* The edits of `from`, which is freed, behind those of *to (NULL: none yet). */
+int nm_edits_join(nm_edits **to, nm_edits *from, nm_err *err);
+/* A control vector (GGUF) as llama.cpp applies it: scale * direction.K is added to the residual
+ * stream after block K, for from <= K <= to, at every position. Behind the edits of *e (NULL: none
+ * yet). NM_EFORMAT when it does not fit the model. */
+int nm_edits_add_control_vector(nm_edits **e, const nm_model *m, const char *path, double scale,
+                                int from, int to, nm_err *err);
 int nm_edits_n(const nm_edits *e);
 /* "add at blk.3.resid_post, last"; and how many (position, site) pairs the runs since
  * loading touched. */
@@ -250,6 +268,7 @@ typedef struct nm_request {
   const nm_tap *taps;              /* "logits" is a site like any other */
   int n_taps;
   nm_edits *edits;                 /* or NULL */
+  const size_t *tap_from;          /* [n_seqs]: taps look at no position before it; or NULL */
   bool share_prefix;               /* compute the common beginning of all sequences once */
   int (*row)(void *arg, const nm_row *row, nm_err *err);  /* nonzero status stops the run */
   int (*done)(void *arg, size_t seq, nm_err *err);        /* may be NULL: all rows of seq given */
@@ -274,6 +293,150 @@ int nm_sites(const nm_model *m, nm_site **out, int *n);
 void nm_log_softmax(const float *logits, int V, double *out);
 double nm_exp(double x);                 /* noema's own: the same bits everywhere */
 double nm_log(double x);
+
+/* ---- generating -------------------------------------------------------- */
+
+/* A text that grows: its keys and values stay, so that only new tokens are computed, and it may
+ * part into several that share its beginning. The logits are those of nm_run on the whole text,
+ * byte for byte (with F16 in the cache: but for that rounding), whatever the pieces.
+ *
+ *   nm_session *s;
+ *   nm_session_new(e, NULL, &s, &err);
+ *   nm_session_append(s, 0, ids, n, &err);
+ *   const float *z = nm_session_logits(s, 0);           // [V], for the next token
+ *   nm_session_fork(s, 2, &err);                        // two texts go on from here
+ *   int seq[2] = {0, 1}; int32_t next[2] = {7, 9};
+ *   nm_session_step(s, seq, next, 2, &err);             // a token each, in one forward
+ *   nm_session_free(s);
+ *
+ * A session belongs to the thread of its engine, which outlives it. */
+typedef struct nm_session nm_session;
+typedef struct nm_session_opts {
+  nm_edits *edits;                 /* or NULL; positions: docs/sites.md, and `generated` */
+  const char *type_k, *type_v;     /* "f32" (NULL) or "f16": how keys and values are kept */
+  const nm_progress *progress;     /* of long appends */
+} nm_session_opts;
+/* NM_EFORMAT for an encoder, and for edits whose sites the model does not have. */
+int nm_session_new(nm_engine *e, const nm_session_opts *o, nm_session **out, nm_err *err);
+void nm_session_free(nm_session *s);
+/* Room for so many positions a text; else room grows as needed. At most the engine's context. */
+int nm_session_reserve(nm_session *s, int n_positions, nm_err *err);
+/* Text `seq` goes on by a prompt of n tokens. After a failure the text is as before, its
+ * logits may be gone. NM_EUSAGE when the context is too small. */
+int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_err *err);
+/* Texts seq[0..n-1], all different, go on by one generated token each. */
+int nm_session_step(nm_session *s, const int *seq, const int32_t *ids, int n, nm_err *err);
+/* Back to the first n positions (at least those that are shared). */
+int nm_session_rewind(nm_session *s, int seq, int n, nm_err *err);
+/* The one text becomes n texts with all of it in common; the reverse: text `seq` alone stays. */
+int nm_session_fork(nm_session *s, int n, nm_err *err);
+int nm_session_keep(nm_session *s, int seq, nm_err *err);
+int nm_session_n(const nm_session *s);               /* texts */
+int nm_session_room(const nm_session *s);            /* positions a text can have in all */
+/* Valid until the text goes on. The logits of its last position; NULL after a rewind. */
+nm_seq nm_session_ids(const nm_session *s, int seq);
+const float *nm_session_logits(const nm_session *s, int seq);
+uint64_t nm_session_kv_bytes(const nm_session *s);
+
+/* How a token is drawn from logits: the repetition penalty, then the k likeliest, then the fewest
+ * that hold top_p of what is left, then those with at least min_p times the probability of the
+ * likeliest, then the draw at the temperature (llama.cpp's order). Equal logits go by id. */
+typedef struct nm_sampler {
+  double temp;                     /* 0: the likeliest, no draw */
+  int top_k;                       /* 0: all */
+  double top_p, min_p;             /* 0 (or 1 for top_p): off */
+  double repeat_penalty;           /* 0 or 1: off. Divides logits above 0, multiplies others */
+  int repeat_last_n;               /* of the tokens among the last n; -1: all; 0: 64 */
+  uint64_t seed;
+} nm_sampler;
+/* A token for logits [V] after the tokens `text`. The random number is that of (seed, sample,
+ * step), whoever drew before. `work`: room for V pairs. */
+typedef struct nm_ranked { float logit; int32_t id; } nm_ranked;
+int32_t nm_sample_token(const float *logits, int V, const nm_sampler *p, nm_seq text,
+                        uint64_t sample, uint64_t step, nm_ranked *work);
+
+enum nm_stop { NM_STOP_LENGTH, NM_STOP_END, NM_STOP_STRING, NM_STOP_CONTEXT,
+               NM_STOP_INTERRUPTED };
+/* "length", "end", "stop", "context", "interrupted" (also by a failure) */
+const char *nm_stop_name(enum nm_stop s);
+
+typedef struct nm_token {
+  int sample, step;
+  int32_t id;                      /* -1: no token, the last bytes of a text that ended */
+  const char *text; size_t n;      /* what can be shown now: whole characters, no stop string */
+  double logprob;                  /* with `logprobs`; natural log, of the model's softmax */
+  const int32_t *top; const double *top_logprob; int n_top;    /* likeliest first */
+} nm_token;
+
+typedef struct nm_generate_opts {
+  nm_sampler sampler;
+  int n_samples;                   /* 0: 1. Sample i is the same alone and with others */
+  int first_sample;                /* its number, for the random numbers */
+  int n_predict;                   /* most tokens of a sample; -1: until the context is full */
+  const char *const *stop; int n_stop;     /* strings that end a text, and are no part of it */
+  bool ignore_eos;                 /* tokens that end a text are not drawn */
+  bool logprobs;
+  int n_top;                       /* alternatives a token, with `logprobs` */
+  int (*token)(void *arg, const nm_token *t, nm_err *err);     /* or NULL; nonzero: stop */
+  void *arg;
+} nm_generate_opts;
+typedef struct nm_generated {
+  char *text; size_t n_text;       /* the answer without the prompt, zero-terminated */
+  int32_t *ids; size_t n;          /* all tokens drawn but the one that ended it */
+  double *logprob;                 /* [n], or NULL */
+  int32_t end;                     /* the token that ended it; -1: none */
+  double end_logprob;
+  enum nm_stop stop;
+} nm_generated;
+/* Goes on from a session's one text, which has a prompt; fills out[n_samples], and the session is
+ * forked if there are several. When `token` stops it, its status is returned, and what is finished
+ * is in out, as is after any other failure. Without a tokenizer texts are empty. */
+int nm_generate(nm_session *s, const nm_generate_opts *o, nm_generated *out, nm_err *err);
+void nm_generated_free(nm_generated *g, int n);
+/* Ends this token a text: the file's end of sequence, turn, message, and those known by name? */
+bool nm_is_end(const nm_model *m, int32_t id);
+/* ---- scores ------------------------------------------------------------ */
+
+/* How likely texts are. Token t of a text is scored by the logits at t - 1: the natural logarithm
+ * of its probability given the tokens before it, the same double as nm_log_softmax of `logits`.
+ * A text longer than the window is read in windows that begin `stride` tokens apart. Each token is
+ * scored once, in the first window that reaches it, so after the first window with at least
+ * (window - stride) tokens before it. With a base, also the divergence
+ *   KL(base || this) = sum over v of p_base(v) (ln p_base(v) - ln p(v))
+ * of the two distributions a token was drawn from; of identical models it is exactly 0. */
+typedef struct nm_score_opts {
+  int window, stride;              /* 0: the context of the engine; half the window */
+  nm_edits *edits;
+  nm_engine *base;                 /* NULL: no divergence; may be the same engine */
+  nm_edits *base_edits;
+  const nm_progress *progress;
+} nm_score_opts;
+typedef struct nm_scores {
+  size_t n, *first;                /* text i has the tokens first[i] .. first[i + 1] - 1 of: */
+  int *pos;                        /* where in the text */
+  double *lp;                      /* natural log-probability */
+  double *base_lp, *kl;            /* of the base; divergence in nats. NULL without one */
+  bool *same_top;                  /* both models have the same likeliest token */
+  double *bytes;                   /* [n]: of the scored tokens of a text; 0: no tokenizer */
+} nm_scores;
+/* from[i] (NULL: 1 for all): the first token of text i that counts, at least 1. Texts may have
+ * nothing to score. Memory: the logits of some positions (64 MB a model), never of a whole text.
+ * NM_EUSAGE when the two vocabularies differ in size or the window does not fit a context. */
+int nm_score(nm_engine *e, const nm_seq *seqs, const size_t *from, size_t n,
+             const nm_score_opts *o, nm_scores *out, nm_err *err);
+void nm_scores_free(nm_scores *s);
+
+/* Figures of texts first .. first+n-1: a mean per token with its 95 % interval. The spread is that
+ * of texts (of the ratio of sums over texts), or, of a single text, of its tokens taken for
+ * independent. Perplexity is exp(-mean log-probability), its interval the same of the ends. */
+typedef struct nm_interval { double mean, lo, hi; } nm_interval;
+typedef struct nm_score_sum {
+  size_t n_texts, n_tokens;
+  double bytes, lp, base_lp, kl;   /* sums */
+  double kl_max, same_top;         /* largest of a token; share of tokens */
+  nm_interval ppl, base_ppl, kl_mean, bits_per_byte;
+} nm_score_sum;
+void nm_score_total(const nm_scores *s, size_t first, size_t n, nm_score_sum *out);
 
 /* ---- sentence vectors ------------------------------------------------ */
 
@@ -335,6 +498,93 @@ typedef struct nm_acts_opts {
 int nm_acts(nm_engine *e, const nm_seq *seqs, size_t n, const nm_acts_opts *o, nm_memory *need,
             nm_err *err);
 
+/* ---- lenses: what a layer would say if it were the last ------------------ */
+
+/* The logit lens (nostalgebraist 2020): final norm and vocabulary head applied to the residual
+ * stream after every block. In the last block it is the model's own answer, bit for bit. */
+typedef struct nm_lens_token { int32_t id; double lp; } nm_lens_token;
+typedef struct nm_lens_opts {
+  const char *site;                /* NULL: "resid_post", with the embedding in front; a name
+                                      inside the block, or a glob of sites as wide as the stream */
+  const char *at;                  /* NULL: "all" */
+  int top;                         /* likeliest tokens kept of each place; 0: 5 */
+  int32_t target;                  /* a token to follow; below 0: none */
+  uint64_t seed;                   /* of the control's permutation */
+  const char *out;                 /* folder for lens.json, SVG and report.html; NULL: none */
+  const char *command;
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_lens_opts;
+/* One layer at one position. */
+typedef struct nm_lens_cell {
+  double entropy, kl;              /* nats; kl: of the model's own end from this layer */
+  int rank; double lp;             /* of the model's own answer there; rank 1 is the likeliest */
+  int target_rank; double target_lp;
+  int control;                     /* rank of the answer when the row's values are permuted */
+  nm_lens_token *top;              /* [top] */
+} nm_lens_cell;
+typedef struct nm_lens_column {
+  size_t seq; int pos;
+  int32_t id, answer;              /* the token read there; the model's likeliest next one */
+  double answer_lp;
+  int decided;                     /* first row from which on the answer leads to the end; -1 */
+} nm_lens_column;
+typedef struct nm_lens_layer {     /* over all columns */
+  double agree, control_agree;     /* share where the answer leads; with permuted rows */
+  double rank, control_rank;       /* medians */
+  double entropy, kl, target_lp, target_rank;          /* means; the last a median */
+} nm_lens_layer;
+typedef struct nm_lens_result {
+  int n_rows, top, V; nm_site *row;
+  size_t n_cols; nm_lens_column *col;
+  nm_lens_cell *cell;              /* [n_rows][n_cols] */
+  nm_lens_layer *layer;            /* [n_rows] */
+  int32_t target;
+  char *dir, *summary;
+  nm_lens_token *tokens;           /* memory of the cells */
+} nm_lens_result;
+/* NM_EFORMAT for an encoder; NM_EUSAGE for a site that is not as wide as the stream. */
+int nm_lens(nm_engine *e, const nm_seq *seqs, size_t n, const nm_lens_opts *o, nm_lens_result *out,
+            nm_err *err);
+void nm_lens_result_free(nm_lens_result *r);
+/* A table of the likeliest tokens: rows are layers, columns positions, as many of the last ones
+ * as fit `width` columns; `colour`: backgrounds by probability. Or JSON. Free with nm_free. */
+char *nm_lens_text(const nm_lens_result *r, const nm_model *m, int width, bool colour);
+char *nm_lens_json(const nm_lens_result *r, const nm_model *m);
+
+/* What a column of an output matrix writes into the stream, read through the same end (Geva et
+ * al., arXiv 2203.14680): columns of blk.N.ffn_down are the MLP's value vectors, of
+ * blk.N.attn_output what a head's dimension writes. */
+typedef struct nm_column {
+  char tensor[64];
+  int64_t col;
+  double score; /* of a scan: the token's logit above the vocabulary's mean; below
+                   0: suppressed (but promoted where the activation is negative) */
+  int rank;                        /* of that token among what the column promotes; 0: no scan */
+  int reached; /* of the 20 permutations, those whose best column is as strong */
+  nm_lens_token *promoted, *suppressed;        /* [top]; lp: ln p when only this were there */
+} nm_column;
+typedef struct nm_columns_opts {
+  const char *weights;             /* a glob of tensor names, with or without ".weight" */
+  int64_t col;                     /* the column to read; below 0: scan for `target` */
+  int32_t target;
+  int top, best;                   /* tokens of a column; columns of a scan. 0: 10 */
+  uint64_t seed;
+  const nm_progress *progress;
+} nm_columns_opts;
+typedef struct nm_columns_result {
+  int n, top;
+  nm_column *v;                    /* those that write most of the token, of either sign */
+  int64_t scanned;                 /* columns; 0: no scan */
+  /* The control: the same columns with their values permuted, 20 times: mean and largest of the
+   * strongest score; and how many columns are stronger than the largest. */
+  double control_mean, control_max;
+  int64_t above;
+  nm_lens_token *tokens;
+} nm_columns_result;
+int nm_columns(nm_engine *e, const nm_columns_opts *o, nm_columns_result *out, nm_err *err);
+void nm_columns_result_free(nm_columns_result *r);
+
 /* ---- depth: at which layer a concept becomes readable ------------------ */
 
 /* Jin et al., Exploring Concept Depth (arXiv 2404.07066): a linear probe per layer on the
@@ -364,7 +614,6 @@ typedef struct nm_depth_opts {
   const nm_progress *progress;
 } nm_depth_opts;
 
-typedef struct nm_interval { double mean, lo, hi; } nm_interval;
 typedef struct nm_depth_layer {
   int layer;                       /* -1: the embedding row */
   nm_interval acc, f1, auc, shuffled;
@@ -405,6 +654,106 @@ char *nm_depth_text(const nm_depth_result *r);
 char *nm_depth_json(const nm_depth_result *r);
 /* The prompts `auto` chooses among: name and template, i = 0, 1, ...; false after the end. */
 bool nm_depth_prompts(int i, const char **name, const char **text);
+
+/* ---- steering vectors ------------------------------------------------------ */
+
+/* Texts of two classes, tokenised: pairs, two files, or labelled rows. */
+typedef struct nm_contrast {
+  size_t n, n_groups;
+  nm_seq *seq;
+  uint8_t *label;                  /* 1: what the vector leads to */
+  uint32_t *group;                 /* rows that stay on one side of every split */
+  bool paired;                     /* every group is one text of each class */
+  char *how;                       /* one sentence */
+} nm_contrast;
+/* pairs: rows with the columns pos and neg (JSONL, CSV, ...). pos and neg: two files, a text a line
+ * (or in the forms of nm_texts_load). data: labelled rows as for depth. Exactly one of the three
+ * forms. flags: NM_NO_BOS, NM_PARSE_SPECIAL. */
+typedef struct nm_contrast_files {
+  const char *pairs, *pos, *neg, *data;
+  int flags;
+} nm_contrast_files;
+int nm_contrast_load(const nm_model *m, const nm_contrast_files *f, nm_contrast *out, nm_err *err);
+void nm_contrast_free(nm_contrast *c);
+
+typedef struct nm_vector_opts {
+  const char *site;                /* inside the block; NULL: resid_post */
+  const char *at;                  /* NULL: last; several positions of a text are averaged */
+  const char *method;              /* mean (NULL), pca or probe */
+  double test_share;               /* 0: 0.4 */
+  int repeats;                     /* splits; 0: 10 */
+  uint64_t seed;
+  const char *out;                 /* folder; NULL: runs/vector-... */
+  const char *command;
+  nm_edits *edits;
+  const nm_progress *progress;
+} nm_vector_opts;
+/* Separation of held-out texts by the vector of a block. */
+typedef struct nm_vector_layer {
+  int layer;
+  nm_interval acc, auc;
+  nm_interval shuffled;            /* AUC when the classes of the fit are shuffled, too */
+  double random, random_high;      /* AUC of 20 random directions a split: mean, 95 % quantile */
+  double length, stream;           /* of the vector; of the rows on average */
+} nm_vector_layer;
+typedef struct nm_vector_result {
+  int n_layers, D, best; /* best: index of the layer that separates best, the first such */
+  nm_vector_layer *layer;
+  float *v;                        /* [n_layers, D], fitted on all texts */
+  double shuffled_max;             /* mean over splits of the shuffled row's best layer */
+  bool above_controls;             /* the best interval lies above the shuffled one, its largest
+                                      over blocks, and the mean random direction */
+  char *dir, *summary;
+} nm_vector_result;
+/* A vector a block, from texts of two classes; adding it once leads from the mean of class 0 to the
+ * mean of class 1 along it. The folder gets vector.npy [L, D], vector.gguf (at resid_post: a
+ * control vector, blocks from 1 on), best.npy and edit.json (the best block), vector.json,
+ * separation.svg, report.html. NM_ECHECK is not returned: the verdict is in the result. */
+int nm_vector_make(nm_engine *e, const nm_contrast *c, const nm_vector_opts *o,
+                   nm_vector_result *out, nm_err *err);
+void nm_vector_result_free(nm_vector_result *r);
+char *nm_vector_text(const nm_vector_result *r);
+char *nm_vector_json(const nm_vector_result *r);
+
+/* out = sa * a + sb * b for files of vectors (.npy, a control vector; b NULL: sa * a alone). The
+ * form of `out` follows its end: .gguf or .npy. A block that one of them lacks counts as zeros. */
+int nm_vector_combine(const char *a, double sa, const char *b, double sb, const char *out,
+                      nm_err *err);
+/* Lengths by block, and with b the cosines between the two. A string for nm_free. */
+int nm_vector_show(const char *a, const char *b, bool json, char **out, nm_err *err);
+
+/* The strength of edits against their effect on a token and their damage to other texts, with
+ * random directions of the same length in place of their vectors. */
+typedef struct nm_sweep_opts {
+  nm_edits *edits;                 /* what is swept: each edit's scale is multiplied */
+  const double *strength; int n;
+  int32_t target, against;         /* against below 0: all other tokens */
+  const nm_seq *prompts; size_t n_prompts;             /* the effect: at their last position */
+  const nm_seq *texts; size_t n_texts;                 /* the damage; 0: not measured */
+  int n_random;                    /* random directions; 0: 5 */
+  uint64_t seed;
+  const char *out;                 /* folder, or NULL */
+  const char *command;
+  const nm_progress *progress;
+} nm_sweep_opts;
+typedef struct nm_sweep_row {
+  double strength;
+  double effect;                   /* mean ln odds of the target */
+  nm_interval ppl;                 /* of the texts */
+  double random_effect, random_low, random_high;       /* mean, lowest, highest over directions */
+  double random_ppl;
+  uint64_t touched;                /* positions edited in prompts and texts */
+  bool beyond;                     /* the change of effect is larger than any random one's */
+} nm_sweep_row;
+typedef struct nm_sweep_result {
+  double effect, ppl;              /* without the edits */
+  int n, n_random; nm_sweep_row *row;
+  char *dir, *summary;
+} nm_sweep_result;
+int nm_sweep(nm_engine *e, const nm_sweep_opts *o, nm_sweep_result *out, nm_err *err);
+void nm_sweep_result_free(nm_sweep_result *r);
+char *nm_sweep_text(const nm_sweep_result *r);
+char *nm_sweep_json(const nm_sweep_result *r);
 
 /* A saved probe: site, layer, w, b, template, label names. */
 typedef struct nm_probe nm_probe;

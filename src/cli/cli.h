@@ -5,10 +5,8 @@
 
 #include "noema.h"
 
-enum cli_kind {
-  CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST,
-  CLI_SCALED                       /* "F S" or "F:S": two values of a list, F and the number S */
-};
+/* CLI_PAIR: like CLI_LIST, with a value A:NUMBER that may also be typed as two words, A NUMBER. */
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST, CLI_PAIR };
 
 struct cli_opt {
   const char *name;                /* "--at", or with a letter: "-p, --prompt" */
@@ -37,7 +35,7 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
-    cli_adapter;
+    cli_score, cli_lens, cli_vector, cli_run, cli_adapter;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -56,6 +54,7 @@ extern nm_progress cli_progress;
 void cli_progress_end(void);
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
+void cli_interrupt_over(void);           /* what it should end has ended; the program goes on */
 
 /* Model, engine, edits and input sequences that several verbs share. */
 struct cli_input {
@@ -68,7 +67,7 @@ struct cli_input {
 };
 #define CLI_LORA_OPTS \
   {"--lora", CLI_LIST, "F", "an adapter beside the weights: GGUF, or a folder of PEFT's"}, \
-  {"--lora-scaled", CLI_SCALED, "F S", "the same times S (also F:S in one word)"}
+  {"--lora-scaled", CLI_PAIR, "F S", "the same times S (also F:S in one word)"}
 #define CLI_RUN_OPTS \
   {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"}, \
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
@@ -77,7 +76,10 @@ struct cli_input {
   {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
   {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
-  {"--edit", CLI_TEXT, "FILE", "edits of activations and of weights (JSON)"}, \
+  {"--edit", CLI_LIST, "FILE", "edits of activations and weights (YAML, JSON); may be repeated"}, \
+  {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
+  {"--control-vector-scaled", CLI_PAIR, "F S", "the same, times S (also F:S)"}, \
+  {"--control-vector-layer-range", CLI_PAIR, "A B", "only blocks A to B (default: from 1 on)"}, \
   CLI_LORA_OPTS
 #define CLI_CHAT_OPTS \
   {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
@@ -94,6 +96,7 @@ struct cli_input {
   CLI_CHAT_OPTS
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
+nm_engine_opts cli_engine_opts(const struct cli *c);
 int cli_read_input(struct cli *c, struct cli_input *in);
 /* The adapters of --lora and --lora-scaled, in the order typed; said on stderr. Status. */
 int cli_adapters(struct cli *c, const nm_model *m, nm_adapters **out, nm_err *err);
@@ -103,6 +106,26 @@ int cli_chat(struct cli *c, const nm_model *m, const char *json, size_t n, void 
              int32_t **ids, size_t *n_ids, nm_err *err);
 int cli_chat_turn(struct cli *c, const nm_model *m, const char *text, int32_t **ids, size_t *n_ids,
                   nm_err *err);
+/* run.c: what generating needs, told by the options; one answer, streamed as the options say. */
+struct cli_gen {
+  struct cli *c;
+  struct cli_input in;
+  nm_session *s;
+  nm_generate_opts o;
+  const char *stop[CLI_MAX_LIST];
+  bool json, stream, verbose;
+  size_t n_shown;                  /* bytes of the answer on stdout so far */
+  char last;
+  void *tops;                      /* JSON of the alternatives, [sample][step] */
+  size_t n_prompt, n_computed, n_tokens;   /* of the last answer */
+  double prompt_s, answer_s;
+};
+int cli_answer(struct cli_gen *g, const int32_t *ids, size_t n, nm_generated *out, nm_err *err);
+void cli_print_answer(struct cli_gen *g, const nm_generated *out);
+void cli_print_speed(const struct cli_gen *g);
+void *cli_json_text(const char *s, size_t n);    /* json_t; bytes that are no UTF-8: U+FFFD */
+/* talk.c: a conversation, a line a turn. Exit code. */
+int cli_talk(struct cli_gen *g, const char *first);
 char *cli_read_file(const char *path, size_t *n);        /* "-": standard input; NULL: cannot */
 void cli_close(struct cli_input *in);
 void cli_tell_edits(const struct cli_input *in);

@@ -27,6 +27,7 @@ void cli_catch_interrupt(void) {
 }
 
 bool cli_interrupted(void) { return interrupted; }
+void cli_interrupt_over(void) { interrupted = 0; }
 
 static struct { char what[96]; double start, shown, first, last; bool tty, line; } P;
 
@@ -83,26 +84,91 @@ static int check_sizes(struct cli *c) {
   return 0;
 }
 
+/* "A:NUMBER"; the parser saw to the colon. */
+static bool split_pair(const char *s, char *a, size_t n, double *number) {
+  const char *colon = strrchr(s, ':');
+  char *end;
+  *number = colon ? strtod(colon + 1, &end) : 0;
+  if (!colon || end == colon + 1 || *end || (size_t)(colon - s) >= n) return false;
+  memcpy(a, s, (size_t)(colon - s));
+  a[colon - s] = 0;
+  return true;
+}
+
 static void tell_adapters(const struct cli *c, const nm_adapters *a) {
   for (int i = 0; i < nm_adapters_n(a); i++)
     fprintf(stderr, "noema %s: adapter: %s\n", c->verb->name, nm_adapters_what(a, i));
 }
 
 int cli_adapters(struct cli *c, const nm_model *m, nm_adapters **out, nm_err *err) {
+  static char paths[CLI_MAX_LIST][4096];
   nm_adapter_file f[CLI_MAX_LIST];
   int n = 0;
   for (int i = 0; i < c->n_list; i++) {
     const char *name = c->verb->opts[c->list_opt[i]].name;
     if (!strcmp(name, "--lora")) f[n++] = (nm_adapter_file){c->list[i], 1};
-    if (strcmp(name, "--lora-scaled")) continue;
-    f[n++] = (nm_adapter_file){c->list[i], strtod(c->list[i + 1], NULL)};
-    i++;
+    char *path = strcmp(name, "--lora-scaled") ? NULL : paths[n];
+    if (path && !split_pair(c->list[i], path, sizeof paths[n], &f[n].scale)) {
+      *err = (nm_err){NM_EUSAGE, "--lora-scaled takes a file and a number"};
+      return err->status;
+    }
+    if (path) f[n++].path = path;
   }
   int st = nm_adapters_load(m, f, n, out, err);
   if (st) return st;
   tell_adapters(c, nm_model_adapters(m));
   tell_adapters(c, *out);
   return 0;
+}
+
+static int block_range(struct cli *c, int *from, int *to) {
+  char a[32], *end = a;
+  double b = 0;
+  const char *s = cli_text(c, "control-vector-layer-range");
+  *from = 1;
+  *to = INT_MAX;
+  if (!s) return 0;
+  long first = split_pair(s, a, sizeof a, &b) ? strtol(a, &end, 10) : 0;
+  if (end == a || *end || first < 1 || first > 1 << 20 || b != (int)b || b < (double)first)
+    return cli_usage(c,
+                     "--control-vector-layer-range takes two blocks from 1 on, for example 4 12");
+  *from = (int)first;
+  *to = (int)b;
+  return 0;
+}
+
+/* --edit and --control-vector..., in the order typed. */
+static int read_edits(struct cli *c, struct cli_input *in) {
+  const char *v[CLI_MAX_LIST];
+  nm_err err = {0};
+  int from, to, st = block_range(c, &from, &to), n = st ? 0 : cli_list(c, "edit", v);
+  for (int i = 0; i < n; i++) {
+    nm_edits *e = NULL;
+    if (nm_edits_load(v[i], &e, &err) || nm_edits_join(&in->edits, e, &err))
+      return cli_fail(c, &err);
+  }
+  n = st ? 0 : cli_list(c, "control-vector", v);
+  for (int i = 0; i < n; i++)
+    if (nm_edits_add_control_vector(&in->edits, in->m, v[i], 1, from, to, &err))
+      return cli_fail(c, &err);
+  n = st ? 0 : cli_list(c, "control-vector-scaled", v);
+  for (int i = 0; i < n; i++) {
+    char path[4096];
+    double scale;
+    if (!split_pair(v[i], path, sizeof path, &scale))
+      return cli_usage(c, "--control-vector-scaled takes a file and a number, not '%s'", v[i]);
+    if (nm_edits_add_control_vector(&in->edits, in->m, path, scale, from, to, &err))
+      return cli_fail(c, &err);
+  }
+  return st;
+}
+
+nm_engine_opts cli_engine_opts(const struct cli *c) {
+  return (nm_engine_opts){.threads = (int)cli_int(c, "threads", 0),
+                          .n_ctx = (int)cli_int(c, "ctx", 0),
+                          .chunk = (int)cli_int(c, "chunk", 0),
+                          .batch = (int)cli_int(c, "batch", 0),
+                          .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
 }
 
 int cli_open(struct cli *c, struct cli_input *in) {
@@ -119,14 +185,16 @@ int cli_open(struct cli *c, struct cli_input *in) {
     cli_close(in);
     return cli_fail(c, &err);
   }
-  nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
-                      .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"),
-                      .adapters = in->adapters};
-  const char *edit = cli_text(c, "edit");
-  if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
+  nm_engine_opts o = cli_engine_opts(c);
+  o.adapters = in->adapters;
+  if (nm_engine_new(in->m, &o, &in->e, &err)) {
     cli_close(in);
     return cli_fail(c, &err);
+  }
+  int st = read_edits(c, in);
+  if (st) {
+    cli_close(in);
+    return st;
   }
   nm_model_info i;
   nm_model_describe(in->m, &i);
@@ -250,14 +318,30 @@ void cli_print_memory(const nm_memory *m) {
          (double)m->base / 1e6, (double)total / 1e6);
 }
 
-/* A JSON string: quotes, backslashes and control bytes escaped. */
+/* Bytes of the UTF-8 character at s; 0 when there is none (a token may end inside of one). */
+static int utf8(const unsigned char *s) {
+  static const unsigned long least[] = {0, 0, 0x80, 0x800, 0x10000};
+  int n = *s < 0x80 ? 1 : *s >> 5 == 6 ? 2 : *s >> 4 == 14 ? 3 : *s >> 3 == 30 ? 4 : 0;
+  unsigned long code = n > 1 ? *s & (0xffu >> (n + 1)) : *s;
+  for (int i = 1; i < n; i++) {
+    if ((s[i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (s[i] & 0x3f);
+  }
+  return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
+}
+
+/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text are U+FFFD.
+ */
 void cli_print_string(const char *s) {
   putchar('"');
-  for (; s && *s; s++) {
+  while (s && *s) {
     unsigned char ch = (unsigned char)*s;
-    if (ch == '"' || ch == '\\') printf("\\%c", ch);
+    int n = utf8((const unsigned char *)s);
+    if (!n) printf("\\ufffd");
+    else if (ch == '"' || ch == '\\') printf("\\%c", ch);
     else if (ch < 0x20) printf("\\u%04x", ch);
-    else putchar(ch);
+    else fwrite(s, 1, (size_t)n, stdout);
+    s += n ? n : 1;
   }
   putchar('"');
 }

@@ -12,7 +12,8 @@ static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_lo
                                                &cli_acts, &cli_depth,    &cli_probe,
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
-                                               &cli_study, &cli_adapter};
+                                               &cli_study, &cli_score, &cli_lens, &cli_vector,
+                                               &cli_run, &cli_adapter};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- options by the table ----------------------------------------------- */
@@ -84,33 +85,6 @@ int cli_usage(const struct cli *c, const char *fmt, ...) {
   return 2;
 }
 
-static int put_list(struct cli *c, int i, const char *value) {
-  if (c->n_list == CLI_MAX_LIST)
-    return cli_usage(c, "%s: at most %d", c->verb->opts[i].name, CLI_MAX_LIST);
-  c->list_opt[c->n_list] = i;
-  c->list[c->n_list++] = value;
-  return 0;
-}
-
-static bool is_number(const char *s) {
-  char *end;
-  strtod(s, &end);
-  return end != s && !*end;
-}
-
-/* "F:S", or F and the next word. */
-static int take_scaled(struct cli *c, int i, char *value, char **next) {
-  char *colon = strrchr(value, ':');
-  bool one = colon && colon > value && is_number(colon + 1);
-  if (!one && (!*next || !is_number(*next)))
-    return cli_usage(c, "%s takes a file and a number, not '%s' and '%s'", c->verb->opts[i].name,
-                     value, *next ? *next : "nothing");
-  if (one) *colon = 0;
-  c->text[i] = value;
-  int st = put_list(c, i, value);
-  return st ? st : put_list(c, i, one ? colon + 1 : *next);
-}
-
 static int take_value(struct cli *c, int i, const char *value) {
   const struct cli_opt *o = &c->verb->opts[i];
   char *end = NULL;
@@ -120,7 +94,28 @@ static int take_value(struct cli *c, int i, const char *value) {
   if (o->kind == CLI_REAL) c->real[i] = strtod(value, &end);
   if (end && (end == value || *end || errno))
     return cli_usage(c, "%s takes a number, not '%s'", o->name, value);
-  return o->kind == CLI_LIST ? put_list(c, i, value) : 0;
+  if (o->kind == CLI_LIST || o->kind == CLI_PAIR) {
+    if (c->n_list == CLI_MAX_LIST) return cli_usage(c, "%s: at most %d", o->name, CLI_MAX_LIST);
+    c->list_opt[c->n_list] = i;
+    c->list[c->n_list++] = value;
+  }
+  return 0;
+}
+
+/* Whether a pair's value is whole: it ends in ":NUMBER". */
+static bool whole_pair(const char *s) {
+  const char *colon = strrchr(s, ':');
+  char *end = NULL;
+  if (colon) strtod(colon + 1, &end);
+  return colon && end > colon + 1 && !*end;
+}
+
+/* "A" and "B" as "A:B". It lives as long as the program. */
+static char *joined(const char *a, const char *b) {
+  size_t n = strlen(a) + strlen(b) + 2;
+  char *s = malloc(n);
+  if (s) snprintf(s, n, "%s:%s", a, b);
+  return s;
 }
 
 static int parse(struct cli *c, int argc, char **argv) {
@@ -142,13 +137,10 @@ static int parse(struct cli *c, int argc, char **argv) {
       continue;
     }
     if (!eq && k + 1 >= argc) return cli_usage(c, "%s needs a value (%s)", a, c->verb->opts[i].arg);
-    char *value = eq ? eq + 1 : argv[++k];
-    if (c->verb->opts[i].kind == CLI_SCALED) {
-      bool one = strrchr(value, ':') && is_number(strrchr(value, ':') + 1);
-      int bad = take_scaled(c, i, value, &argv[k + 1]);
-      if (bad) return bad;
-      k += !one;
-      continue;
+    const char *value = eq ? eq + 1 : argv[++k];
+    if (c->verb->opts[i].kind == CLI_PAIR && !whole_pair(value)) {
+      if (k + 1 >= argc) return cli_usage(c, "%s needs two values (%s)", a, c->verb->opts[i].arg);
+      if (!(value = joined(value, argv[++k]))) return 4;
     }
     int st = take_value(c, i, value);
     if (st) return st;

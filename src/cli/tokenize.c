@@ -43,18 +43,13 @@ static void print_ids(const struct cli *c, const nm_model *m, const int32_t *ids
     return;
   }
   for (size_t i = 0; i < n; i++) {
-    char *t = NULL;
-    size_t len;
-    if (!nm_detokenize(m, ids + (i ? i - 1 : 0), i ? 2 : 1, &t, &len, NULL)) {
-      char *before = NULL;
-      size_t skip = 0;             /* after its neighbour, so that a leading space shows */
-      if (i) nm_detokenize(m, ids + i - 1, 1, &before, &skip, NULL);
+    char *t = nm_token_text(m, ids, i, false);
+    if (t) {
       printf("%8d  '", ids[i]);
-      for (const char *ch = t + (skip < len ? skip : len); *ch; ch++)
+      for (const char *ch = t; *ch; ch++)
         if (*ch == '\n') fputs("\\n", stdout);
         else putchar(*ch);
       puts("'");
-      nm_free(before);
     }
     nm_free(t);
   }

@@ -1,28 +1,31 @@
-/* at.c - positions of a sequence: last, all, prompt, 5, -1, 2:7, span:TEXT, and
- * lists of them. */
+/* at.c - positions of a sequence: last, all, prompt, generated, 5, -1, 2:7, span:TEXT, and
+ * lists of them. While a text is being generated, prompt, last, negative numbers and span:TEXT
+ * speak of the prompt alone; all, open ranges and numbers from the beginning go on behind it. */
 #include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { AT_ONE, AT_RANGE, AT_SPAN };
+enum { AT_ONE, AT_RANGE, AT_SPAN, AT_PROMPT, AT_GENERATED };
+enum { OPEN = 1 << 30 };           /* the end of a range that has none */
 
 static int bad(const char *s, nm_err *err) {
   return nm__fail(err, NM_EUSAGE,
-                  "positions '%.60s': must be last, all, prompt, i, i:j, -i, span:TEXT or a "
-                  "list of them with commas",
+                  "positions '%.60s': must be last, all, prompt, generated, i, i:j, -i, "
+                  "span:TEXT or a list of them with commas",
                   s);
 }
 
 static int parse_item(char *s, struct nm__at_item *it, nm_err *err) {
   *it = (struct nm__at_item){.kind = AT_RANGE};
-  if (!strcmp(s, "all") || !strcmp(s, "prompt")) {
-    it->b = 1 << 30;
+  if (!strcmp(s, "prompt") || !strcmp(s, "generated")) {
+    it->kind = *s == 'p' ? AT_PROMPT : AT_GENERATED;
     return NM_OK;
   }
-  if (!strcmp(s, "generated"))
-    return nm__fail(err, NM_EUSAGE,
-                    "positions 'generated': nothing is generated here, the text is only read");
+  if (!strcmp(s, "all")) {
+    it->b = OPEN;
+    return NM_OK;
+  }
   if (!strncmp(s, "span:", 5)) {
     it->kind = AT_SPAN;
     it->text = nm__strdup(s + 5);
@@ -37,11 +40,11 @@ static int parse_item(char *s, struct nm__at_item *it, nm_err *err) {
   if (end == s) a = 0;
   if (range) {
     char *from = end + 1;
-    b = *from ? strtol(from, &end, 10) : 1 << 30;
+    b = *from ? strtol(from, &end, 10) : OPEN;
     if (!*from) end = from;
     else if (end == from) return bad(s, err);
   }
-  const long most = 1 << 30;
+  const long most = OPEN;
   if (*end || a < -most || a > most || b < -most || b > most) return bad(s, err);
   *it = (struct nm__at_item){range ? AT_RANGE : AT_ONE, (int)a, (int)b, NULL};
   return NM_OK;
@@ -111,20 +114,26 @@ static int resolve_span(const char *text, const nm_model *m, const nm_seq *seq, 
   return st;
 }
 
-int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
-                   nm_err *err) {
+/* goes_on: the text is the prompt of one that will be longer. */
+static int resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, bool goes_on,
+                   int **out, int *n, nm_err *err) {
   struct list l = {0};
   int len = (int)seq->n, st = NM_OK;
   for (int i = 0; i < at->n && !st; i++) {
     const struct nm__at_item *it = &at->v[i];
-    if (it->kind == AT_SPAN) {
-      st = resolve_span(it->text, m, seq, &l, err);
+    if (it->kind == AT_SPAN || it->kind == AT_GENERATED || it->kind == AT_PROMPT) {
+      if (it->kind == AT_SPAN) st = resolve_span(it->text, m, seq, &l, err);
+      else if (it->kind == AT_PROMPT) st = put(&l, 0, len) ? NM_OK : NM_EMEMORY;
+      else if (!goes_on)
+        st = nm__fail(err, NM_EUSAGE, "positions 'generated': nothing is generated here, the text "
+                      "is only read");
       continue;
     }
     int a = it->a < 0 ? it->a + len : it->a, b = it->kind == AT_ONE ? a + 1 : it->b;
     if (it->kind == AT_RANGE && b < 0) b += len;
     if (it->kind == AT_RANGE && b > len) b = len;
     if (it->kind == AT_RANGE && a < 0) a = 0;
+    if (it->kind == AT_ONE && a >= len && goes_on) continue;
     if (it->kind == AT_ONE && (a < 0 || a >= len))
       st = nm__fail(err, NM_EUSAGE, "position %d lies outside the sequence of %d positions", it->a,
                     len);
@@ -138,4 +147,29 @@ int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq
   *out = l.v;
   *n = l.n;
   return NM_OK;
+}
+
+int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
+                   nm_err *err) {
+  return resolve(at, m, seq, false, out, n, err);
+}
+
+int nm__at_prompt(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int from,
+                  uint8_t *mask, nm_err *err) {
+  int *pos, n, st = resolve(at, m, seq, true, &pos, &n, err);
+  if (st) return st;
+  for (int i = 0; i < n; i++)
+    if (pos[i] >= from) mask[pos[i]] = 1;
+  free(pos);
+  return NM_OK;
+}
+
+bool nm__at_generated(const struct nm__at *at, int pos) {
+  for (int i = 0; i < at->n; i++) {
+    const struct nm__at_item *it = &at->v[i];
+    if (it->kind == AT_GENERATED) return true;
+    if (it->kind == AT_ONE && it->a == pos) return true;
+    if (it->kind == AT_RANGE && it->a >= 0 && pos >= it->a && pos < it->b) return true;
+  }
+  return false;
 }

@@ -386,6 +386,12 @@ static void head(struct nm__forward *f, struct nm__t x) {
   }
 }
 
+int nm__forward_end(struct nm__forward *f, struct nm__t x) {
+  if (!f->ops->tape) f->ops->arena.used = 0;
+  head(f, x);
+  return f->ops->err.status;
+}
+
 int nm__forward(struct nm__forward *f) {
   struct nm__ops *o = f->ops;
   if (!o->tape) o->arena.used = 0;                     /* a tape may hold earlier passes */

@@ -51,16 +51,18 @@ struct nm__weight_edit {
   enum nm__weight_op op;
   float scale;
   uint64_t seed;
-  float *vec; int64_t vec_n;
+  struct nm__dirs vec;
   int number;                      /* in its file, for messages */
   uint64_t touched;
 };
-/* Takes what was read of edit `number` (from 1); name: the file's, for messages. */
-int nm__weight_edit_read(const char *name, int number, json_t *o, struct nm__weight_edit *out,
-                         nm_err *err);
-/* edit.c: the vector of an edit, [rows, n]; the caller frees *vec. */
-int nm__edit_vector(const char *name, int number, json_t *v, float **vec, int64_t *rows,
-                    int64_t *n, nm_err *err);
+/* Takes what was read of edit `number` (from 1) of a file. */
+struct nm__yaml;
+int nm__weight_edit_read(const struct nm__yaml *y, int number, json_t *o,
+                         struct nm__weight_edit *out, nm_err *err);
+struct nm__weight_edit *nm__edits_push_weight(nm_edits *e);      /* zeroed; NULL: no memory */
+/* edit_read.c: the vector of an edit. */
+int nm__edit_vector(const struct nm__yaml *y, int number, json_t *o, struct nm__dirs *out,
+                    nm_err *err);
 void nm__weight_edit_done(struct nm__weight_edit *w);
 void nm__weight_edit_key(const struct nm__weight_edit *w, struct nm__buf *b);
 /* The edits as changes beside the weights of m, appended to d; sets `touched`. Those of scale 0

@@ -1,194 +1,38 @@
-/* edit.c - edits of activations, as data: a JSON file with one edit, an array of
- * them, or {"edits": [...]}.
- *
- *   {"site": "blk.3.resid_post", "at": "last", "op": "add", "vector": "v.npy", "scale": 2}
- *
- * op: add (vector, scale), zero, scale (scale), project_out (vector), replace (vector). A
- * vector is an array of numbers or the path of an .npy: [n] for every selected site, or
- * [sites, n] with a row for each in layer order. Edits stack in the order written. */
+/* edit.c - edits of activations: what each does to a row. edit_read.c reads them from files,
+ * plan.c fits them to a model, run.c brings them to the rows. They stack in the order written. */
 #include "model/delta.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "file/npy.h"
 
-static const char *const op_names[] = {"add", "zero", "scale", "project_out", "replace"};
-
-struct reader { const char *name; size_t i; nm_err *err; };
-
-static int bad(struct reader *r, const char *what) {
-  return nm__fail(r->err, NM_EFORMAT, "%s: edit %zu: %s", r->name, r->i + 1, what);
+struct nm__edit *nm__edits_push(nm_edits *e) {
+  struct nm__edit *v = nm__realloc(e->v, (size_t)e->n + 1, sizeof *v);
+  if (!v) return NULL;
+  e->v = v;
+  memset(&v[e->n], 0, sizeof *v);
+  return &v[e->n++];
 }
 
-static int read_op(struct reader *r, json_t *o, struct nm__edit *e) {
-  const char *op = json_string_value(json_object_get(o, "op"));
-  for (int i = 0; op && i < 5; i++)
-    if (!strcmp(op, op_names[i])) {
-      e->op = (enum nm__edit_op)i;
-      return NM_OK;
-    }
-  return bad(r, "\"op\" must be add, zero, scale, project_out or replace");
-}
-
-/* A relative path is looked for beside the edit file first, so that the two can move together. */
-static int read_npy(struct reader *r, const char *path, struct nm__npy *a) {
-  const char *base = nm__path_base(r->name);
-  char *dir =
-      *path == '/' || base == r->name ? NULL : nm__strndup(r->name, (size_t)(base - r->name));
-  char *beside = dir ? nm__path_join(dir, path) : NULL;
-  int st = nm__npy_read(beside && nm__exists(beside) ? beside : path, a, r->err);
-  free(dir);
-  free(beside);
-  return st;
-}
-
-static int read_vector(struct reader *r, json_t *v, struct nm__edit *e) {
-  if (json_is_string(v)) {
-    struct nm__npy a;
-    int st = read_npy(r, json_string_value(v), &a);
-    if (st) return nm__fail_at(r->err, st, "%s: edit %zu", r->name, r->i + 1);
-    e->vec_n = a.n_dims ? a.ne[a.n_dims - 1] : 1;
-    e->vec_rows = e->vec_n ? a.n / e->vec_n : 0;
-    e->vec = a.data;
-    a.data = NULL;
-    nm__npy_done(&a);
-  } else if (json_is_array(v)) {
-    e->vec_rows = 1;
-    e->vec_n = (int64_t)json_array_size(v);
-    e->vec = nm__alloc((size_t)e->vec_n, sizeof(float));
-    if (!e->vec) return nm__fail_memory(r->err, "an edit's vector", 0);
-    for (int64_t i = 0; i < e->vec_n; i++) {
-      json_t *x = json_array_get(v, (size_t)i);
-      if (!json_is_number(x)) return bad(r, "\"vector\" must hold numbers only");
-      e->vec[i] = (float)json_number_value(x);
-    }
-  } else {
-    return bad(r, "\"vector\" must be an array of numbers or the path of an .npy file");
-  }
-  if (e->vec_n < 1 || e->vec_rows < 1) return bad(r, "the vector is empty");
-  for (int64_t i = 0; i < e->vec_n * e->vec_rows; i++)
-    if (e->vec[i] - e->vec[i] != 0) return bad(r, "the vector holds a value that is not finite");
-  return NM_OK;
-}
-
-int nm__edit_vector(const char *name, int number, json_t *v, float **vec, int64_t *rows,
-                    int64_t *n, nm_err *err) {
-  struct reader r = {name, (size_t)number - 1, err};
-  struct nm__edit e = {0};
-  int st = read_vector(&r, v, &e);
-  *vec = e.vec;
-  *rows = e.vec_rows;
-  *n = e.vec_n;
-  return st;
-}
-
-static int known_keys(struct reader *r, json_t *o) {
-  static const char *const known[] = {"site", "at", "op", "vector", "scale", "note"};
-  const char *key;
-  json_t *v;
-  json_object_foreach(o, key, v) {
-    size_t i = 0;
-    while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
-    if (i == sizeof known / sizeof *known) {
-      char shown[60];
-      return nm__fail(r->err, NM_EFORMAT,
-                      "%s: edit %zu: unknown key \"%s\" (known: site, at, op, vector, "
-                      "scale, note)",
-                      r->name, r->i + 1, nm__printable(shown, sizeof shown, key, strlen(key)));
-    }
-  }
-  return NM_OK;
-}
-
-static int read_edit(struct reader *r, json_t *o, struct nm__edit *e) {
-  if (!json_is_object(o)) return bad(r, "must be an object with site, at and op");
-  int st = known_keys(r, o);
-  if (st) return st;
-  const char *site = json_string_value(json_object_get(o, "site"));
-  const char *at = json_string_value(json_object_get(o, "at"));
-  json_t *scale = json_object_get(o, "scale"), *vec = json_object_get(o, "vector");
-  if (!site) return bad(r, "\"site\" is missing");
-  if (json_object_get(o, "at") && !at)
-    return bad(r, "\"at\" must be a string, for example \"last\"");
-  if (scale && !json_is_number(scale)) return bad(r, "\"scale\" must be a number");
-  if ((st = read_op(r, o, e))) return st;
-  e->scale = scale ? (float)json_number_value(scale) : 1.0f;
-  bool wants = e->op != NM__EDIT_ZERO && e->op != NM__EDIT_SCALE;
-  if (e->scale - e->scale != 0) return bad(r, "\"scale\" is not finite");
-  if (wants && !vec) return bad(r, "this op needs a \"vector\"");
-  if (!wants && vec) return bad(r, "zero and scale take no \"vector\"");
-  if (e->op == NM__EDIT_SCALE && !scale) return bad(r, "op scale needs a \"scale\"");
-  if (vec && (st = read_vector(r, vec, e))) return st;
-  e->site = nm__strdup(site);
-  e->at_text = nm__strdup(at ? at : "all");
+bool nm__edit_name(struct nm__edit *e, const char *op) {
   e->what = nm__alloc(160, 1);
-  if (!e->site || !e->at_text || !e->what) return nm__fail_memory(r->err, "an edit", 0);
-  snprintf(e->what, 160, "%s at %.60s, positions %.40s", op_names[e->op], e->site, e->at_text);
-  st = nm__at_parse(e->at_text, &e->at, r->err);
-  return st ? nm__fail_at(r->err, NM_EFORMAT, "%s: edit %zu", r->name, r->i + 1) : NM_OK;
+  if (e->what)
+    snprintf(e->what, 160, "%s at %.60s, positions %.40s", op, e->site, e->at_text);
+  return e->what;
 }
 
-static int from_json(const char *name, json_t *root, nm_edits *e, nm_err *err) {
-  json_t *list = json_is_object(root) && json_object_get(root, "edits")
-                     ? json_object_get(root, "edits")
-                     : root;
-  size_t n = json_is_array(list) ? json_array_size(list) : 1;
-  if (json_is_array(list) && !n) return nm__fail(err, NM_EFORMAT, "%s: holds no edit", name);
-  e->v = nm__alloc(n, sizeof *e->v);
-  e->w = nm__alloc(n, sizeof *e->w);
-  if (!e->v || !e->w) return nm__fail_memory(err, "the edits", n * sizeof *e->v);
-  for (size_t i = 0; i < n; i++) {
-    struct reader r = {name, i, err};
-    json_t *o = json_is_array(list) ? json_array_get(list, i) : list;
-    int st = json_object_get(o, "weight")
-                 ? nm__weight_edit_read(name, (int)i + 1, o, &e->w[e->n_w++], err)
-                 : read_edit(&r, o, &e->v[e->n++]);
-    if (st) return st;
-  }
-  return NM_OK;
-}
-
-int nm_edits_parse(const char *name, const char *text, size_t n, nm_edits **out, nm_err *err) {
-  *out = NULL;
-  json_error_t je;
-  json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-  if (!root)
-    return nm__fail(err, NM_EFORMAT, "%s: line %d, column %d: %.200s", name, je.line, je.column,
-                    je.text);
-  nm_edits *e = nm__alloc(1, sizeof *e);
-  int st = e ? from_json(name, root, e, err) : nm__fail_memory(err, "the edits", sizeof *e);
-  json_decref(root);
-  if (st) {
-    nm_edits_free(e);
-    return st;
-  }
-  *out = e;
-  return NM_OK;
-}
-
-int nm_edits_load(const char *path, nm_edits **out, nm_err *err) {
-  struct nm__map m;
-  *out = NULL;
-  int st = nm__map_open(path, &m, err);
-  if (st) return st;
-  if (m.size > (size_t)1 << 28)
-    st = nm__fail(err, NM_EFORMAT, "%s: is too large for an edit file", path);
-  else st = nm_edits_parse(path, (const char *)m.data, m.size, out, err);
-  nm__map_close(&m);
-  return st;
+static void edit_done(struct nm__edit *e) {
+  free(e->site);
+  free(e->at_text);
+  free(e->what);
+  free(e->schedule.v);
+  nm__dirs_done(&e->vec);
+  nm__at_done(&e->at);
 }
 
 void nm_edits_free(nm_edits *e) {
   if (!e) return;
-  for (int i = 0; i < e->n; i++) {
-    free(e->v[i].site);
-    free(e->v[i].at_text);
-    free(e->v[i].what);
-    free(e->v[i].vec);
-    nm__at_done(&e->v[i].at);
-  }
+  for (int i = 0; i < e->n; i++) edit_done(&e->v[i]);
   for (int i = 0; i < e->n_w; i++) nm__weight_edit_done(&e->w[i]);
   free(e->v);
   free(e->w);
@@ -205,20 +49,142 @@ uint64_t nm_edits_touched(const nm_edits *e, int i) {
 }
 const char *nm_edits_unit(const nm_edits *e, int i) { return i < e->n ? "positions" : "weights"; }
 
-void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
-                    int64_t n) {
-  const float *v = e->vec ? e->vec + (e->vec_rows > 1 ? row_i : 0) * e->vec_n : NULL;
+struct nm__weight_edit *nm__edits_push_weight(nm_edits *e) {
+  struct nm__weight_edit *w = nm__realloc(e->w, (size_t)e->n_w + 1, sizeof *w);
+  if (!w) return NULL;
+  e->w = w;
+  memset(&w[e->n_w], 0, sizeof *w);
+  return &w[e->n_w++];
+}
+
+int nm_edits_join(nm_edits **to, nm_edits *from, nm_err *err) {
+  if (!*to) {
+    *to = from;
+    return NM_OK;
+  }
+  int n = nm__edits_acts(from), n_w = from ? from->n_w : 0;
+  struct nm__edit *v = nm__realloc((*to)->v, (size_t)((*to)->n + n) + 1, sizeof *v);
+  if (v) (*to)->v = v;
+  struct nm__weight_edit *w = nm__realloc((*to)->w, (size_t)((*to)->n_w + n_w) + 1, sizeof *w);
+  if (w) (*to)->w = w;
+  if (!v || !w) return nm_edits_free(from), nm__fail_memory(err, "the edits", 0);
+  if (n) memcpy(v + (*to)->n, from->v, (size_t)n * sizeof *v);
+  if (n_w) memcpy(w + (*to)->n_w, from->w, (size_t)n_w * sizeof *w);
+  (*to)->n += n;
+  (*to)->n_w += n_w;
+  if (from) from->n = from->n_w = 0;
+  nm_edits_free(from);
+  return NM_OK;
+}
+
+/* ---- control vectors --------------------------------------------------------- */
+
+/* Blocks from..to, all of which have a direction, as one edit. */
+static int push_range(nm_edits *e, const struct nm__dirs *d, float scale, int from, int to,
+                      nm_err *err) {
+  struct nm__edit *v = nm__edits_push(e);
+  char site[64];
+  snprintf(site, sizeof site, from == to ? "blk.%d.resid_post" : "blk.%d-%d.resid_post", from, to);
+  if (!v || !(v->site = nm__strdup(site)) || !(v->at_text = nm__strdup("all")) ||
+      !nm__edit_name(v, "control vector"))
+    return nm__fail_memory(err, "an edit", 0);
+  size_t n = (size_t)(to - from + 1) * (size_t)d->n;
+  v->op = NM__EDIT_ADD;
+  v->scale = scale;
+  v->vec = (struct nm__dirs){nm__alloc(n, sizeof(float)), to - from + 1, 1, d->n, NULL};
+  if (!v->vec.v) return nm__fail_memory(err, "a control vector", n * sizeof(float));
+  memcpy(v->vec.v, d->v + (int64_t)from * d->n, n * sizeof(float));
+  return nm__at_parse("all", &v->at, err);
+}
+
+/* What llama.cpp does: directions from..to are added after their blocks, at every position. */
+static int push_control(nm_edits *e, const nm_model *m, const char *path, const struct nm__dirs *d,
+                        double scale, int from, int to, nm_err *err) {
+  int before = e->n;
+  if (!d->has)
+    return nm__fail(err, NM_EFORMAT, "%s: is no control vector (a GGUF with tensors direction.K)",
+                    path);
+  if (d->n != m->D)
+    return nm__fail(err, NM_EFORMAT, "%s: its directions have %lld values, the model's width is %d",
+                    path, (long long)d->n, m->D);
+  if (d->rows > m->L)
+    return nm__fail(err, NM_EFORMAT, "%s: it has a direction for block %lld, the last of the model "
+                    "is %d", path, (long long)d->rows - 1, m->L - 1);
+  for (int a = from > 1 ? from : 1; a <= to && a < d->rows; a++) {
+    int b = a;
+    if (!d->has[a]) continue;
+    while (b < to && b + 1 < d->rows && d->has[b + 1]) b++;
+    int st = push_range(e, d, (float)scale, a, b, err);
+    if (st) return st;
+    a = b;
+  }
+  if (e->n > before) return NM_OK;
+  return nm__fail(err, NM_EFORMAT, "%s: it has no direction for blocks %d to %d", path, from, to);
+}
+
+int nm_edits_add_control_vector(nm_edits **e, const nm_model *m, const char *path, double scale,
+                                int from, int to, nm_err *err) {
+  struct nm__dirs d;
+  nm_edits *more = nm__alloc(1, sizeof *more);
+  if (!more) return nm__fail_memory(err, "the edits", sizeof *more);
+  int st = (double)(float)scale - (double)(float)scale == 0
+               ? nm__dirs_read(path, NULL, &d, err)
+               : nm__fail(err, NM_EUSAGE, "%s: the scale is not finite", path);
+  if (!st) {
+    st = push_control(more, m, path, &d, scale, from, to, err);
+    nm__dirs_done(&d);
+  }
+  if (!st) return nm_edits_join(e, more, err);
+  nm_edits_free(more);
+  return st;
+}
+
+/* ---- what an edit does ---------------------------------------------------------- */
+
+float nm__factor_at(const struct nm__factors *s, int generated) {
+  if (!s->n) return 1;
+  int i = generated < 0 ? 0 : generated;
+  return s->v[i < s->n ? i : s->n - 1];
+}
+
+static void uniform(float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] = 1.0f / (float)n;
+}
+
+static void clamp(float *x, int64_t n, float low, float high) {
+  for (int64_t i = 0; i < n; i++) x[i] = x[i] < low ? low : x[i] > high ? high : x[i];
+}
+
+/* x moves to v by s of the way; all of it gives the very bits of v. */
+static void toward(float *x, const float *v, float s, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] = s == 1 ? v[i] : x[i] + s * (v[i] - x[i]);
+}
+
+bool nm__edit_apply(const struct nm__edit *e, struct nm__edit_at at, const struct nm__kern *k,
+                    float *x, int64_t n) {
+  const struct nm__dirs *d = &e->vec;
+  const float *v = d->v ? d->v + ((d->rows > 1 ? at.row : 0) * d->pos +
+                                  (d->pos > 1 ? at.pos : 0)) * d->n : NULL;
+  float factor = nm__factor_at(&e->schedule, at.generated), s = e->scale * factor;
+  bool adds = e->op == NM__EDIT_ADD || e->op == NM__EDIT_PROJECT_OUT || e->op == NM__EDIT_MEAN;
+  if (adds ? s == 0 : factor == 0) return false;       /* no bit changes, not that of -0 either */
+  if (e->op == NM__EDIT_SCALE) s = 1 + (e->scale - 1) * factor;
   switch (e->op) {
-    case NM__EDIT_ADD: k->axpy(x, e->scale, v, n); break;
+    case NM__EDIT_ADD: k->axpy(x, s, v, n); break;
     case NM__EDIT_ZERO: memset(x, 0, sizeof(float) * (size_t)n); break;
-    case NM__EDIT_SCALE: k->mul(x, e->scale, x, n); break;
+    case NM__EDIT_SCALE: k->mul(x, e->schedule.n ? s : e->scale, x, n); break;
     case NM__EDIT_REPLACE: k->mul(x, e->scale, v, n); break;
-    case NM__EDIT_PROJECT_OUT: {   /* x -= scale (x.v / v.v) v */
+    case NM__EDIT_MEAN: toward(x, v, s, n); break;
+    case NM__EDIT_CLAMP: clamp(x, n, e->low, e->high); break;
+    case NM__EDIT_UNIFORM: uniform(x, n); break;
+    case NM__EDIT_PROJECT_OUT: {   /* x -= s (x.v / v.v) v */
       float vv = k->dot(v, v, n);
-      if (vv > 0) k->axpy(x, -e->scale * (k->dot(x, v, n) / vv), v, n);
+      if (vv > 0) k->axpy(x, -s * (k->dot(x, v, n) / vv), v, n);
       break;
     }
+    default: break;
   }
+  return true;
 }
 
 void nm__edits_key(const nm_edits *e, struct nm__buf *b) {
@@ -226,6 +192,12 @@ void nm__edits_key(const nm_edits *e, struct nm__buf *b) {
   for (int i = 0; e && i < e->n; i++) {
     const struct nm__edit *v = &e->v[i];
     nm__buf_printf(b, "%d|%a|%s|%s|", (int)v->op, (double)v->scale, v->site, v->at_text);
-    nm__buf_put(b, v->vec, v->vec ? sizeof(float) * (size_t)(v->vec_n * v->vec_rows) : 0);
+    if (v->op == NM__EDIT_CLAMP) nm__buf_printf(b, "%a|%a|", (double)v->low, (double)v->high);
+    if (v->vec.pos > 1) nm__buf_printf(b, "%lld|", (long long)v->vec.pos);
+    nm__buf_put(b, v->vec.v,
+                v->vec.v ? sizeof(float) * (size_t)(v->vec.n * v->vec.pos * v->vec.rows) : 0);
+    if (v->vec.has) nm__buf_put(b, v->vec.has, (size_t)v->vec.rows);
+    if (v->schedule.n)
+      nm__buf_put(b, v->schedule.v, sizeof(float) * (size_t)v->schedule.n);
   }
 }

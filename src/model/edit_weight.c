@@ -14,21 +14,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/yaml.h"
 #include "tensor/math.h"
 
 static const char *const op_names[] = {"zero", "noise", "add"};
 
 /* ---- reading --------------------------------------------------------------------- */
 
-struct reader { const char *name; int number; json_t *o; nm_err *err; };
+struct reader { const struct nm__yaml *y; int number; json_t *o; nm_err *err; };
 
 static int bad(const struct reader *r, const char *what) {
-  return nm__fail(r->err, NM_EFORMAT, "%s: edit %d: %s", r->name, r->number, what);
+  return nm__yaml_fail(r->y, r->o, r->err, "edit %d: %s", r->number, what);
 }
 
 static int known_keys(const struct reader *r) {
-  static const char *const known[] = {"weight", "row", "col", "expert", "op", "vector", "scale",
-                                      "seed", "note"};
+  static const char *const known[] = {"weight", "row", "col", "expert", "op", "vector", "tensor",
+                                      "scale", "seed", "note"};
   const char *key;
   json_t *v;
   json_object_foreach(r->o, key, v) {
@@ -36,9 +37,9 @@ static int known_keys(const struct reader *r) {
     char shown[60];
     while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
     if (i == sizeof known / sizeof *known)
-      return nm__fail(r->err, NM_EFORMAT, "%s: edit %d: unknown key \"%s\" (known beside weight: "
-                      "row, col, expert, op, vector, scale, seed, note)", r->name, r->number,
-                      nm__printable(shown, sizeof shown, key, strlen(key)));
+      return nm__yaml_fail(r->y, r->o, r->err, "edit %d: unknown key \"%s\" (known beside weight: "
+                           "row, col, expert, op, vector, tensor, scale, seed, note)", r->number,
+                           nm__printable(shown, sizeof shown, key, strlen(key)));
   }
   return NM_OK;
 }
@@ -74,7 +75,7 @@ static int read_place(const struct reader *r, struct nm__weight_edit *w) {
 static int read_op(const struct reader *r, struct nm__weight_edit *w) {
   const char *op = json_string_value(json_object_get(r->o, "op"));
   json_t *scale = json_object_get(r->o, "scale"), *vec = json_object_get(r->o, "vector");
-  int64_t seed = 0, rows = 0;
+  int64_t seed = 0;
   int k = 0;
   while (k < 3 && (!op || strcmp(op, op_names[k]))) k++;
   if (k == 3) return bad(r, "\"op\" of a weight must be zero, noise or add");
@@ -89,14 +90,14 @@ static int read_op(const struct reader *r, struct nm__weight_edit *w) {
     return bad(r, "only noise takes a \"seed\"");
   if ((w->op == NM__WEIGHT_ADD) != (vec != NULL))
     return bad(r, vec ? "zero and noise take no \"vector\"" : "add needs a \"vector\"");
-  st = vec ? nm__edit_vector(r->name, r->number, vec, &w->vec, &rows, &w->vec_n, r->err) : NM_OK;
-  if (!st && rows > 1) st = bad(r, "the vector of a weight must be one row");
+  st = vec ? nm__edit_vector(r->y, r->number, r->o, &w->vec, r->err) : NM_OK;
+  if (!st && w->vec.rows * w->vec.pos > 1) st = bad(r, "the vector of a weight must be one row");
   return st;
 }
 
-int nm__weight_edit_read(const char *name, int number, json_t *o, struct nm__weight_edit *out,
-                         nm_err *err) {
-  struct reader r = {name, number, o, err};
+int nm__weight_edit_read(const struct nm__yaml *y, int number, json_t *o,
+                         struct nm__weight_edit *out, nm_err *err) {
+  struct reader r = {y, number, o, err};
   char text[240], expert[24] = "";
   *out = (struct nm__weight_edit){.number = number};
   int st = known_keys(&r);
@@ -113,14 +114,14 @@ int nm__weight_edit_read(const char *name, int number, json_t *o, struct nm__wei
 void nm__weight_edit_done(struct nm__weight_edit *w) {
   free(w->weight);
   free(w->what);
-  free(w->vec);
+  nm__dirs_done(&w->vec);
   *w = (struct nm__weight_edit){0};
 }
 
 void nm__weight_edit_key(const struct nm__weight_edit *w, struct nm__buf *b) {
   nm__buf_printf(b, "weight %s|%llu|", w->what, (unsigned long long)w->seed);
   nm__buf_printf(b, "%a|", (double)w->scale);
-  nm__buf_put(b, w->vec, w->vec ? sizeof *w->vec * (size_t)w->vec_n : 0);
+  nm__buf_put(b, w->vec.v, w->vec.v ? sizeof(float) * (size_t)w->vec.n : 0);
 }
 
 /* ---- as a change of rank one ------------------------------------------------------ */
@@ -150,10 +151,10 @@ static int change(const struct nm__weight_edit *w, const struct nm__place *at, f
   double sum = 0;
   if (w->op == NM__WEIGHT_ADD) {
     char why[120];
-    snprintf(why, sizeof why, "the vector has %lld values, the %s %lld", (long long)w->vec_n,
+    snprintf(why, sizeof why, "the vector has %lld values, the %s %lld", (long long)w->vec.n,
              w->row ? "row" : "column", (long long)n);
-    if (w->vec_n != n) return misfit(w, err, why);
-    memcpy(v, w->vec, sizeof *v * (size_t)n);
+    if (w->vec.n != n) return misfit(w, err, why);
+    memcpy(v, w->vec.v, sizeof *v * (size_t)n);
     return NM_OK;
   }
   stored(w, at, v);

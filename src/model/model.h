@@ -138,20 +138,45 @@ void nm__at_done(struct nm__at *at);
  * outside the sequence or a span's text is not in it. *out is freed by the caller. */
 int nm__at_resolve(const struct nm__at *at, const nm_model *m, const nm_seq *seq, int **out, int *n,
                    nm_err *err);
+/* For a text that grows: sets mask[p] for the positions p in from .. n-1 of a prompt of n tokens.
+ * Positions behind it are no error, they may be generated later. */
+int nm__at_prompt(const struct nm__at *at, const nm_model *m, const nm_seq *prompt, int from,
+                  uint8_t *mask, nm_err *err);
+/* Does a token that is generated at position pos belong? */
+bool nm__at_generated(const struct nm__at *at, int pos);
 /* True when every sequence gives exactly one position. */
 bool nm__at_single(const struct nm__at *at);
 
-/* ---- edits (edit.c) ------------------------------------------------------------ */
+/* ---- edits (edit.c, edit_read.c, directions.c) -------------------------------- */
+
+/* Vectors out of a file: .npy, safetensors, or a control vector in GGUF, told by content. */
+struct nm__dirs {
+  float *v;                        /* [rows, pos, n] */
+  int64_t rows, pos, n;
+  uint8_t *has;                    /* of a control vector: row K is block K's, where has[K] */
+};
+/* tensor: the name of one in a safetensors file; NULL: the only one there is. Values are finite. */
+int nm__dirs_read(const char *path, const char *tensor, struct nm__dirs *out, nm_err *err);
+int nm__dirs_parse(const char *name, const void *bytes, size_t n, const char *tensor,
+                   struct nm__dirs *out, nm_err *err);
+void nm__dirs_done(struct nm__dirs *d);
+/* A control vector as llama.cpp reads it: direction.K of every row K >= 1 with has[K]. */
+int nm__dirs_write_gguf(const char *path, const char *model_arch, const struct nm__dirs *d,
+                        nm_err *err);
 
 enum nm__edit_op { NM__EDIT_ADD, NM__EDIT_ZERO, NM__EDIT_SCALE, NM__EDIT_PROJECT_OUT,
-                   NM__EDIT_REPLACE };
+                   NM__EDIT_REPLACE, NM__EDIT_MEAN, NM__EDIT_CLAMP, NM__EDIT_UNIFORM,
+                   NM__N_EDIT_OPS };
+/* Factors of an edit's scale by the index of the generated token; n 0: always 1. */
+struct nm__factors { float *v; int n; };
 struct nm__edit {
   char *site, *at_text, *what;
   struct nm__at at;
   enum nm__edit_op op;
-  float scale;
-  float *vec;                      /* [vec_rows, vec_n]: one row, or one per selected layer */
-  int64_t vec_rows, vec_n;
+  float scale, low, high;          /* low, high: of clamp */
+  struct nm__dirs vec;             /* one row, or one per selected site, or per block (has);
+                                      several positions: that of the text */
+  struct nm__factors schedule;
   uint64_t touched;
 };
 struct nm__weight_edit;            /* delta.h */
@@ -159,11 +184,22 @@ struct nm_edits {
   struct nm__edit *v; int n;       /* of activations */
   struct nm__weight_edit *w; int n_w;
 };
+/* How many are of activations. */
+static inline int nm__edits_acts(const nm_edits *e) { return e ? e->n : 0; }
 /* Appends everything of the edits that can change a bit, for cache keys. */
 void nm__edits_key(const nm_edits *e, struct nm__buf *b);
-/* Applies to the selected columns x[n]; row_i: which of the edit's selected sites this is. */
-void nm__edit_apply(const struct nm__edit *e, int row_i, const struct nm__kern *k, float *x,
-                    int64_t n);
+/* Room for one more, zeroed, at the end; NULL: no memory. */
+struct nm__edit *nm__edits_push(nm_edits *e);
+/* Puts together what the edit is called; false: no memory. */
+bool nm__edit_name(struct nm__edit *e, const char *op);
+/* The factor at a position: generated -1 is the prompt, which has the first one. */
+float nm__factor_at(const struct nm__factors *s, int generated);
+/* Where an edit meets a row: which of its selected sites, the position in the text, and the index
+ * of the generated token (-1: of a prompt). */
+struct nm__edit_at { int row, pos, generated; };
+/* Applies to the selected columns x[n]; false when it left them alone (strength 0). */
+bool nm__edit_apply(const struct nm__edit *e, struct nm__edit_at at, const struct nm__kern *k,
+                    float *x, int64_t n);
 
 /* ---- the engine (run.c) ---------------------------------------------------------- */
 
@@ -178,6 +214,18 @@ const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n);
 /* Appends what options of the engine can change a bit, for cache keys; nothing when none does. */
 void nm__engine_key(const nm_engine *e, struct nm__buf *b);
 const struct nm__kern *nm__engine_kern(const nm_engine *e);
+
+/* ---- sessions (session.c) ----------------------------------------------------------- */
+
+const nm_model *nm__session_model(const nm_session *s);
+
+/* nm_run one forward at a time, so that two models can be read side by side: a forward takes at
+ * most `chunk` positions (with batch 0). r must live until the end. Close also after a failure. */
+struct nm__run;
+int nm__run_open(nm_engine *e, const nm_request *r, int chunk, int batch, struct nm__run **out,
+                 nm_err *err);
+int nm__run_step(struct nm__run *R, bool *more);
+void nm__run_close(struct nm__run *R);
 
 /* ---- adapters ------------------------------------------------------------------ */
 
@@ -238,5 +286,16 @@ struct nm__forward {
                                       this struct must live until then */
 };
 int nm__forward(struct nm__forward *f);
+/* Only the end of it, on rows head_rows of a stream x from elsewhere. */
+int nm__forward_end(struct nm__forward *f, struct nm__t x);
+
+/* ---- the model's end on any rows (unembed.c) ------------------------------------- */
+
+/* Final norm, head and cap on rows x[n, D] as if they were the stream after the last block; the
+ * same bits as the model's logits. `rows` gets logits[n, V] of rows first.. (at most 32 at once)
+ * and may return a status that ends it. NM_EFORMAT for an encoder, which has no head. */
+typedef int nm__unembed_fn(void *arg, int64_t first, int64_t n, const float *logits, nm_err *err);
+int nm__unembed(nm_engine *e, const float *x, int64_t n, nm__unembed_fn *rows, void *arg,
+                nm_err *err);
 
 #endif

@@ -49,25 +49,39 @@ static int plan_taps(const nm_model *m, const nm_request *r, struct nm__plan *p,
   return NM_OK;
 }
 
+static int check_rows(const struct nm__edit *e, const struct nm__sels *s, int i, nm_err *err) {
+  const struct nm__dirs *d = &e->vec;
+  if (!d->has && d->rows != 1 && d->rows != s->n)
+    return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld rows for %d sites",
+                    i + 1, e->what, (long long)d->rows, s->n);
+  for (int k = 0; d->has && k < s->n; k++)
+    if (s->v[k].layer < 0 || s->v[k].layer >= d->rows || !d->has[s->v[k].layer])
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): the control vector has no direction for "
+                      "block %d", i + 1, e->what, s->v[k].layer);
+  return NM_OK;
+}
+
 static int check_edit(const nm_model *m, const struct nm__edit *e, const struct nm__sels *s, int i,
                       nm_err *err) {
-  bool per_key = nm__site_per_key(s->v[0].site);
+  bool per_key = nm__site_per_key(s->v[0].site), uniform = e->op == NM__EDIT_UNIFORM;
   for (int k = 0; k < s->n; k++) {
-    if (nm__site_per_key(s->v[k].site) != per_key || (per_key && e->vec))
-      return nm__fail(err, NM_EFORMAT, "edit %d (%s): scores and patterns take only zero and scale",
+    if (uniform && s->v[k].site != NM__S_PATTERN)
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): an even look is for heads: attn.head or "
+                      "attn.pattern", i + 1, e->what);
+    if (nm__site_per_key(s->v[k].site) != per_key || (per_key && e->vec.v))
+      return nm__fail(err, NM_EFORMAT,
+                      "edit %d (%s): scores and patterns take only zero and scale, "
+                      "clamp and mask_head",
                       i + 1, e->what);
     int64_t w = nm__sel_width(m, s->v[k], 1);
-    if (e->vec && w != e->vec_n) {
+    if (e->vec.v && w != e->vec.n) {
       char name[64];
       nm__sel_name(m, s->v[k], name);
       return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector has %lld values, %s has %lld",
-                      i + 1, e->what, (long long)e->vec_n, name, (long long)w);
+                      i + 1, e->what, (long long)e->vec.n, name, (long long)w);
     }
   }
-  if (e->vec && e->vec_rows != 1 && e->vec_rows != s->n)
-    return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld rows for %d sites",
-                    i + 1, e->what, (long long)e->vec_rows, s->n);
-  return NM_OK;
+  return e->vec.v ? check_rows(e, s, i, err) : NM_OK;
 }
 
 static int plan_edits(const nm_model *m, const nm_edits *e, struct nm__plan *p, nm_err *err) {
@@ -75,13 +89,15 @@ static int plan_edits(const nm_model *m, const nm_edits *e, struct nm__plan *p, 
     struct nm__sels s;
     int st = nm__sites_select(m, e->v[i].site, &s, err);
     if (st) return nm__fail_at(err, NM_EFORMAT, "edit %d", i + 1);
+    for (int k = 0; k < s.n && e->v[i].op == NM__EDIT_UNIFORM; k++)      /* a head looks by its */
+      if (s.v[k].site == NM__S_HEAD) s.v[k].site = NM__S_PATTERN;        /* pattern */
     st = check_edit(m, &e->v[i], &s, i, err);
     struct nm__plan_edit *v =
         st ? NULL : nm__realloc(p->edits, (size_t)(p->n_edit_sels + s.n), sizeof *v);
     if (!v) return free(s.v), st ? st : nm__fail_memory(err, "the edits", 0);
     p->edits = v;
     for (int k = 0; k < s.n; k++) {
-      v[p->n_edit_sels++] = (struct nm__plan_edit){s.v[k], i, k};
+      v[p->n_edit_sels++] = (struct nm__plan_edit){s.v[k], i, e->v[i].vec.has ? s.v[k].layer : k};
       mark(p, m, s.v[k]);
     }
     free(s.v);
@@ -106,12 +122,13 @@ static int check_seqs(const nm_model *m, const nm_request *r, int n_ctx, nm_err 
   return NM_OK;
 }
 
-/* The common beginning of all sequences, as far as no tap looks at it. Taken only when every
- * tap counts from the end and nothing is edited, so that it is safe without looking further. */
+/* The common beginning of all sequences, as far as no tap looks at it. Taken only when the request
+ * says where looking begins or every tap counts from the end, and nothing is edited, so that it is
+ * safe without looking further. */
 static int shared_prefix(const nm_model *m, const nm_request *r, const struct nm__plan *p) {
   if (!m->causal || !r->share_prefix || r->n_seqs < 2 || (r->edits && r->edits->n)) return 0;
   int back = 1;
-  for (int t = 0; t < p->n_taps; t++) {
+  for (int t = 0; t < p->n_taps && !r->tap_from; t++) {
     if (!nm__at_single(&p->at[t]) || p->at[t].v[0].a >= 0) return 0;
     if (-p->at[t].v[0].a > back) back = -p->at[t].v[0].a;
   }
@@ -121,17 +138,20 @@ static int shared_prefix(const nm_model *m, const nm_request *r, const struct nm
     while (k < n && k < r->seqs[i].n && r->seqs[i].ids[k] == r->seqs[0].ids[k]) k++;
     n = k;
   }
-  for (size_t i = 0; i < r->n_seqs; i++)
+  for (size_t i = 0; i < r->n_seqs; i++) {
     if (n + (size_t)back > r->seqs[i].n)
       n = r->seqs[i].n > (size_t)back ? r->seqs[i].n - (size_t)back : 0;
+    if (r->tap_from && r->tap_from[i] < n) n = r->tap_from[i];
+  }
   return n >= 4 ? (int)n : 0;
 }
 
-/* Greedy, in order: whole sequences as long as `chunk` positions and `batch` sequences hold. */
+/* Greedy, in order: whole sequences as long as a forward has at most 512 positions (fewer when a
+ * chunk is smaller), or `batch` sequences. */
 static int group_seqs(const nm_request *r, int chunk, int batch, struct nm__plan *p, nm_err *err) {
   p->groups = nm__alloc(r->n_seqs, sizeof *p->groups);
   if (!p->groups) return nm__fail_memory(err, "the groups", 0);
-  int prefix_T = p->prefix < chunk ? p->prefix : chunk;
+  int prefix_T = p->prefix < chunk ? p->prefix : chunk, most = chunk < 512 ? chunk : 512;
   p->max_T = prefix_T;
   p->max_keys = p->prefix;
   p->n_positions = (uint64_t)p->prefix;
@@ -142,7 +162,7 @@ static int group_seqs(const nm_request *r, int chunk, int batch, struct nm__plan
     int64_t slots = p->prefix;
     while (i < r->n_seqs) {
       int own = (int)r->seqs[i].n - p->prefix, part = own < chunk ? own : chunk;
-      if (g->n && (batch ? g->n >= (size_t)batch : T + part > 512)) break;
+      if (g->n && (batch ? g->n >= (size_t)batch : T + part > most)) break;
       T += part;
       slots += own;
       p->n_positions += (uint64_t)own;

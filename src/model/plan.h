@@ -24,6 +24,7 @@ struct nm__plan {
   int max_T, max_keys;             /* the largest forward */
   int64_t max_slots;               /* cache slots of the largest group, prefix included */
   uint64_t n_positions;            /* to compute in all, for progress */
+  bool half_k, half_v;             /* the cache is kept in F16 */
 };
 
 int nm__plan_make(const nm_model *m, const nm_request *r, int n_ctx, int chunk, int batch,

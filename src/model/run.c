@@ -5,7 +5,7 @@
  * unfinished one. Because nothing in the forward depends on chunk or batch, neither do
  * the rows. */
 #include "model/adapter.h"
-#include "model/plan.h"
+#include "model/drive.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -91,6 +91,7 @@ int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
 int nm__engine_ctx(const nm_engine *e) { return e->n_ctx; }
+int nm__engine_chunk(const nm_engine *e) { return e->chunk; }
 const char *nm__engine_gelu(const nm_engine *e) { return gelu_name[e->gelu]; }
 struct nm__pool *nm__engine_pool(const nm_engine *e) { return e->pool; }
 const nm_adapters *nm__engine_adapters(const nm_engine *e) { return e->adapters; }
@@ -108,41 +109,12 @@ const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
 
 /* ---- the state of one run ------------------------------------------------ */
 
-struct active {                    /* a sequence of the current group */
-  size_t seq;
-  int len, at, slot;               /* positions done so far; first own cache slot */
-  uint8_t **tap_mask;              /* [n_taps][len]: 1 where tapped */
-  uint8_t **edit_mask;             /* [n_edits][len] */
-};
-
-struct run {
-  nm_engine *e;
-  const nm_request *r;
-  struct nm__plan plan;
-  struct nm__deltas beside;        /* the engine's, and edits of weights */
-  struct nm__ops ops;
-  struct nm__kv kv;
-  struct active *act; size_t n_act;
-  struct nm__span *spans;
-  int32_t *ids, *head_rows, *row_act, *row_pos;
-  float *key_rows[2];              /* rows of the layer's scores and of its pattern */
-  int32_t *key_slot;               /* batch row -> slot in key_rows, -1 none */
-  int64_t key_width;
-  int n_rows;
-  uint64_t done;
-  int status;
-  nm_err *err;
-};
-
-/* Edits of activations; those of weights stand in the plan's list of changes. */
-static int n_edits_of(const struct run *R) { return R->r->edits ? R->r->edits->n : 0; }
-
 static void masks_free(uint8_t **v, int n) {
   for (int i = 0; v && i < n; i++) free(v[i]);
   free(v);
 }
 
-static uint8_t *mask_of(struct run *R, const struct nm__at *at, const nm_seq *s) {
+static uint8_t *mask_of(struct nm__run *R, const struct nm__at *at, const nm_seq *s) {
   int *pos, n;
   R->status = nm__at_resolve(at, R->e->m, s, &pos, &n, R->err);
   if (R->status) return NULL;
@@ -153,31 +125,47 @@ static uint8_t *mask_of(struct run *R, const struct nm__at *at, const nm_seq *s)
   return mask;
 }
 
-static int activate(struct run *R, struct active *a, size_t seq, int slot) {
+int nm__run_check_edit(const struct nm__edit *e, int i, const uint8_t *mask, int from, int n,
+                       nm_err *err) {
+  int p = (int64_t)from > e->vec.pos ? from : (int)e->vec.pos;
+  for (; e->vec.pos > 1 && p < n; p++)
+    if (mask[p])
+      return nm__fail(err, NM_EFORMAT, "edit %d (%s): the vector file has %lld positions, none for "
+                      "position %d", i + 1, e->what, (long long)e->vec.pos, p);
+  return NM_OK;
+}
+
+static int activate(struct nm__run *R, struct active *a, size_t seq, int slot) {
   const nm_seq *s = &R->r->seqs[seq];
-  int n_edits = n_edits_of(R);
-  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot};
+  int n_edits = nm__edits_acts(R->r->edits);
+  *a = (struct active){.seq = seq, .len = (int)s->n, .at = R->plan.prefix, .slot = slot,
+                       .n_prompt = (int)s->n};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps, sizeof *a->tap_mask);
   a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
   if (!a->tap_mask || !a->edit_mask) return nm__fail_memory(R->err, "positions", 0);
   for (int t = 0; t < R->plan.n_taps && !R->status; t++)
-    a->tap_mask[t] = mask_of(R, &R->plan.at[t], s);
-  for (int i = 0; i < n_edits && !R->status; i++)
-    a->edit_mask[i] = mask_of(R, &R->r->edits->v[i].at, s);
+    if ((a->tap_mask[t] = mask_of(R, &R->plan.at[t], s)) && R->r->tap_from)
+      memset(a->tap_mask[t], 0, R->r->tap_from[seq] < s->n ? R->r->tap_from[seq] : s->n);
+  for (int i = 0; i < n_edits && !R->status; i++) {
+    const struct nm__edit *e = &R->r->edits->v[i];
+    a->edit_mask[i] = mask_of(R, &e->at, s);
+    if (!R->status)
+      R->status = nm__run_check_edit(e, i, a->edit_mask[i], 0, (int)s->n, R->err);
+  }
   if (R->status) nm__fail_at(R->err, R->status, "sequence %zu", seq + 1);
   return R->status;
 }
 
-static void deactivate(struct run *R, struct active *a) {
+static void deactivate(struct nm__run *R, struct active *a) {
   masks_free(a->tap_mask, R->plan.n_taps);
-  masks_free(a->edit_mask, n_edits_of(R));
+  masks_free(a->edit_mask, nm__edits_acts(R->r->edits));
   *a = (struct active){0};
 }
 
 /* ---- at a site -------------------------------------------------------------- */
 
 static bool wants(void *arg, int site, int layer) {
-  struct run *R = arg;
+  struct nm__run *R = arg;
   return nm__plan_wants(&R->plan, R->e->m, site, layer);
 }
 
@@ -185,7 +173,7 @@ static bool same_place(struct nm__sel s, int site, int layer) {
   return s.site == site && s.layer == layer;
 }
 
-static int not_finite(struct run *R, const nm_row *row, struct nm__sel sel) {
+static int not_finite(struct nm__run *R, const nm_row *row, struct nm__sel sel) {
   char name[64], bad[160];
   nm__sel_name(R->e->m, sel, name);
   if (nm__find_bad_weight(R->e->m, bad, sizeof bad))
@@ -198,7 +186,7 @@ static int not_finite(struct run *R, const nm_row *row, struct nm__sel sel) {
                   R->e->m->path, name, row->pos, row->seq + 1);
 }
 
-static void emit(struct run *R, int tap_sel, int row, const float *data, int64_t n) {
+static void emit(struct nm__run *R, int tap_sel, int row, const float *data, int64_t n) {
   const struct nm__plan_tap *t = &R->plan.taps[tap_sel];
   struct active *a = &R->act[R->row_act[row]];
   nm_row out = {a->seq, tap_sel, R->row_pos[row], data, n};
@@ -212,7 +200,7 @@ static void emit(struct run *R, int tap_sel, int row, const float *data, int64_t
 }
 
 /* Scores and patterns came row by row into key_rows; now hand them on in order. */
-static void flush_key_rows(struct run *R, int site, int layer) {
+static void flush_key_rows(struct nm__run *R, int site, int layer) {
   for (int t = 0; t < R->plan.n_tap_sels && !R->status; t++) {
     struct nm__plan_tap *tap = &R->plan.taps[t];
     if (!same_place(tap->sel, site, layer)) continue;
@@ -248,7 +236,13 @@ static float *view_row(const struct view *v, int64_t r) {
 }
 static int batch_row(const struct view *v, int64_t r) { return v->rows ? v->rows[r] : (int)r; }
 
-static void apply_edits(struct run *R, int site, int layer, const struct view *v, int64_t n) {
+static struct nm__edit_at edit_at(const struct nm__run *R, const struct nm__plan_edit *pe,
+                                  int row) {
+  int pos = R->row_pos[row];
+  return (struct nm__edit_at){pe->row, pos, nm__generated_index(&R->act[R->row_act[row]], pos)};
+}
+
+static void apply_edits(struct nm__run *R, int site, int layer, const struct view *v, int64_t n) {
   for (int i = 0; i < R->plan.n_edit_sels; i++) {
     struct nm__plan_edit *pe = &R->plan.edits[i];
     if (!same_place(pe->sel, site, layer)) continue;
@@ -258,7 +252,8 @@ static void apply_edits(struct run *R, int site, int layer, const struct view *v
     for (int64_t r = 0; r < n; r++) {
       int row = batch_row(v, r);
       if (!R->act[R->row_act[row]].edit_mask[pe->edit][R->row_pos[row]]) continue;
-      nm__edit_apply(e, pe->row, R->e->kern, view_row(v, r) + b, end - b);
+      struct nm__edit_at at = edit_at(R, pe, row);
+      if (!nm__edit_apply(e, at, R->e->kern, view_row(v, r) + b, end - b)) continue;
       if (v->route) spread(v->x, v->route, r, v->wide, true);
       e->touched++;
     }
@@ -267,7 +262,7 @@ static void apply_edits(struct run *R, int site, int layer, const struct view *v
 
 static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t *rows,
                   const struct nm__route *route) {
-  struct run *R = arg;
+  struct nm__run *R = arg;
   if (R->status) return;
   if (nm__site_per_key(site)) {
     flush_key_rows(R, site, layer);
@@ -297,7 +292,7 @@ static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t
 /* Called from any thread, for one row and head of scores or pattern. */
 static void visit_row(void *arg, int site, int layer, int row, int head, float *v, int first_key,
                       int n) {
-  struct run *R = arg;
+  struct nm__run *R = arg;
   struct active *a = &R->act[R->row_act[row]];
   for (int i = 0; i < R->plan.n_edit_sels; i++) {
     struct nm__plan_edit *pe = &R->plan.edits[i];
@@ -305,9 +300,10 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
     int last = pe->sel.index_n ? first + pe->sel.index_n - 1 : R->e->m->H - 1;
     if (!same_place(pe->sel, site, layer) || head < first || head > last) continue;
     if (!a->edit_mask[pe->edit][R->row_pos[row]]) continue;
-    nm__edit_apply(&R->r->edits->v[pe->edit], pe->row, R->e->kern, v + first_key,
-                   n - first_key);
-    if (head == first) __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
+    struct nm__edit_at at = edit_at(R, pe, row);
+    if (nm__edit_apply(&R->r->edits->v[pe->edit], at, R->e->kern, v + first_key, n - first_key) &&
+        head == first)
+      __atomic_fetch_add(&R->r->edits->v[pe->edit].touched, 1, __ATOMIC_RELAXED);
   }
   float *rows = R->key_rows[site == NM__S_PATTERN];
   if (!rows || R->key_slot[row] < 0) return;
@@ -318,7 +314,7 @@ static void visit_row(void *arg, int site, int layer, int row, int head, float *
 
 /* ---- one forward --------------------------------------------------------------- */
 
-static bool tapped(const struct run *R, const struct active *a, int pos, bool head_sites) {
+static bool tapped(const struct nm__run *R, const struct active *a, int pos, bool head_sites) {
   for (int t = 0; t < R->plan.n_tap_sels; t++) {
     int s = R->plan.taps[t].sel.site;
     bool right = head_sites ? s == NM__S_LOGITS || s == NM__S_FINAL_NORM : nm__site_per_key(s);
@@ -328,7 +324,7 @@ static bool tapped(const struct run *R, const struct active *a, int pos, bool he
 }
 
 /* Room for the rows of scores or pattern that this forward's taps ask for. */
-static int key_rows_begin(struct run *R) {
+static int key_rows_begin(struct nm__run *R) {
   int n = 0;
   R->key_width = 0;
   for (int r = 0; r < R->n_rows; r++) {
@@ -346,7 +342,7 @@ static int key_rows_begin(struct run *R) {
   return NM_OK;
 }
 
-static void fill_rows(struct run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
+void nm__run_rows(struct nm__run *R, int i_act, const struct nm__span *sp, const int32_t *ids) {
   for (int i = 0; i < sp->n; i++) {
     int row = sp->row0 + i;
     R->ids[row] = ids[sp->first + i];
@@ -356,7 +352,7 @@ static void fill_rows(struct run *R, int i_act, const struct nm__span *sp, const
   R->n_rows += sp->n;
 }
 
-static int forward(struct run *R, int n_spans) {
+int nm__run_forward(struct nm__run *R, int n_spans) {
   static const struct nm__visitor proto = {wants, visit, visit_row, NULL};
   struct nm__visitor vis = proto;
   vis.arg = R;
@@ -395,20 +391,20 @@ static int forward(struct run *R, int n_spans) {
 }
 
 /* The shared beginning, computed once into slots 0..prefix-1, with nothing tapped. */
-static int run_prefix(struct run *R) {
+static int run_prefix(struct nm__run *R) {
   struct active *a = &R->act[0];
   uint8_t *none = nm__alloc((size_t)R->plan.prefix, 1);
   if (!none) return nm__fail_memory(R->err, "positions", 0);
-  *a = (struct active){.len = R->plan.prefix};
+  *a = (struct active){.len = R->plan.prefix, .n_prompt = R->plan.prefix};
   a->tap_mask = nm__alloc((size_t)R->plan.n_taps + 1, sizeof *a->tap_mask);
   for (int t = 0; a->tap_mask && t < R->plan.n_taps; t++) a->tap_mask[t] = none;
   if (!a->tap_mask) R->status = nm__fail_memory(R->err, "positions", 0);
   while (a->at < a->len && !R->status) {
-    int n = a->len - a->at < R->e->chunk ? a->len - a->at : R->e->chunk;
+    int n = a->len - a->at < R->chunk ? a->len - a->at : R->chunk;
     R->spans[0] = (struct nm__span){.seq = 0, .first = a->at, .n = n};
     R->n_rows = 0;
-    fill_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
-    forward(R, 1);
+    nm__run_rows(R, 0, &R->spans[0], R->r->seqs[0].ids);
+    nm__run_forward(R, 1);
     a->at += n;
   }
   free(a->tap_mask);
@@ -417,33 +413,38 @@ static int run_prefix(struct run *R) {
   return R->status;
 }
 
-static int run_group(struct run *R, const struct nm__group *g) {
+static void group_begin(struct nm__run *R, const struct nm__group *g) {
   int slot = R->plan.prefix;
   for (size_t i = 0; i < g->n && !R->status; i++) {
     R->n_act = i + 1;
     R->status = activate(R, &R->act[i], g->first + i, slot);
     slot += R->act[i].len - R->plan.prefix;
   }
-  for (bool more = true; more && !R->status;) {
-    int n_spans = 0;
-    R->n_rows = 0;
-    for (size_t i = 0; i < g->n; i++) {
-      struct active *a = &R->act[i];
-      int n = a->len - a->at < R->e->chunk ? a->len - a->at : R->e->chunk;
-      if (n <= 0) continue;
-      struct nm__span *sp = &R->spans[n_spans++];
-      *sp = (struct nm__span){(int)i, a->at, n, R->n_rows, 0, R->plan.prefix, a->slot};
-      fill_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
-      a->at += n;
-    }
-    more = n_spans > 0;
-    if (more) forward(R, n_spans);
+}
+
+/* The next chunk of every sequence of the group; false when there is none. */
+static bool group_step(struct nm__run *R, const struct nm__group *g) {
+  int n_spans = 0;
+  R->n_rows = 0;
+  for (size_t i = 0; i < g->n; i++) {
+    struct active *a = &R->act[i];
+    int n = a->len - a->at < R->chunk ? a->len - a->at : R->chunk;
+    if (n <= 0) continue;
+    struct nm__span *sp = &R->spans[n_spans++];
+    *sp = (struct nm__span){(int)i, a->at, n, R->n_rows, 0, R->plan.prefix, a->slot};
+    nm__run_rows(R, (int)i, sp, R->r->seqs[a->seq].ids);
+    a->at += n;
   }
+  if (n_spans) nm__run_forward(R, n_spans);
+  return n_spans > 0;
+}
+
+static void group_end(struct nm__run *R, const struct nm__group *g) {
   for (size_t i = 0; i < g->n; i++) {
     if (!R->status && R->r->done) R->status = R->r->done(R->r->arg, g->first + i, R->err);
     if (i < R->n_act) deactivate(R, &R->act[i]);
   }
-  return R->status;
+  R->n_act = 0;
 }
 
 /* ---- measuring and running --------------------------------------------------------- */
@@ -463,7 +464,8 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, const struct nm
   struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
-                      .width = (int64_t)e->m->K * e->m->hd};
+                      .width = (int64_t)e->m->K * e->m->hd,
+                      .half_k = p->half_k, .half_v = p->half_v};
   struct nm__forward f = {.m = e->m, .ops = &ops, .kv = &kv, .n_spans = 0, .T = p->max_T,
                           .max_keys = p->max_keys, .last_layer = p->last_layer,
                           .stop_before_mlp = p->stop_before_mlp, .head_rows = NULL,
@@ -475,8 +477,10 @@ static int measure_arena(nm_engine *e, const struct nm__plan *p, const struct nm
   return st;
 }
 
-static int run_init(struct run *R, size_t arena) {
-  size_t T = (size_t)R->plan.max_T, widest = 1;
+int nm__run_init(struct nm__run *R) {
+  size_t T = (size_t)R->plan.max_T, widest = 1, arena = 0;
+  int st = changes(R->e, R->r->edits, &R->beside, R->err);
+  if (!st) st = measure_arena(R->e, &R->plan, &R->beside, &arena, R->err);
   for (size_t g = 0; g < R->plan.n_groups; g++)
     if (R->plan.groups[g].n > widest) widest = R->plan.groups[g].n;
   R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool};
@@ -488,30 +492,61 @@ static int run_init(struct run *R, size_t arena) {
   R->row_act = R->ids + 2 * T;
   R->row_pos = R->ids + 3 * T;
   R->key_slot = R->ids + 4 * T;
-  int st = nm__arena_init(&R->ops.arena, arena, R->err);
-  if (st) return st;
-  return nm__kv_init(&R->kv, kv_blocks(R->e->m, &R->plan), R->plan.max_slots,
-                     (int64_t)R->e->m->K * R->e->m->hd, R->err);
+  return st ? st : nm__arena_init(&R->ops.arena, arena, R->err);
+}
+
+void nm__run_done(struct nm__run *R) {
+  nm__deltas_done(&R->beside);
+  nm__plan_done(&R->plan);
+  nm__arena_done(&R->ops.arena);
+  nm__kv_done(&R->kv);
+  free(R->act);
+  free(R->spans);
+  free(R->ids);
+  free(R->key_rows[0]);
+  free(R->key_rows[1]);
+}
+
+int nm__run_open(nm_engine *e, const nm_request *r, int chunk, int batch, struct nm__run **out,
+                 nm_err *err) {
+  struct nm__run *R = *out = nm__alloc(1, sizeof *R);
+  if (!R) return nm__fail_memory(err, "a run", sizeof *R);
+  *R = (struct nm__run){.e = e, .r = r, .chunk = chunk, .err = err};
+  int st = nm__plan_make(e->m, r, e->n_ctx, chunk, batch, &R->plan, err);
+  if (!st) st = nm__run_init(R);
+  if (!st)
+    st = nm__kv_init(&R->kv, kv_blocks(e->m, &R->plan), R->plan.max_slots,
+                     (int64_t)e->m->K * e->m->hd, err);
+  if (!st && R->plan.prefix) st = run_prefix(R);
+  return R->status = st;
+}
+
+int nm__run_step(struct nm__run *R, bool *more) {
+  const struct nm__group *g = &R->plan.groups[R->group];
+  if (R->group < R->plan.n_groups && !R->begun) group_begin(R, g);
+  R->begun = R->group < R->plan.n_groups;
+  if (R->begun && !R->status && !group_step(R, g)) {
+    group_end(R, g);
+    R->group++;
+    R->begun = false;
+  }
+  *more = !R->status && R->group < R->plan.n_groups;
+  return R->status;
+}
+
+void nm__run_close(struct nm__run *R) {
+  if (!R) return;
+  if (!R->status) R->status = NM_EINTR;        /* given up: its sequences are not done */
+  if (R->begun) group_end(R, &R->plan.groups[R->group]);
+  nm__run_done(R);
+  free(R);
 }
 
 int nm_run(nm_engine *e, const nm_request *r, nm_err *err) {
-  struct run R = {.e = e, .r = r, .err = err};
-  size_t arena;
-  int st = nm__plan_make(e->m, r, e->n_ctx, e->chunk, e->batch, &R.plan, err);
-  if (!st) st = changes(e, r->edits, &R.beside, err);
-  if (!st) st = measure_arena(e, &R.plan, &R.beside, &arena, err);
-  if (!st) st = run_init(&R, arena);
-  if (!st && R.plan.prefix) st = run_prefix(&R);
-  for (size_t g = 0; g < R.plan.n_groups && !st; g++) st = run_group(&R, &R.plan.groups[g]);
-  nm__plan_done(&R.plan);
-  nm__deltas_done(&R.beside);
-  nm__arena_done(&R.ops.arena);
-  nm__kv_done(&R.kv);
-  free(R.act);
-  free(R.spans);
-  free(R.ids);
-  free(R.key_rows[0]);
-  free(R.key_rows[1]);
+  struct nm__run *R;
+  int st = nm__run_open(e, r, e->chunk, e->batch, &R, err);
+  for (bool more = true; more && !st;) st = nm__run_step(R, &more);
+  nm__run_close(R);
   return st;
 }
 
@@ -578,16 +613,3 @@ int nm_run_measure(nm_engine *e, const nm_request *r, nm_memory *out, nm_err *er
   nm__deltas_done(&d);
   return st;
 }
-
-/* ---- small arithmetic for callers ---------------------------------------------------- */
-
-void nm_log_softmax(const float *logits, int V, double *out) {
-  double top = (double)logits[0], sum = 0;
-  for (int v = 1; v < V; v++) top = (double)logits[v] > top ? (double)logits[v] : top;
-  for (int v = 0; v < V; v++) sum += nm__exp((double)logits[v] - top);
-  double log_sum = nm__log(sum);
-  for (int v = 0; v < V; v++) out[v] = (double)logits[v] - top - log_sum;
-}
-
-double nm_exp(double x) { return nm__exp(x); }
-double nm_log(double x) { return nm__log(x); }

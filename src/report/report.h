@@ -44,6 +44,16 @@ struct nm__chart {
  * interval) and a legend that does not cover the data. */
 void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b);
 
+/* A grid of cells [n_y][n_x], each as dark as its value in 0..1, with a word in it. */
+struct nm__heat_cell { double value; const char *text, *hover; bool mark; };   /* mark: framed */
+struct nm__heat {
+  const char *title, *subtitle, *note;             /* note: below the grid */
+  const char *const *x_names, *const *y_names;
+  int n_x, n_y;
+  const struct nm__heat_cell *cells;
+};
+void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b);
+
 /* ---- report.html ----------------------------------------------------- */
 
 /* One self-contained page: no scripts from elsewhere, no fonts, prints well, dark-mode aware. */
@@ -93,5 +103,16 @@ void nm__runs_rows_free(struct nm__run_row *rows, size_t n);
 /* about.c; for runs.c. `settings` may be NULL. */
 int nm__about_write(const char *dir, const char *verb, const char *model, const char *command,
                     const json_t *settings, nm_err *err);
+
+/* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused. */
+struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
+int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
+                     const char *model, const char *command, nm_err *err);
+/* st: how it ended; says `summary`, or the error. Releases everything. */
+void nm__record_end(struct nm__record *r, int st, const char *summary, const nm_err *err);
+/* A file of the folder: text, or a chart that failed for want of memory (NULL). */
+int nm__record_put(const struct nm__record *r, const char *name, const struct nm__buf *b,
+                   nm_err *err);
 
 #endif

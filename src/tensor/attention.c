@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { QUERIES = 16 };
+enum { QUERIES = 16, HALF_ROWS = 64 };               /* rows of F16 that are floats at once */
 
 static bool attention_shape(const struct nm__op_args *a, int64_t out[2]) {
   out[0] = a->x.rows;
@@ -29,7 +29,8 @@ struct job {
   struct nm__ops *o;
   const struct nm__op_args *a;
   struct nm__t *y;
-  float *scratch;                  /* [threads][QUERIES][max_keys] */
+  float *scratch;                  /* [threads]: scores [QUERIES][max_keys]; HALF_ROWS of floats */
+  size_t scratch_n;
   int max_keys, tiles_per_head;
 };
 
@@ -57,9 +58,60 @@ static struct runs runs_of(const struct nm__op_args *a, const struct nm__span *s
                        {shared, n - first - shared}};
 }
 
+/* Keys (or values) i..i+n of a cache of F16 as floats [n, head_dim]; n <= HALF_ROWS. */
+static const float *half_rows(struct job *j, const struct nm__span *sp, const uint16_t *base,
+                              int kv_head, int i, int n, float *out) {
+  const struct nm__op_args *a = j->a;
+  for (int k = 0; k < n; k++) {
+    int pos = i + k, own = sp->slot + pos - sp->n_prefix;
+    size_t slot = (size_t)(pos < sp->n_prefix ? sp->prefix_slot + pos : own);
+    slot += (size_t)a->layer * (size_t)a->kv->n_slots;
+    j->o->kern->to_f32(out + k * a->head_dim,
+                       base + slot * (size_t)a->kv->width + kv_head * a->head_dim, a->head_dim,
+                       NM__F16);
+  }
+  return out;
+}
+
+/* s[i][key] = q[i] . k[key] for the keys first..end-1; rows: room for HALF_ROWS of floats. */
+static void scores(struct job *j, const struct nm__span *sp, const float *q, int nq, int kv_head,
+                   int first, int end, float *s, float *rows) {
+  const struct nm__op_args *a = j->a;
+  size_t ld = (size_t)j->max_keys, ldq = (size_t)a->x.cols, hd = (size_t)a->head_dim;
+  if (a->kv->half_k) {
+    for (int at = first, n; at < end; at += n) {
+      n = end - at < HALF_ROWS ? end - at : HALF_ROWS;
+      const float *k = half_rows(j, sp, a->kv->k16, kv_head, at, n, rows);
+      j->o->kern->gemm(s + at, ld, q, ldq, nq, k, hd, n, a->head_dim);
+    }
+    return;
+  }
+  struct runs k = runs_of(a, sp, a->kv->k, kv_head, first, end);
+  for (int r = 0, at = first; r < 2; at += k.n[r++])
+    j->o->kern->gemm(s + at, ld, q, ldq, nq, k.p[r], (size_t)a->kv->width, k.n[r], a->head_dim);
+}
+
+/* y += sum of p[key] v[key] over the keys first..end-1, ascending. */
+static void sum_values(struct job *j, const struct nm__span *sp, int kv_head, int first, int end,
+                       const float *p, float *y, float *rows) {
+  const struct nm__op_args *a = j->a;
+  int hd = a->head_dim;
+  if (a->kv->half_v) {
+    for (int at = first, n; at < end; at += n) {
+      n = end - at < HALF_ROWS ? end - at : HALF_ROWS;
+      const float *v = half_rows(j, sp, a->kv->v16, kv_head, at, n, rows);
+      j->o->kern->weighted_sum(y, p + at, v, (size_t)hd, n, hd);
+    }
+    return;
+  }
+  struct runs v = runs_of(a, sp, a->kv->v, kv_head, first, end);
+  j->o->kern->weighted_sum(y, p + first, v.p[0], (size_t)a->kv->width, v.n[0], hd);
+  j->o->kern->weighted_sum(y, p + first + v.n[0], v.p[1], (size_t)a->kv->width, v.n[1], hd);
+}
+
 /* One query: scores are in s; leaves the head's output in y. */
 static void finish_query(struct job *j, const struct nm__span *sp, int row, int head, int pos,
-                         float *s) {
+                         float *s, float *rows) {
   const struct nm__op_args *a = j->a;
   const struct nm__kern *k = j->o->kern;
   int n = end_key(a, sp, pos), hd = a->head_dim, first = first_key(a, pos), from = first & ~15;
@@ -71,9 +123,7 @@ static void finish_query(struct job *j, const struct nm__span *sp, int row, int 
   if (a->hook) a->hook->fn(a->hook->arg, true, row, head, s, first, n);
   float *y = j->y->d + (int64_t)row * j->y->cols + (int64_t)head * hd;
   memset(y, 0, sizeof(float) * (size_t)hd);
-  struct runs v = runs_of(a, sp, a->kv->v, head / (a->n_head / a->n_kv), first, n);
-  k->weighted_sum(y, s + first, v.p[0], (size_t)a->kv->width, v.n[0], hd);
-  k->weighted_sum(y, s + first + v.n[0], v.p[1], (size_t)a->kv->width, v.n[1], hd);
+  sum_values(j, sp, head / (a->n_head / a->n_kv), first, n, s, y, rows);
 }
 
 /* QUERIES consecutive positions of one span and one head. */
@@ -81,16 +131,13 @@ static void query_tile(struct job *j, const struct nm__span *sp, int q0, int hea
   const struct nm__op_args *a = j->a;
   int nq = sp->n - q0 < QUERIES ? sp->n - q0 : QUERIES, hd = a->head_dim;
   int row = sp->row0 + q0, pos = sp->first + q0;
-  float *s = j->scratch + (size_t)thread * QUERIES * (size_t)j->max_keys;
+  float *s = j->scratch + (size_t)thread * j->scratch_n, *rows = s + QUERIES * (size_t)j->max_keys;
   const float *q = a->x.d + (int64_t)row * a->x.cols + (int64_t)head * hd;
   int first = first_key(a, pos);
   int end = end_key(a, sp, pos + nq - 1);
-  struct runs k = runs_of(a, sp, a->kv->k, head / (a->n_head / a->n_kv), first, end);
-  for (int r = 0, at = first; r < 2; at += k.n[r++])
-    j->o->kern->gemm(s + at, (size_t)j->max_keys, q, (size_t)a->x.cols, nq, k.p[r],
-                     (size_t)a->kv->width, k.n[r], hd);
+  scores(j, sp, q, nq, head / (a->n_head / a->n_kv), first, end, s, rows);
   for (int i = 0; i < nq; i++)
-    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * (size_t)j->max_keys);
+    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * (size_t)j->max_keys, rows);
 }
 
 static void tile(void *v, int t, int thread) {
@@ -108,10 +155,11 @@ static void tile(void *v, int t, int thread) {
 
 static void attention_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
   size_t mark = o->arena.used;
-  size_t n = (size_t)nm__pool_size(o->pool) * QUERIES * (size_t)a->max_keys;
-  float *scratch = nm__scratch(o, n, "attention scores");
+  size_t n = QUERIES * (size_t)a->max_keys;
+  if (a->kv->half_k || a->kv->half_v) n += HALF_ROWS * (size_t)a->head_dim;
+  float *scratch = nm__scratch(o, (size_t)nm__pool_size(o->pool) * n, "attention scores");
   if (scratch && o->mode != NM__MEASURE) {
-    struct job j = {o, a, y, scratch, a->max_keys, 0};
+    struct job j = {o, a, y, scratch, n, a->max_keys, 0};
     for (int i = 0; i < a->n_spans; i++)
       j.tiles_per_head += (a->spans[i].n + QUERIES - 1) / QUERIES;
     nm__pool_run(o->pool, j.tiles_per_head * a->n_head, tile, &j);
@@ -224,6 +272,8 @@ static void attention_backward(struct nm__ops *o, const struct nm__op_args *a,
   size_t n = (size_t)nm__pool_size(o->pool) * 4 * QUERIES * (size_t)a->max_keys;
   struct back j = {o, a, b, nm__scratch(o, n, "attention scores"), false};
   for (int i = 0; i < a->n_spans; i++) j.shared |= a->spans[i].n_prefix > 0;
+  if (a->kv->half_k || a->kv->half_v)
+    nm__fail(&o->err, NM_EFAIL, "op attention: no gradient flows through a cache of F16");
   if (a->hook)
     nm__fail(&o->err, NM_EFAIL, "op attention: no gradient flows through scores that are edited");
   if (!o->err.status && o->mode != NM__MEASURE)

@@ -151,3 +151,16 @@ void nm__normals(float *x, int64_t n, double std, uint64_t seed, uint64_t stream
     if (i + 1 < n) x[i + 1] = (float)(r * nm__sin(angle));
   }
 }
+
+/* ---- for callers (noema.h) -------------------------------------------------- */
+
+void nm_log_softmax(const float *logits, int V, double *out) {
+  double top = (double)logits[0], sum = 0;
+  for (int v = 1; v < V; v++) top = (double)logits[v] > top ? (double)logits[v] : top;
+  for (int v = 0; v < V; v++) sum += nm__exp((double)logits[v] - top);
+  double log_sum = nm__log(sum);
+  for (int v = 0; v < V; v++) out[v] = (double)logits[v] - top - log_sum;
+}
+
+double nm_exp(double x) { return nm__exp(x); }
+double nm_log(double x) { return nm__log(x); }

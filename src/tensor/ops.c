@@ -21,14 +21,21 @@ size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width) {
   return 2 * sizeof(float) * (size_t)n_layer * (size_t)n_slots * (size_t)width;
 }
 
-int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, nm_err *err) {
-  size_t bytes = nm__kv_bytes(n_layer, n_slots, width);
-  *kv = (struct nm__kv){.n_layer = n_layer, .n_slots = n_slots, .width = width};
-  kv->k = nm__alloc(bytes / 2, 1);
-  kv->v = nm__alloc(bytes / 2, 1);
-  if (kv->k && kv->v) return NM_OK;
+int nm__kv_init_half(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, bool half_k,
+                     bool half_v, nm_err *err) {
+  size_t bytes = nm__kv_bytes(n_layer, n_slots, width) / 2;
+  *kv = (struct nm__kv){.n_layer = n_layer, .n_slots = n_slots, .width = width, .half_k = half_k,
+                        .half_v = half_v};
+  void *k = nm__alloc(half_k ? bytes / 2 : bytes, 1), *v = nm__alloc(half_v ? bytes / 2 : bytes, 1);
+  if (half_k) kv->k16 = k; else kv->k = k;
+  if (half_v) kv->v16 = v; else kv->v = v;
+  if (k && v) return NM_OK;
   nm__kv_done(kv);
-  return nm__fail_memory(err, "the KV cache", bytes);
+  return nm__fail_memory(err, "the KV cache", 2 * bytes);
+}
+
+int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, nm_err *err) {
+  return nm__kv_init_half(kv, n_layer, n_slots, width, false, false, err);
 }
 
 int nm__kv_init_grad(struct nm__kv *kv, nm_err *err) {
@@ -44,6 +51,8 @@ void nm__kv_done(struct nm__kv *kv) {
   free(kv->v);
   free(kv->dk);
   free(kv->dv);
+  free(kv->k16);
+  free(kv->v16);
   *kv = (struct nm__kv){0};
 }
 

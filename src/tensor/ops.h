@@ -41,13 +41,19 @@ struct nm__span {
 };
 
 /* K and V of every layer: [n_slots, width] each. Appending is an op of its own. dk and dv hold
- * the gradient that attention leaves for the rows that were appended; NULL where none is wanted. */
+ * the gradient that attention leaves for the rows that were appended; NULL where none is wanted.
+ * Either may be kept as F16, rounded when it is appended: then it lies in k16 (v16), attention
+ * computes on its exact float values, and no gradient flows. */
 struct nm__kv {
   int n_layer;
   int64_t n_slots, width;
   float *k, *v, *dk, *dv;
+  uint16_t *k16, *v16;
+  bool half_k, half_v;
 };
 int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, nm_err *err);
+int nm__kv_init_half(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, bool half_k,
+                     bool half_v, nm_err *err);
 int nm__kv_init_grad(struct nm__kv *kv, nm_err *err);    /* dk and dv, zero */
 void nm__kv_done(struct nm__kv *kv);
 size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width);

@@ -262,13 +262,20 @@ static size_t append_at(const struct nm__op_args *a, const struct nm__span *sp) 
           (size_t)(sp->slot + sp->first - sp->n_prefix)) * (size_t)a->kv->width;
 }
 
+static void to_half(uint16_t *out, const float *x, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] = nm__f32_to_half(x[i]);
+}
+
 static void append_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
   (void)o, (void)y;
   for (int s = 0; s < a->n_spans; s++) {
     const struct nm__span *sp = &a->spans[s];
-    size_t at = append_at(a, sp), bytes = sizeof(float) * (size_t)(a->kv->width * sp->n);
-    memcpy(a->kv->k + at, nm__row(&a->x, sp->row0), bytes);
-    memcpy(a->kv->v + at, nm__row(&a->y, sp->row0), bytes);
+    size_t at = append_at(a, sp), n = (size_t)(a->kv->width * sp->n);
+    const float *k = nm__row(&a->x, sp->row0), *v = nm__row(&a->y, sp->row0);
+    if (a->kv->half_k) to_half(a->kv->k16 + at, k, n);
+    else memcpy(a->kv->k + at, k, sizeof(float) * n);
+    if (a->kv->half_v) to_half(a->kv->v16 + at, v, n);
+    else memcpy(a->kv->v + at, v, sizeof(float) * n);
   }
 }
 

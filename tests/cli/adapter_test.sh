@@ -137,6 +137,13 @@ for f in llama qwen2 phi3 gemma2 quant/qwen2-q8_0; do
   apart "$f" base ours
   try 0 "$noema" adapter convert of_$name/adapter.gguf --base "$data/$f/model.gguf" -o "peft_$name"
   try 0 "$noema" adapter convert "peft_$name" --base "$data/$f/model.gguf" -o "again_$name.gguf"
+  if [ "$f" = llama ]; then        # an answer that grows: with the adapter, merged, without
+    "$noema" adapter merge "$data/$f/model.gguf" --lora of_$name/adapter.gguf -o grown.gguf > out 2> err
+    "$noema" run "$data/$f/model.gguf" -p hello -n 16 --temp 0 --lora of_$name/adapter.gguf > grown 2> err
+    "$noema" run grown.gguf -p hello -n 16 --temp 0 > grown_merged 2> err
+    "$noema" run "$data/$f/model.gguf" -p hello -n 16 --temp 0 > grown_base 2> err
+    cmp -s grown grown_merged && ! cmp -s grown grown_base && ok || no "noema run with an adapter"
+  fi
   [ -n "$llama" ] || continue
   most=3e-4; case $f in gemma2) most=2e-2 ;; quant*) most=0.9 ;; esac
   for a in of_$name/adapter.gguf again_$name.gguf; do

@@ -13,11 +13,11 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 static void apply(const struct nm__edit *e) {
-  size_t width = e->vec ? (size_t)e->vec_n : 7;
+  size_t width = e->vec.v ? (size_t)e->vec.n : 7;
   float *x = malloc(width * sizeof *x);
   for (size_t i = 0; i < width; i++) x[i] = (float)i - 3;
-  for (int row = 0; row < (e->vec_rows > 1 ? e->vec_rows : 1) && row < 4; row++)
-    nm__edit_apply(e, row, &nm__kern_portable, x, (int64_t)width);
+  for (int row = 0; row < (e->vec.rows > 1 ? e->vec.rows : 1) && row < 4; row++)
+    nm__edit_apply(e, (struct nm__edit_at){row, 0, row - 1}, &nm__kern_portable, x, (int64_t)width);
   free(x);
 }
 
