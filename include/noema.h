@@ -15,7 +15,7 @@
  *   nm_seq seq = {ids, n};
  *   nm_tap tap = {"blk.*.resid_post", "last"};
  *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
- *                           .row = print_row}, NULL, &err);
+ *                           .row = print_row}, &err);
  *   nm_session *s;                                    // and it goes on:
  *   nm_session_new(e, NULL, &s, &err);
  *   nm_session_append(s, 0, ids, n, &err);
@@ -894,7 +894,7 @@ char *nm_convert_types(void);
 int nm_write_planted(const char *path, nm_err *err);
 /* Sentences for its concept 'A' or 'B' as TSV (text, label, set): n_sets sets of eight that
  * differ only in the words the concepts are made of. */
-int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
+int nm_write_planted_data(const char *path, char which, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
  * "tiny"; encoders "tiny-bert", "minilm-l6", "nomic-embed") and type ("F32", "F16", "BF16", "Q8_0",
  * "Q4_0", "Q4_K", ...), for measuring. */

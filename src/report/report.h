@@ -105,10 +105,11 @@ int nm__about_write(const char *dir, const char *verb, const char *model, const 
                     const json_t *settings, nm_err *err);
 
 /* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
- * `finished` is the file whose presence says that DIR holds a finished run, which is refused. */
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused (NULL: a
+ * run may go on in DIR). Takes `settings`: nm__runs_settings. */
 struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
 int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
-                     const char *model, const char *command, nm_err *err);
+                     const char *model, const char *command, json_t *settings, nm_err *err);
 /* st: how it ended; says `summary`, or the error. Releases everything. */
 void nm__record_end(struct nm__record *r, int st, const char *summary, const nm_err *err);
 /* A file of the folder: text, or a chart that failed for want of memory (NULL). */

@@ -58,18 +58,16 @@ static int open_folder(struct study *S, nm_err *err) {
 
 /* What config.json says beside what every run's does. */
 static json_t *settings(struct study *S) {
-  char hex[33];
-  nm_model_hash(S->m, hex, NULL);
-  json_t *data = json_array();
+  json_t *o = nm__engine_record(S->e), *data = json_array();
   for (int i = 0; i < S->o.n_data; i++)
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
-  return json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o, s:o}",
-                   "model_hash", hex, "kernels", nm_engine_kernels(S->e), "threads",
-                   nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "gelu",
-                   nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats,
-                   "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site, "noise",
-                   S->o.noise, "data", data, "adapters", nm__adapters_record(S->e));
+  json_t *own = json_pack("{s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "seed", (json_int_t)S->o.seed,
+                          "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C,
+                          "site", S->o.site, "noise", S->o.noise, "data", data);
+  json_object_update(o, own);
+  json_decref(own);
+  return o;
 }
 
 static int begin_record(struct study *S, nm_err *err) {
