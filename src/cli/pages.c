@@ -101,17 +101,26 @@ void cli_man(void) {
 /* ---- completion -------------------------------------------------------------------- */
 
 /* What the first argument of a verb may be, where it is no file. */
+static const char *const parts[][2] = {{"runs", "list find show compare clean"},
+                                       {"adapter", "show convert merge"},
+                                       {"vector", "make sweep add sub scale show"},
+                                       {"world", "planted planted-a planted-b"},
+                                       {"study", ""}};
+enum { N_PARTS = sizeof parts / sizeof *parts };
+
+static bool has_words(const struct cli_verb *v) {
+  for (int i = 0; i < N_PARTS; i++)
+    if (!strcmp(v->name, parts[i][0])) return true;
+  return false;
+}
+
 static void first_words(const struct cli_verb *v) {
-  static const char *const known[][2] = {{"runs", "list find show compare clean"},
-                                         {"adapter", "show convert merge"},
-                                         {"vector", "make sweep add sub scale show"}};
   nm_world_info w;
   nm_study_info s;
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (!strcmp(v->name, known[i][0])) fputs(known[i][1], stdout);
-  if (!strcmp(v->name, "world")) printf("planted planted-a planted-b ");
-  for (int i = 0; !strcmp(v->name, "world") && nm_worlds(i, &w); i++) printf("%s ", w.name);
-  for (int i = 0; !strcmp(v->name, "study") && nm_studies(i, &s); i++) printf("%s ", s.name);
+  for (int i = 0; i < N_PARTS; i++)
+    if (!strcmp(v->name, parts[i][0])) printf("%s", parts[i][1]);
+  for (int i = 0; !strcmp(v->name, "world") && nm_worlds(i, &w); i++) printf(" %s", w.name);
+  for (int i = 0; !strcmp(v->name, "study") && nm_studies(i, &s); i++) printf(" %s", s.name);
 }
 
 /* "-o|--out" */
@@ -201,9 +210,12 @@ static void zsh(void) {
   for (int i = 0; cli_verbs[i]; i++) {
     printf("    %s)\n      _arguments \\\n", cli_verbs[i]->name);
     for (const struct cli_opt *o = cli_verbs[i]->opts; o->name; o++) zsh_opt(o);
-    printf("        '1:first:_alternative \"words:word:(");
-    first_words(cli_verbs[i]);
-    printf(")\" \"files:file:_files\"' '*:file:_files' ;;\n");
+    if (has_words(cli_verbs[i])) {
+      printf("        '1:first:(");
+      first_words(cli_verbs[i]);
+      printf(")' ");
+    }
+    printf("'*:file:_files' ;;\n");
   }
   printf("  esac\n}\n_noema \"$@\"\n");
 }

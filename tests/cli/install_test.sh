@@ -52,8 +52,7 @@ use() {
   run 0 "$how: read_activations" ./read_activations "$planted" "$text"
   prints "^blk.5.resid_post +position 8 +length +[0-9.]+ +of [0-9]+ numbers"
   prints "^next token +362 'ann'"
-  is "$how: as noema says" "$(grep -c resid_post out)" \
-     "$("$noema" info "$planted" --sites | grep -c 'blk\.[0-9]*\.resid_post')"
+  is "$how: a line a block" "$(grep -c resid_post out)" 6
   run 0 "$how: steer" ./steer "$planted" "$text" "$zero"
   prints "^before:  'ann' 75.63 %  'yes' 0.52 %"
   prints "^after:  'yes' 2.42 %"
@@ -102,6 +101,22 @@ is "parts of a verb" "$(complete runs c)" "compare clean"
 if command -v zsh > /dev/null; then
   run 0 "zsh reads its completion" zsh -fn "$P/share/zsh/site-functions/_noema"
   is "zsh's complaints" "$(cat err)" ""
+  # A terminal of its own, in which TAB is typed; what it shows has colours in between.
+  cat > tab.zsh <<'Z'
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; echo is\\ ready"
+zpty -r -m z out '*is ready*'
+for line in 'noema depth --kernels avx512' 'noema runs comp' 'noema world planted-'; do
+  zpty -n -w z "$line"$'\t'
+  sleep 1
+  zpty -n -w z $'\C-u'
+done
+while zpty -r -t z out; do print -r -- "$out"; done
+Z
+  run 0 "TAB in zsh" zsh -f tab.zsh "$P/share/zsh/site-functions"
+  prints 'compare'; prints 'planted-a'
+  grep -q 'bad option\|not found\|arguments:' out && no "zsh's completion: $(grep -m1 'bad\|found\|argum' out)" || ok
 else echo "skipped: zsh is missing"; fi
 
 limit=600 run 0 "make uninstall" make -C "$src" BUILD="$BUILD" uninstall DESTDIR="$t/dest" PREFIX=/opt/noema
