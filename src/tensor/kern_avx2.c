@@ -78,6 +78,40 @@ static inline v16 p_join(const part *a) { return (v16){a[0], a[1]}; }
 static inline float p_first(part a) { return _mm256_cvtss_f32(a); }
 #define P_KEEP(x) "+x"(x)
 
+static inline __m128i bf16_of8(__m256 v) {
+  __m256i u = _mm256_castps_si256(v), odd = _mm256_srli_epi32(_mm256_slli_epi32(u, 15), 31);
+  __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+  r = _mm256_srli_epi32(r, 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+}
+/* Rounds to bf16, the high half of a float: nearest, ties to even. */
+static inline void v_store_bf16(uint16_t *p, v16 v) {
+  _mm_storeu_si128((__m128i *)p, bf16_of8(v.a));
+  _mm_storeu_si128((__m128i *)(p + 8), bf16_of8(v.b));
+}
+
+typedef __m256i pair;              /* eight pairs of bf16 */
+static inline pair pair_load(const uint16_t *x, int p) {
+  return _mm256_loadu_si256((const __m256i *)(x + 16 * p));
+}
+static inline part pair_dot(part a, pair x, pair w) {
+  const __m256i high = _mm256_set1_epi32((int)0xffff0000);
+  a = p_fma(_mm256_castsi256_ps(_mm256_and_si256(x, high)),
+            _mm256_castsi256_ps(_mm256_and_si256(w, high)), a);
+  return p_fma(_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
+               _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), a);
+}
+static inline void v_sum4(float *o, v16 a, v16 b, v16 c, v16 d) {
+  o[0] = v_sum(a);
+  o[1] = v_sum(b);
+  o[2] = v_sum(c);
+  o[3] = v_sum(d);
+}
+#define pair_sum v_sum
+#define pair_sum4 v_sum4
+
 #define KERN_SET nm__kern_avx2
 #define KERN_NAME "avx2"
 #define KERN_USABLE (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

@@ -1,16 +1,10 @@
 /* kern_body.h - every kernel, written once over the 16-lane vector `v16` that
  * the including file defines, together with KERN_SET, KERN_NAME, KERN_USABLE and
- * the register tile TILE_X x TILE_W. Compiled with -ffp-contract=off, so that the
- * only fused operations are the v_fma written here.
- *
- * The register tile of the product (AVX-512: 6 x 4, 24 of 32 registers):
- *
- *              w[j] w[j+1] w[j+2] w[j+3]     each [] is one v16 of 16 partial sums,
- *        x[i]   []    []     []     []       kept over the whole row length k and
- *        ...                                 folded by the fixed tree at the end
- *      x[i+5]   []    []     []     []
- */
+ * the register tile TILE_X x TILE_W of the products (kern_gemm.h). Compiled with
+ * -ffp-contract=off, so that the only fused operations are the v_fma written here. */
 #include "tensor/kern.h"
+
+#include <string.h>
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -18,79 +12,49 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#define INLINE __attribute__((always_inline)) static inline
+
 /* ---- products -------------------------------------------------------- */
 
-/* One step of 16 elements is taken in PARTS pieces (AVX2: two halves), so that one
- * piece of every row of w and the sums fit the registers together. */
-__attribute__((always_inline)) static inline void tile(float *c, size_t ldc, const float *x,
-                                                       size_t ldx, const float *w, size_t ldw,
-                                                       int k, const int nx, const int nw) {
-  part acc[TILE_X][TILE_W][PARTS];
-  UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++)
-    UNROLL for (int p = 0; p < PARTS; p++) acc[i][j][p] = p_zero();
-  int s = 0;
-  for (; s + 16 <= k; s += 16) {
-    UNROLL for (int p = 0; p < PARTS; p++) {
-      part b[TILE_W];
-      UNROLL for (int j = 0; j < nw; j++) b[j] = p_load(w + (size_t)j * ldw + s, p);
-      UNROLL for (int i = 0; i < nx; i++) {
-        part a = p_load(x + (size_t)i * ldx + s, p);
-        __asm__("" : P_KEEP(a));   /* or gcc loads it again for each product */
-        UNROLL for (int j = 0; j < nw; j++) acc[i][j][p] = p_fma(a, b[j], acc[i][j][p]);
-      }
-    }
-  }
-  UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++) {
-    v16 a = p_join(acc[i][j]);
-    if (s < k) a = v_fma(v_load_n(x + (size_t)i * ldx + s, k - s),
-                         v_load_n(w + (size_t)j * ldw + s, k - s), a);
-    c[(size_t)i * ldc + (size_t)j] = v_sum(a);
-  }
+enum { BLOCK = 4096 };             /* bytes of a row that are taken together */
+
+INLINE void f32_step(float *to, const float *x, int n) {
+  v_store(to, n == 16 ? v_load(x) : v_load_n(x, n));
+}
+INLINE void bf16_step(uint16_t *to, const float *x, int n) {
+  v_store_bf16(to, n >= 16 ? v_load(x) : v_load_n(x, n));
+  v_store_bf16(to + 16, n == 32 ? v_load(x + 16) : v_load_n(x + 16, n > 16 ? n - 16 : 0));
 }
 
-/* TILE_X rows of x against n rows of w: the x rows stay in the first-level cache
- * while the rows of w stream past. */
-#define STRIP(NX) \
-  static void strip_##NX(float *c, size_t ldc, const float *x, size_t ldx, const float *w, \
-                         size_t ldw, int n, int k) { \
-    int j = 0; \
-    for (; j + TILE_W <= n; j += TILE_W) \
-      tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, NX, TILE_W); \
-    for (; j < n; j++) tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, NX, 1); \
-  }
-/* A single row of x is bound by reading w: one row after the other is one
- * sequential stream, the fastest way to read memory that was measured. */
-static void strip_1(float *c, size_t ldc, const float *x, size_t ldx, const float *w, size_t ldw,
-                    int n, int k) {
-  for (int j = 0; j < n; j++) tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, 1, 1);
-}
-STRIP(2)
-#if TILE_X >= 3
-STRIP(3)
-#endif
-#if TILE_X >= 6
-STRIP(4)
-STRIP(5)
-STRIP(6)
-#endif
+#define NAME(f) f32_##f
+#define ELEM float
+#define STEP 16
+#define PART part
+#define LOAD_P p_load
+#define DOT_P(acc, x, w) p_fma(x, w, acc)
+#define SUM v_sum
+#define CONVERT f32_step
+#define SUM4 v_sum4
+#include "tensor/kern_gemm.h"
 
-static void gemm(float *c, size_t ldc, const float *x, size_t ldx, int m, const float *w,
-                 size_t ldw, int n, int k) {
-  static void (*const strip[])(float *, size_t, const float *, size_t, const float *, size_t, int,
-                               int) = {
-      NULL, strip_1, strip_2,
-#if TILE_X >= 3
-      strip_3,
-#endif
-#if TILE_X >= 6
-      strip_4, strip_5, strip_6,
-#endif
-  };
-  for (int i = 0; i < m;) {
-    int rows = m - i < TILE_X ? m - i : TILE_X;
-    strip[rows](c + (size_t)i * ldc, ldc, x + (size_t)i * ldx, ldx, w, ldw, n, k);
-    i += rows;
-  }
+/* The bf16 formula (kern.h). What is fused and rounded is the same in every set; subnormal
+ * numbers count as zero in all of it, the tree included. */
+#define NAME(f) bf16_##f
+#define ELEM uint16_t
+#define STEP 32
+#define PART pair
+#define LOAD_P pair_load
+#define DOT_P pair_dot
+#define SUM pair_sum
+#define CONVERT bf16_step
+#define SUM4 pair_sum4
+#include "tensor/kern_gemm.h"
+
+static void gemm_bf16(float *c, size_t ldc, const uint16_t *x, size_t ldx, int m,
+                      const uint16_t *w, size_t ldw, int n, int k) {
+  unsigned before = flush_begin();
+  bf16_gemm(c, ldc, x, ldx, m, w, ldw, n, k);
+  flush_end(before);
 }
 
 /* Twelve independent chains of register-only multiply-adds: the peak of the set. */
@@ -403,7 +367,8 @@ static void to_f32(float *o, const void *row, int64_t n, uint32_t type) {
 static bool usable(void) { return KERN_USABLE; }
 
 const struct nm__kern KERN_SET = {
-    .name = KERN_NAME, .usable = usable, .gemm = gemm, .lanes = (int)(sizeof(part) / 4),
+    .name = KERN_NAME, .usable = usable, .lanes = (int)(sizeof(part) / 4), .strip = TILE_X,
+    .gemm = f32_gemm, .pack = f32_pack, .gemm_bf16 = gemm_bf16, .pack_bf16 = bf16_pack,
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,

@@ -1,6 +1,6 @@
-/* kern_fold.h - the end of the fixed tree and the maximum of 16 lanes, for the sets
- * with 256-bit registers. The including file defines v16, v_store and v_half_sum (the first
- * level: lanes l and l + 8). */
+/* kern_fold.h - the end of the fixed tree, the maximum of 16 lanes and the flushing of
+ * subnormal numbers, for the sets with 256-bit registers. The including file defines v16,
+ * v_store and v_half_sum (the first level: lanes l and l + 8). */
 static inline float v_sum(v16 v) {
   __m256 s8 = v_half_sum(v);
   __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
@@ -14,3 +14,11 @@ static inline float v_top(v16 v) {
   for (int i = 1; i < 16; i++) f[0] = f[i] > f[0] ? f[i] : f[0];
   return f[0];
 }
+
+/* Subnormal operands and results are zero between the two. */
+static inline unsigned flush_begin(void) {
+  unsigned before = _mm_getcsr();
+  _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040);     /* and operands: "denormals are zero" */
+  return before;
+}
+static inline void flush_end(unsigned before) { _mm_setcsr(before); }
