@@ -57,8 +57,13 @@ struct nm__kern {
   void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
   /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
-  /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32 */
+  /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32, and these rounded. */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
+  void (*to_bf16)(uint16_t *out, const void *row, int64_t n, uint32_t type);
+  /* y[j] = x . row j of w as f32, j < n, over k, by the f32 formula: a product with a single x,
+   * whose weights are never written out. */
+  void (*gemv)(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
+               uint32_t type);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

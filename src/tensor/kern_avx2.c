@@ -54,10 +54,38 @@ static inline __m256 pow2_8(__m256 k) {
 static inline v16 v_pow2(v16 k) { return (v16){pow2_8(k.a), pow2_8(k.b)}; }
 static inline __m256 v_half_sum(v16 v) { return _mm256_add_ps(v.a, v.b); }
 #include "tensor/kern_fold.h"
-static inline v16 v_from_i8(const int8_t *p) {
-  __m128i q = _mm_loadu_si128((const __m128i *)p);
+static inline v16 v_of_i8(__m128i q) {
   return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+}
+static inline v16 v_from_i8(const int8_t *p) {
+  return v_of_i8(_mm_loadu_si128((const __m128i *)p));
+}
+static inline v16 v_from_six(const uint8_t *q, int s, const uint8_t *high, int t) {
+  return v_of_i8(six_bits16(q, s, high, t));
+}
+/* table[i[k] & 15]: from each half of the table, and bit 3 chooses. */
+static inline __m256 pick8(v16 table, __m256i i) {
+  __m256 high = _mm256_castsi256_ps(_mm256_slli_epi32(i, 28));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.a, i),
+                          _mm256_permutevar8x32_ps(table.b, i), high);
+}
+/* table[four bits of q[i] from bit s on] */
+static inline v16 v_pick(v16 table, const uint8_t *q, int s) {
+  __m128i i = _mm_srl_epi16(_mm_loadu_si128((const __m128i *)q), _mm_cvtsi32_si128(s));
+  return (v16){pick8(table, _mm256_cvtepu8_epi32(i)),
+               pick8(table, _mm256_cvtepu8_epi32(_mm_srli_si128(i, 8)))};
+}
+static inline __m256 mask_of8(uint32_t bits) {
+  const __m256i one = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  __m256i set = _mm256_and_si256(_mm256_set1_epi32((int)bits), one);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, one));
+}
+/* From `high` where bit i of `which` is set. */
+static inline v16 v_pick2(v16 low, v16 high, const uint8_t *q, int s, uint32_t which) {
+  v16 x = v_pick(low, q, s), y = v_pick(high, q, s);
+  return (v16){_mm256_blendv_ps(x.a, y.a, mask_of8(which)),
+               _mm256_blendv_ps(x.b, y.b, mask_of8(which >> 8))};
 }
 static inline __m256 bf16_8(const uint8_t *p) {
   __m256i w = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

@@ -39,8 +39,25 @@ static inline __m256 v_half_sum(v16 v) {
   return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
 #include "tensor/kern_fold.h"
+static inline v16 v_of_i8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
 static inline v16 v_from_i8(const int8_t *p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+  return v_of_i8(_mm_loadu_si128((const __m128i *)p));
+}
+static inline v16 v_from_six(const uint8_t *q, int s, const uint8_t *high, int t) {
+  return v_of_i8(six_bits16(q, s, high, t));
+}
+/* table[four bits of q[i] from bit s on]: a permutation looks at the low four bits alone. */
+static inline __m512i nibble16(const uint8_t *q, int s) {
+  __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)q));
+  return s ? _mm512_srli_epi32(i, 4) : i;
+}
+static inline v16 v_pick(v16 table, const uint8_t *q, int s) {
+  return _mm512_permutexvar_ps(nibble16(q, s), table);
+}
+/* From `high` where bit i of `which` is set. */
+static inline v16 v_pick2(v16 low, v16 high, const uint8_t *q, int s, uint32_t which) {
+  __m512i i = nibble16(q, s);
+  return _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(i, low), (__mmask16)which, i, high);
 }
 static inline v16 v_from_bf16(const uint8_t *p) {
   __m512i w = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));

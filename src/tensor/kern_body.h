@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+#include "tensor/iq_tables.h"
+#include "tensor/quants.h"
+
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -289,79 +292,7 @@ static void weighted_sum(float *out, const float *p, const float *v, size_t ldv,
   }
 }
 
-/* ---- dequantising ---------------------------------------------------- */
-
-static inline void block_out(float *o, const int8_t q[32], float d) {
-  v16 vd = v_set(d);
-  v_store(o, v_mul(v_from_i8(q), vd));
-  v_store(o + 16, v_mul(v_from_i8(q + 16), vd));
-}
-
-/* A block's scale. The sets that have the instruction use it: a call would cost as much as the
- * block itself. */
-static inline float scale_at(const uint8_t *b) {
-  uint16_t h = (uint16_t)(b[0] | b[1] << 8);
-#ifdef V_NO_HALF
-  return nm__half_to_f32(h);
-#else
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
-#endif
-}
-
-static void q8_0_out(float *o, const uint8_t *b, int64_t n) {
-  for (; n > 0; n -= 32, b += 34, o += 32) block_out(o, (const int8_t *)b + 2, scale_at(b));
-}
-
-static void q4_0_out(float *o, const uint8_t *b, int64_t n) {
-  for (; n > 0; n -= 32, b += 18, o += 32) {
-    int8_t q[32];
-    for (int i = 0; i < 16; i++) {
-      q[i] = (int8_t)((b[2 + i] & 15) - 8);
-      q[i + 16] = (int8_t)((b[2 + i] >> 4) - 8);
-    }
-    block_out(o, q, scale_at(b));
-  }
-}
-
-/* The fifth bits lie in four bytes, bit i for element i: spread byte i/8 over its
- * eight elements and test each with its own mask. */
-static void q5_0_out(float *o, const uint8_t *b, int64_t n) {
-  static const uint8_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
-  for (; n > 0; n -= 32, b += 22, o += 32) {
-    int8_t q[32];
-    for (int i = 0; i < 16; i++) {
-      q[i] = (int8_t)(((b[6 + i] & 15) | (b[2 + i / 8] & bit[i % 8] ? 16 : 0)) - 16);
-      q[i + 16] = (int8_t)(((b[6 + i] >> 4) | (b[4 + i / 8] & bit[i % 8] ? 16 : 0)) - 16);
-    }
-    block_out(o, q, scale_at(b));
-  }
-}
-
-static void bf16_out(float *o, const uint8_t *b, int64_t n) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) v_store(o + i, v_from_bf16(b + 2 * i));
-  nm__dtype(NM__BF16)->to_f32(o + i, b + 2 * i, n - i);
-}
-
-static void f16_out(float *o, const uint8_t *b, int64_t n) {
-  int64_t i = 0;
-#ifndef V_NO_HALF
-  for (; i + 16 <= n; i += 16) v_store(o + i, v_from_half(b + 2 * i));
-#endif
-  nm__dtype(NM__F16)->to_f32(o + i, b + 2 * i, n - i);
-}
-
-static void to_f32(float *o, const void *row, int64_t n, uint32_t type) {
-  switch (type) {
-    case NM__Q8_0: q8_0_out(o, row, n); break;
-    case NM__Q4_0: q4_0_out(o, row, n); break;
-    case NM__Q5_0: q5_0_out(o, row, n); break;
-    case NM__BF16: bf16_out(o, row, n); break;
-    case NM__F16: f16_out(o, row, n); break;
-    default: nm__dtype(type)->to_f32(o, row, n);
-  }
-}
-
+#include "tensor/kern_blocks.h"
 #include "tensor/kern_grad.h"
 
 static bool usable(void) { return KERN_USABLE; }
@@ -373,7 +304,7 @@ const struct nm__kern KERN_SET = {
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
     .weighted_sum = weighted_sum,
-    .to_f32 = to_f32, .act_back = act_back, .act_mul_back = act_mul_back,
+    .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv, .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
     .softmax_back = softmax_back, .adamw = adamw,

@@ -22,3 +22,18 @@ static inline unsigned flush_begin(void) {
   return before;
 }
 static inline void flush_end(unsigned before) { _mm_setcsr(before); }
+
+/* Bit j of 16 bytes. */
+static inline uint32_t bit_of16(const uint8_t *p, int j) {
+  __m128i v = _mm_loadu_si128((const __m128i *)p);
+  return (uint32_t)_mm_movemask_epi8(_mm_sll_epi16(v, _mm_cvtsi32_si128(7 - j)));
+}
+
+/* Four bits of q from bit s on and two of `high` from bit t on above them, less 32. */
+static inline __m128i six_bits16(const uint8_t *q, int s, const uint8_t *high, int t) {
+  __m128i low = _mm_srl_epi16(_mm_loadu_si128((const __m128i *)q), _mm_cvtsi32_si128(s));
+  __m128i two = _mm_srl_epi16(_mm_loadu_si128((const __m128i *)high), _mm_cvtsi32_si128(t));
+  low = _mm_and_si128(low, _mm_set1_epi8(15));
+  two = _mm_slli_epi16(_mm_and_si128(two, _mm_set1_epi8(3)), 4);
+  return _mm_sub_epi8(_mm_or_si128(low, two), _mm_set1_epi8(32));
+}

@@ -103,7 +103,7 @@ INLINE void NAME(strip)(float *c, size_t ldc, const ELEM *x, size_t rs, size_t s
 
 /* A single row of x is bound by reading w: one row after the other is one sequential stream,
  * the fastest way to read memory that was measured. Short rows come from a cache. */
-static void NAME(row)(float *c, const ELEM *x, const ELEM *w, size_t ldw, int n, int k) {
+static void NAME(row_of_x)(float *c, const ELEM *x, const ELEM *w, size_t ldw, int n, int k) {
   int j = 0;
   if (k <= 256)
     for (; j + TILE_W <= n; j += TILE_W)
@@ -145,7 +145,7 @@ static void NAME(gemm)(float *c, size_t ldc, const ELEM *x, size_t ldx, int m, c
   size_t ld = ldx ? ldx : nm__packed(k);
   for (int i = 0; i < m;) {
     int rows = m - i < TILE_X ? m - i : TILE_X;
-    if (rows == 1) NAME(row)(c + (size_t)i * ldc, x + (size_t)i * ld, w, ldw, n, k);
+    if (rows == 1) NAME(row_of_x)(c + (size_t)i * ldc, x + (size_t)i * ld, w, ldw, n, k);
     else strip[rows](c + (size_t)i * ldc, ldc, x + (size_t)i * ld, ldx, w, ldw, n, k);
     i += rows;
   }

@@ -63,7 +63,33 @@ static inline v16 v_from_bf16(const uint8_t *p) {
   }
   return r;
 }
-#define V_NO_HALF                  /* halves go through the plain dequantiser */
+#define V_NO_HALF
+static inline v16 v_from_half(const uint8_t *p) {
+  v16 r;
+  EACH r.f[i] = nm__half_to_f32((uint16_t)(p[2 * i] | p[2 * i + 1] << 8));
+  return r;
+}
+static inline v16 v_from_six(const uint8_t *q, int s, const uint8_t *high, int t) {
+  v16 r;
+  EACH r.f[i] = (float)(((q[i] >> s & 15) | (high[i] >> t & 3) << 4) - 32);
+  return r;
+}
+/* table[four bits of q[i] from bit s on]; the second, from `high` where bit i of `which` is set */
+static inline v16 v_pick(v16 table, const uint8_t *q, int s) {
+  v16 r;
+  EACH r.f[i] = table.f[q[i] >> s & 15];
+  return r;
+}
+static inline v16 v_pick2(v16 low, v16 high, const uint8_t *q, int s, uint32_t which) {
+  v16 r;
+  EACH r.f[i] = (which >> i & 1 ? high : low).f[q[i] >> s & 15];
+  return r;
+}
+static inline uint32_t bit_of16(const uint8_t *p, int j) {
+  uint32_t r = 0;
+  EACH r |= (uint32_t)(p[i] >> j & 1) << i;
+  return r;
+}
 
 typedef v16 part;
 enum { PARTS = 1 };

@@ -484,6 +484,47 @@ static void every_half(void **state) {
   assert_int_equal(nm__f32_to_half(0x1.000002p-25f), 1);
 }
 
+/* Rows of random bytes, so of all scales and quants, some of them no numbers. */
+static void one_stored_row(const struct nm__kern *k, uint32_t type, int n) {
+  const struct nm__dtype_info *t = nm__dtype(type);
+  size_t bytes = (size_t)(n / t->block * t->bytes), N = (size_t)n;
+  uint8_t *w = malloc(3 * bytes);
+  float *x = exact(N, 11, false), *plain = malloc(3 * N * sizeof *x), *fast = malloc(N * sizeof *x);
+  uint16_t *half = malloc(2 * N);
+  float y[3];
+  for (size_t i = 0; i < 3 * bytes; i++) w[i] = (uint8_t)nm__rand_at(12, type, i);
+  t->to_f32(plain, w, 3 * n);
+  k->gemv(y, x, w, bytes, 3, n, type);
+  for (int j = 0; j < 3; j++) {
+    const float *row = plain + j * n;
+    float want = formula(x, row, n);
+    assert_same(&y[j], &want, 1, k->name, t->name, n);
+    k->to_f32(fast, w + (size_t)j * bytes, n, type);
+    assert_same(fast, row, N, k->name, t->name, n);
+    k->to_bf16(half, w + (size_t)j * bytes, n, type);
+    for (int i = 0; i < n; i++) {
+      fast[i] = nm__bf16_to_f32(half[i]);
+      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(row[i]));
+    }
+    assert_same(fast, row, N, k->name, t->name, n);
+  }
+  free(w), free(x), free(plain), free(fast), free(half);
+}
+
+static void stored_rows(void **state) {
+  (void)state;
+  int n_types = 0;
+  for (int i = 0; nm__kern_at(i); i++)
+    for (uint32_t type = 0; type < NM__DTYPE_END && nm__kern_at(i)->usable(); type++) {
+      const struct nm__dtype_info *t = nm__dtype(type);
+      if (!t || !t->to_f32) continue;
+      n_types += i == 0;
+      for (int n = t->block; n <= 2000; n = n * 2 + t->block)
+        one_stored_row(nm__kern_at(i), type, n);
+    }
+  assert_true(n_types > 20);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(finds_sets), cmocka_unit_test(sets_agree),
@@ -492,7 +533,7 @@ int main(void) {
     cmocka_unit_test(curves), cmocka_unit_test(more_curves),
     cmocka_unit_test(softmax_against_double), cmocka_unit_test(types_are_listed),
     cmocka_unit_test(blocks_recorded), cmocka_unit_test(blocks_written),
-    cmocka_unit_test(every_half),
+    cmocka_unit_test(every_half), cmocka_unit_test(stored_rows),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
