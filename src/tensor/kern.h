@@ -88,6 +88,7 @@ static inline size_t nm__packed(int64_t k) { return ((size_t)k + 31) / 32 * 32; 
 /* Best one this machine can run; NULL name: the best. NULL when the name is not
  * known or not usable here. */
 const struct nm__kern *nm__kern_find(const char *name);
+int nm__kern_none(const char *name, nm_err *err);        /* NM_EUSAGE: which there are here */
 extern const struct nm__kern nm__kern_portable, nm__kern_avx2, nm__kern_avx512,
     nm__kern_avx512bf16;
 /* i = 0, 1, ...: all of them, best last; NULL after the end. */
