@@ -69,7 +69,8 @@ static int write_config(struct study *S, nm_err *err) {
       "model", nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e),
       "act", nm_engine_act(S->e), "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e),
       "gelu", nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats,
-      "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data);
+      "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data",
+      data);
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
   int st = s && path ? nm__write_file(path, s, strlen(s), err)
                      : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
