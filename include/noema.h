@@ -757,11 +757,13 @@ typedef struct nm_train_opts {
   bool dry_run;                    /* fills result->memory, writes nothing */
   const char *command;             /* as typed, for the records */
   int (*step)(void *arg, const nm_train_step *s);      /* nonzero: stop, keeping a checkpoint */
+  void (*note)(void *arg, const char *text);           /* a sentence worth telling; or NULL */
   void *arg;
 } nm_train_opts;
 typedef struct nm_train_memory {
   uint64_t n_parameters;           /* numbers that are learned */
   uint64_t weights, parameters, gradients, moments, activations;       /* bytes */
+  uint64_t reference;              /* bytes of the frozen model that losses compare with */
 } nm_train_memory;
 typedef struct nm_train_result {
   char *dir, *summary;

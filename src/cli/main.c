@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,6 +267,7 @@ static int run_verb(const struct cli_verb *v, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
+  signal(SIGXFSZ, SIG_IGN);        /* a file that may not grow is an error like a full disk */
   if (!*v || !strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help"))
     return help(*v ? stdout : stderr), *v ? 0 : 2;
   if (!strcmp(v, "--version")) return printf("noema %s\n", NM_VERSION), 0;

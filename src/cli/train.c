@@ -49,15 +49,23 @@ static int show_step(void *arg, const nm_train_step *s) {
   return stop;
 }
 
+static void show_note(void *arg, const char *text) {
+  struct show *w = arg;
+  fprintf(stderr, "%snoema train: %s\n", w->line ? "\n" : "", text);
+  w->line = false;
+}
+
 static void show_memory(const nm_train_memory *m) {
   const struct { const char *name; uint64_t bytes; } row[] = {
       {"weights (all, trained ones included)", m->weights},
       {"gradients", m->gradients},
       {"moments of the optimiser", m->moments},
-      {"activations and tape of a slot", m->activations}};
+      {"activations and tape of a slot", m->activations},
+      {"the frozen model of a loss", m->reference}};
   uint64_t sum = 0;
   printf("%-38s %14llu\n", "numbers that are learned", (unsigned long long)m->n_parameters);
   for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+    if (i == 4 && !m->reference) continue;
     printf("%-38s %11.1f MB\n", row[i].name, (double)row[i].bytes / 1e6);
     sum += row[i].bytes;
   }
@@ -75,7 +83,7 @@ static int run(struct cli *c) {
   nm_train_opts o = {.out = cli_text(c, "out"), .threads = (int)threads,
                      .kernels = cli_text(c, "kernels"), .resume = cli_flag(c, "resume"),
                      .dry_run = cli_flag(c, "dry-run"), .command = c->command, .step = show_step,
-                     .arg = &w};
+                     .note = show_note, .arg = &w};
   int st = nm_train(c->pos[0], &o, &r, &err), code = 0;
   if (w.line) fputc('\n', stderr);
   if (st) code = cli_fail(c, &err);
@@ -89,11 +97,12 @@ const struct cli_verb cli_train = {
     "train",
     "train a model as a recipe says",
     "train RECIPE.yaml [-o DIR] [--resume]",
-    "Trains a new model or a file's: all of it, chosen tensors, or adapters beside it. The recipe\n"
-    "names model, tokenizer, data, optimizer, schedule, evaluations and checkpoints; --help of\n"
-    "its keys is docs/verbs/train.md. The folder gets metrics.jsonl, loss.svg, report.html,\n"
-    "checkpoints/ and model.gguf. Ctrl-C stops after the step and keeps a checkpoint; --resume\n"
-    "goes on in the same bits.",
+    "Trains a new model or a file's: all of it, chosen tensors, single rows or columns, adapters,\n"
+    "a soft prompt or vectors beside it, towards one loss or a weighted sum (cross entropy, DPO,\n"
+    "NPO, KL, gradient difference, tapped activations). Its keys are in docs/verbs/train.md. The\n"
+    "folder gets metrics.jsonl, loss.svg, report.html, checkpoints/ and model.gguf, adapter.gguf\n"
+    "or edits.json. Ctrl-C stops after the step and keeps a checkpoint; --resume goes on in the\n"
+    "same bits.",
     "  printf 'model: {arch: llama, layers: 1, width: 32, heads: 2, context: 64}\\n'  > r.yaml\n"
     "  printf 'tokenizer: {kind: word}\\nsteps: 20\\n' >> r.yaml\n"
     "  printf 'data: [{world: facts, n: 100}]\\n' >> r.yaml\n"

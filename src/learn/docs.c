@@ -17,6 +17,9 @@ struct rows {
   float *weight;
   size_t cap;
   char where[300];
+  const struct nm__chat_how *how;
+  struct nm__doc also;             /* group and target of the row */
+  float *target;
   nm__doc_take *take;
   void *arg;
   nm_err *err;
@@ -44,7 +47,13 @@ static struct nm__part part_of(const json_t *text, double weight) {
 }
 
 static int take(struct rows *r, int n_parts, int n_ids) {
-  struct nm__doc d = {n_parts ? r->part : NULL, n_parts, r->ids, r->weight, n_ids, r->where};
+  struct nm__doc d = r->also;
+  d.part = n_parts ? r->part : NULL;
+  d.n_parts = n_parts;
+  d.ids = r->ids;
+  d.weight = r->weight;
+  d.n_ids = n_ids;
+  d.where = r->where;
   return r->take(r->arg, &d, r->err);
 }
 
@@ -82,12 +91,69 @@ static int take_ids(struct rows *r, const json_t *ids, const json_t *weights) {
   return st ? st : take(r, 0, (int)n);
 }
 
+/* Two documents that share the prompt. */
+static int take_pair(struct rows *r, const json_t *row) {
+  const json_t *prompt = json_object_get(row, "prompt");
+  const json_t *answer[] = {json_object_get(row, "chosen"), json_object_get(row, "rejected")};
+  if (!json_is_string(prompt) || !json_string_length(answer[0]) || !json_string_length(answer[1]))
+    return bad(r, "a pair needs the texts \"prompt\", \"chosen\" and \"rejected\"");
+  int st = NM_OK;
+  for (int i = 0; i < 2 && !st; i++) {
+    r->part[0] = part_of(prompt, 0);
+    r->part[1] = part_of(answer[i], 1);
+    r->also.pair = i + 1;
+    st = take(r, 2, 0);
+  }
+  return st;
+}
+
+static int take_messages(struct rows *r, const json_t *row) {
+  struct nm__part *parts = NULL;
+  nm_prompt text = {0};
+  int n = 0;
+  if (!r->how) return bad(r, "\"messages\" are not possible here");
+  int st = nm__chat_parts(r->how, row, r->where, &text, &parts, &n, r->err);
+  if (!st) st = room(r, (size_t)n);
+  if (!st) {
+    memcpy(r->part, parts, (size_t)n * sizeof *parts);
+    r->also.user = text.user;
+    st = take(r, n, 0);
+  }
+  free(parts);
+  nm_prompt_free(&text);
+  return st;
+}
+
+/* What any row may have beside its text. */
+static int read_also(struct rows *r, const json_t *row) {
+  const json_t *group = json_object_get(row, "group"), *target = json_object_get(row, "target");
+  size_t n = json_array_size(target);
+  r->also = (struct nm__doc){.group = json_string_value(group)};
+  if (group && !json_is_string(group)) return bad(r, "\"group\" must be a text");
+  if (!target) return NM_OK;
+  if (!n || n > 1 << 20) return bad(r, "\"target\" must be a list of numbers");
+  float *v = nm__realloc(r->target, n, sizeof *v);
+  if (!v) return nm__fail_memory(r->err, "a row of data", n * sizeof *v);
+  r->target = v;
+  for (size_t i = 0; i < n; i++) {
+    const json_t *x = json_array_get(target, i);
+    v[i] = (float)json_number_value(x);
+    if (!json_is_number(x) || v[i] - v[i] != 0)
+      return bad(r, "\"target\" must be a list of numbers");
+  }
+  r->also.target = v;
+  r->also.n_target = (int)n;
+  return NM_OK;
+}
+
 static int take_row(struct rows *r, const json_t *row) {
   const json_t *text = json_object_get(row, "text"), *prompt = json_object_get(row, "prompt"),
                *response = json_object_get(row, "response"),
                *parts = json_object_get(row, "parts"), *ids = json_object_get(row, "ids");
   int st = room(r, 2);
+  if (!st) st = read_also(r, row);
   if (st) return st;
+  if (json_object_get(row, "chosen") || json_object_get(row, "rejected")) return take_pair(r, row);
   if (parts) return take_parts(r, parts);
   if (ids) return take_ids(r, ids, json_object_get(row, "weights"));
   if (json_is_string(prompt) && json_is_string(response)) {
@@ -95,11 +161,10 @@ static int take_row(struct rows *r, const json_t *row) {
     r->part[1] = part_of(response, 1);
     return take(r, 2, 0);
   }
-  if (json_object_get(row, "messages"))
-    return bad(r, "\"messages\" need a chat template, which training does not read yet; write "
-                  "\"prompt\" and \"response\" as the model expects them");
+  if (json_object_get(row, "messages")) return take_messages(r, row);
   if (!json_is_string(text))
-    return bad(r, "a row needs \"text\", \"prompt\" and \"response\", \"parts\", or \"ids\"");
+    return bad(r, "a row needs \"text\", \"prompt\" and \"response\" (or \"chosen\" and "
+                  "\"rejected\"), \"messages\", \"parts\", or \"ids\"");
   r->part[0] = part_of(text, 1);
   return take(r, 1, 0);
 }
@@ -152,14 +217,15 @@ static int docs_of_world(const struct nm__yaml *y, const struct nm__source *s, s
   return st;
 }
 
-int nm__docs(const struct nm__yaml *y, const struct nm__source *s, nm__doc_take *fn, void *arg,
-             nm_err *err) {
+int nm__docs(const struct nm__yaml *y, const struct nm__source *s, const struct nm__chat_how *how,
+             nm__doc_take *fn, void *arg, nm_err *err) {
   nm_err own = {0};
-  struct rows r = {.take = fn, .arg = arg, .err = err ? err : &own};
+  struct rows r = {.how = how, .take = fn, .arg = arg, .err = err ? err : &own};
   int st = s->file ? docs_of_file(y, s, &r) : docs_of_world(y, s, &r);
   free(r.part);
   free(r.ids);
   free(r.weight);
+  free(r.target);
   return st;
 }
 
@@ -183,11 +249,13 @@ static int keep_text(void *arg, const struct nm__doc *d, nm_err *err) {
 
 int nm__docs_tokenizer(const struct nm__recipe *r, struct nm__gguf **out, nm_err *err) {
   struct texts t = {0};
+  struct nm__chat_how how;
   nm_err own = {0};
   nm__buf_init(&t.all, (size_t)1 << 34);
-  int st = NM_OK;
+  int st = nm__chat_how(r, NULL, &how, err);
   for (int i = 0; i < r->data.n && !st; i++)
-    st = nm__docs(&r->y, &r->data.v[i], keep_text, &t, err);
+    st = nm__docs(&r->y, &r->data.v[i], &how, keep_text, &t, err);
+  nm__chat_how_done(&how);
   struct nm__str *v = st ? NULL : nm__alloc(t.n + 1, sizeof *v);
   for (size_t i = 0; v && i < t.n; i++) {
     size_t from = i ? t.end[i - 1] : 0;

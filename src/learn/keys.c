@@ -113,3 +113,32 @@ int nm__keys_read(const struct nm__yaml *y, const json_t *v, const char *what,
   }
   return NM_OK;
 }
+
+static int read_element(const struct nm__yaml *y, const json_t *v, const char *what,
+                        const char *single, const struct nm__key *table, char *out, nm_err *err) {
+  *(const json_t **)(void *)out = v;
+  if (!single || !json_is_string(v)) return nm__keys_read(y, v, what, table, out, err);
+  while (strcmp(table->name, single)) table++;
+  return read_key(y, v, v, table, out, err);
+}
+
+int nm__keys_list(const struct nm__yaml *y, const json_t *v, const char *what, const char *single,
+                  const struct nm__key *table, const void *plain, size_t size, void *out, int *n,
+                  nm_err *err) {
+  enum { MOST = 1000 };
+  size_t all = json_is_array(v) ? json_array_size(v) : 1;
+  if (!all || all > MOST)
+    return nm__yaml_fail(y, v, err, "%s: a list of 1 to %d is possible, not of %zu", what, MOST,
+                         all);
+  char *made = nm__alloc(all, size);
+  if (!made) return nm__fail_memory(err, "a recipe", all * size);
+  memcpy(out, &made, sizeof made);
+  int st = NM_OK;
+  for (size_t i = 0; i < all && !st; i++) {
+    memcpy(made + i * size, plain, size);
+    (*n)++;
+    st = read_element(y, json_is_array(v) ? json_array_get(v, i) : v, what, single, table,
+                      made + i * size, err);
+  }
+  return st;
+}

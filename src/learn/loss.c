@@ -26,7 +26,7 @@ void nm__loss_names(struct nm__buf *b) {
   for (int i = 0; i < N_KINDS; i++) nm__buf_printf(b, "%s%s", i ? ", " : "", table[i].name);
 }
 
-static const struct nm__loss_kind *kind_of(const char *name) {
+const struct nm__loss_kind *nm__loss_kind_of(const char *name) {
   for (int i = 0; name && i < N_KINDS; i++)
     if (!strcmp(table[i].name, name)) return &table[i];
   return NULL;
@@ -149,6 +149,16 @@ static int check_lengths(const struct nm__stepper *s, const struct nm__sample *c
   return NM_OK;
 }
 
+int nm__edits_places(struct nm__stepper *s, struct nm__loss_plan *p, nm_err *err) {
+  int st = NM_OK;
+  if (!s->n_edits) return NM_OK;
+  p->edit = nm__alloc((size_t)s->n_edits, sizeof *p->edit);
+  if (!p->edit) return nm__fail_memory(err, "the edits", 0);
+  for (int i = 0; i < s->n_edits && !st; i++)
+    st = nm__places_open(s->m, "an edit", s->edits[i].site, s->edits[i].at, true, &p->edit[i], err);
+  return st;
+}
+
 int nm__loss_plan(struct nm__stepper *s, const struct nm__loss_spec *specs, int n_specs,
                   const struct nm__sample *const *batch, int n, struct nm__loss_plan *p,
                   nm_err *err) {
@@ -164,7 +174,7 @@ int nm__loss_plan(struct nm__stepper *s, const struct nm__loss_spec *specs, int 
   }
   int st = check_lengths(s, batch, n, err);
   for (int i = 0; i < p->n && !st; i++) {
-    p->kind[i] = kind_of(p->spec[i].name);
+    p->kind[i] = nm__loss_kind_of(p->spec[i].name);
     st = check_spec(s, &p->spec[i], p->kind[i], err);
     if (!st) st = count(s, p, i, batch, n, err);
     if (!st && (p->over[i] < 0 || p->retain[i] < 0))
@@ -172,13 +182,7 @@ int nm__loss_plan(struct nm__stepper *s, const struct nm__loss_spec *specs, int 
                     p->kind[i]->name);
     all += p->over[i] + p->retain[i];
   }
-  if (!st && s->n_edits) {
-    p->edit = nm__alloc((size_t)s->n_edits, sizeof *p->edit);
-    if (!p->edit) st = nm__fail_memory(err, "the edits", 0);
-    for (int i = 0; i < s->n_edits && !st; i++)
-      st = nm__places_open(s->m, "an edit", s->edits[i].site, s->edits[i].at, true, &p->edit[i],
-                           err);
-  }
+  if (!st) st = nm__edits_places(s, p, err);
   if (!st && all <= 0)
     st = nm__fail(err, NM_EFORMAT, specs ? "no loss finds anything of its group in the batch"
                                          : "no token of the batch has a weight");

@@ -24,6 +24,7 @@ static const struct nm__key source_keys[] = {
     {"from_step", NM__K_INT, AT(from), 0, BIG, NULL},
     {"to_step", NM__K_INT, AT(to), 1, BIG, NULL},
     {"order", NM__K_WORD, AT(order), 0, 0, orders},
+    {"group", NM__K_TEXT, AT(group), 0, 0, NULL},
     {0}};
 #undef AT
 
@@ -151,6 +152,15 @@ static const struct nm__key lora_keys[] = {
     {"alpha", NM__K_REAL, AT(lora_alpha), 1e-6, 1e6, NULL},
     {"targets", NM__K_TEXTS, AT(lora_targets), 0, 0, NULL},
     {0}};
+static const struct nm__key prompt_keys[] = {
+    {"n", NM__K_INT, AT(prompt_n), 1, 1 << 16, NULL},
+    {"init", NM__K_TEXT, AT(prompt_init), 0, 0, NULL},
+    {"from", NM__K_TEXT, AT(prompt_from), 0, 0, NULL},
+    {0}};
+static const struct nm__key chat_keys[] = {
+    {"template", NM__K_TEXT, AT(chat), 0, 0, NULL},
+    {"date", NM__K_TEXT, AT(chat_date), 0, 0, NULL},
+    {0}};
 static const struct nm__key schedule_keys[] = {
     {"kind", NM__K_WORD, AT(schedule_kind), 0, 0, schedules},
     {"lr", NM__K_REAL, AT(schedule.lr), 0, 1e6, NULL},
@@ -172,6 +182,8 @@ static const struct nm__key ckpt_keys[] = {
 struct top {
   struct nm__recipe r;
   const json_t *model, *tokenizer, *lora, *data, *optimizer, *schedule, *noise, *eval, *ckpt;
+  const json_t *prompt, *chat;
+  struct nm__recipe_lists lists;
 };
 #define AT(field) offsetof(struct top, field)
 static const struct nm__key top_keys[] = {
@@ -180,7 +192,12 @@ static const struct nm__key top_keys[] = {
     {"tokenizer", NM__K_ANY, AT(tokenizer), 0, 0, NULL},
     {"train", NM__K_TEXTS, AT(r.train), 0, 0, NULL},
     {"lora", NM__K_ANY, AT(lora), 0, 0, NULL},
+    {"soft_prompt", NM__K_ANY, AT(prompt), 0, 0, NULL},
+    {"rows", NM__K_ANY, AT(lists.rows), 0, 0, NULL},
+    {"columns", NM__K_ANY, AT(lists.columns), 0, 0, NULL},
+    {"learn_vectors", NM__K_ANY, AT(lists.vectors), 0, 0, NULL},
     {"data", NM__K_ANY, AT(data), 0, 0, NULL},
+    {"chat", NM__K_ANY, AT(chat), 0, 0, NULL},
     {"length", NM__K_INT, AT(r.length), 2, 1 << 24, NULL},
     {"pack", NM__K_FLAG, AT(r.pack), 0, 0, NULL},
     {"eos", NM__K_FLAG, AT(r.eos), 0, 0, NULL},
@@ -192,9 +209,12 @@ static const struct nm__key top_keys[] = {
     {"optimizer", NM__K_ANY, AT(optimizer), 0, 0, NULL},
     {"schedule", NM__K_ANY, AT(schedule), 0, 0, NULL},
     {"clip", NM__K_REAL, AT(r.clip), 0, 1e9, NULL},
-    {"loss", NM__K_TEXT, AT(r.loss), 0, 0, NULL},
+    {"loss", NM__K_ANY, AT(lists.loss), 0, 0, NULL},
+    {"reference", NM__K_TEXT, AT(r.reference), 0, 0, NULL},
     {"recompute", NM__K_FLAG, AT(r.recompute), 0, 0, NULL},
     {"eval", NM__K_ANY, AT(eval), 0, 0, NULL},
+    {"taps", NM__K_ANY, AT(lists.taps), 0, 0, NULL},
+    {"probes", NM__K_ANY, AT(lists.probes), 0, 0, NULL},
     {"checkpoint", NM__K_ANY, AT(ckpt), 0, 0, NULL},
     {"out", NM__K_TEXT, AT(r.out), 0, 0, NULL},
     {"save", NM__K_TEXT, AT(r.save), 0, 0, NULL},
@@ -223,7 +243,8 @@ static int read_parts(struct top *t, nm_err *err) {
   const struct { const json_t *v; const char *what; const struct nm__key *keys; } part[] = {
       {t->model, "model", model_keys},   {t->tokenizer, "tokenizer", tokenizer_keys},
       {t->lora, "lora", lora_keys},      {t->schedule, "schedule", schedule_keys},
-      {t->noise, "noise", noise_keys},   {t->ckpt, "checkpoint", ckpt_keys}};
+      {t->noise, "noise", noise_keys},   {t->ckpt, "checkpoint", ckpt_keys},
+      {t->prompt, "soft_prompt", prompt_keys}, {t->chat, "chat", chat_keys}};
   int st = NM_OK;
   for (size_t i = 0; i < sizeof part / sizeof *part && !st; i++)
     if (part[i].v) st = nm__keys_read(y, part[i].v, part[i].what, part[i].keys, r, err);
@@ -232,7 +253,7 @@ static int read_parts(struct top *t, nm_err *err) {
   if (!st) st = read_sources(y, t->data, &r->data, err);
   if (!st) st = read_groups(r, t->optimizer, err);
   if (!st && t->eval) st = read_eval(r, t->eval, err);
-  return st;
+  return st ? st : nm__recipe_lists(r, &t->lists, err);
 }
 
 static int check_model(const struct top *t, nm_err *err) {
@@ -246,6 +267,12 @@ static int check_model(const struct top *t, nm_err *err) {
     return nm__yaml_fail(y, t->lora, err, "'train' and 'lora' do not go together");
   if (t->lora && !r->base)
     return nm__yaml_fail(y, t->lora, err, "lora stands beside the weights of a 'base' model");
+  if (t->prompt && !r->prompt_n && !r->prompt_from)
+    return nm__yaml_fail(y, t->prompt, err, "soft_prompt needs 'n', its rows, or 'from', a file");
+  if (t->prompt && r->prompt_from && (r->prompt_n || r->prompt_init))
+    return nm__yaml_fail(y, t->prompt, err, "'from' says all of a soft prompt: no 'n', no 'init'");
+  if (t->lora && r->n_only)
+    return nm__yaml_fail(y, t->lora, err, "'lora' does not go with 'rows' or 'columns'");
   if (t->lora && (!r->lora_rank || !r->lora_targets.n))
     return nm__yaml_fail(y, t->lora, err, "lora needs 'rank' and 'targets'");
   if (!t->model) return NM_OK;
@@ -282,9 +309,6 @@ static int check(const struct top *t, nm_err *err) {
   if (r->slots & (r->slots - 1))
     return nm__yaml_fail(y, json_object_get(y->root, "slots"), err,
                          "slots must be a power of two, not %d", r->slots);
-  if (strcmp(r->loss, "cross_entropy"))
-    return nm__yaml_fail(y, json_object_get(y->root, "loss"), err,
-                         "loss '%.40s' is not known (known: cross_entropy)", r->loss);
   if (strcmp(r->save, "f32") && strcmp(r->save, "f16") && strcmp(r->save, "bf16") &&
       strcmp(r->save, "q8_0"))
     return nm__yaml_fail(y, json_object_get(y->root, "save"), err,
@@ -303,7 +327,8 @@ static int read_all(struct top *t, nm_err *err) {
   r->lora_alpha = 16;
   r->batch = 8, r->slots = 1, r->seed = 1;
   r->clip = 1;
-  r->loss = "cross_entropy", r->save = "f32";
+  r->save = "f32";
+  r->chat_date = "2026-01-01";
   r->schedule = (struct nm__schedule){.lr = 1e-3, .floor = 0.1, .tail = 0.2};
   r->schedule_kind = NM__COSINE;
   r->ckpt_keep = 2;
@@ -339,6 +364,7 @@ void nm__recipe_done(struct nm__recipe *r) {
   free(r->group);
   free(r->train.v);
   free(r->lora_targets.v);
+  nm__recipe_lists_done(r);
   nm__yaml_done(&r->y);
   *r = (struct nm__recipe){0};
 }

@@ -28,6 +28,7 @@ struct nm__source {
   double weight;                   /* in the mixture */
   int from, to;                    /* steps in which it is drawn from: from <= step < to */
   int order;                       /* enum nm__order */
+  const char *group;               /* of its rows that name none; NULL: none */
 };
 struct nm__sources { struct nm__source *v; int n; };
 
@@ -38,6 +39,37 @@ struct nm__group {
   struct nm__optim optim;
   int kind;                        /* enum nm__optim_kind, as read */
   double lr, decay, beta1, beta2, eps;         /* lr: times that of the schedule */
+};
+
+/* One loss of the sum, as written; struct nm__loss_spec is made of it. */
+struct nm__loss_key {
+  const json_t *at;
+  const char *kind, *group, *retain, *site, *where, *probe, *bias;
+  const json_t *target;            /* numbers, or the name of an .npy */
+  double weight, beta, gamma, smooth;
+};
+
+/* Rows or columns of one tensor that are learned alone. */
+struct nm__only_key { const json_t *at, *list; const char *tensor; bool by_column; };
+
+/* A vector that is learned and added at a site. */
+struct nm__vector_key {
+  const json_t *at;
+  const char *name, *site, *where;
+  double scale;
+  bool each;                       /* a vector of its own for each site of the glob */
+};
+
+/* An activation that is looked at: its length, and its values in a file. */
+struct nm__tap_key { const json_t *at; const char *site, *where; int every, save; };
+
+/* A linear probe at a site on texts with two labels. */
+struct nm__probe_key {
+  const json_t *at;
+  const char *file, *world, *text, *label, *group, *site, *where;
+  struct nm__texts_list set;
+  int n, W, seed, every;
+  double test, C;
 };
 
 struct nm__recipe {
@@ -53,12 +85,18 @@ struct nm__recipe {
   struct nm__texts_list train, lora_targets;
   int lora_rank;                   /* 0: no adapters */
   double lora_alpha;
+  int prompt_n;                    /* rows of a soft prompt; 0: none */
+  const char *prompt_init, *prompt_from;       /* a text; a file of an earlier one */
+  struct nm__only_key *only;
+  struct nm__vector_key *vector;
+  int n_only, n_vectors;
   /* What from. */
   struct nm__sources data, eval;
   int length, eval_every;
   bool pack, eos;
   double noise;                    /* share of input tokens that are replaced */
   const char *noise_token;         /* by this one; NULL: by any */
+  const char *chat, *chat_date;    /* template: a family, the model's, or a file */
   /* How. */
   int batch, slots, steps, seed;
   struct nm__group *group;
@@ -66,8 +104,15 @@ struct nm__recipe {
   struct nm__schedule schedule;
   int schedule_kind, warmup;
   double clip;
-  const char *loss;
+  struct nm__loss_key *loss;       /* at least one */
+  int n_losses;
+  struct nm__texts_list groups;    /* that losses name: group i + 1; rows of none are of group 0 */
+  const char *reference;           /* file of the frozen model; NULL: the base */
   bool recompute;
+  /* What is looked at. */
+  struct nm__tap_key *tap;
+  struct nm__probe_key *probe;
+  int n_taps, n_probes;
   /* What is kept. */
   int ckpt_every, ckpt_keep;
   const char *out, *save;
@@ -77,6 +122,15 @@ int nm__recipe_read(const char *path, struct nm__recipe *r, nm_err *err);
 int nm__recipe_parse(const char *name, const char *s, size_t n, struct nm__recipe *r,
                      nm_err *err);
 void nm__recipe_done(struct nm__recipe *r);
+
+/* The number of a group that some loss names; -1: none does. */
+int nm__recipe_group(const struct nm__recipe *r, const char *name);
+
+/* ---- what stands in lists (recipe_lists.c) --------------------------------- */
+
+struct nm__recipe_lists { const json_t *loss, *rows, *columns, *vectors, *taps, *probes; };
+int nm__recipe_lists(struct nm__recipe *r, const struct nm__recipe_lists *v, nm_err *err);
+void nm__recipe_lists_done(struct nm__recipe *r);
 
 /* ---- tables of keys (keys.c) --------------------------------------------- */
 
@@ -96,5 +150,11 @@ struct nm__key {
  * nothing. The table ends with name NULL. */
 int nm__keys_read(const struct nm__yaml *y, const json_t *v, const char *what,
                   const struct nm__key *table, void *out, nm_err *err);
+/* One mapping, or a list of them, into a new array at *out of structs of `size` bytes that begin
+ * as `plain` and hold `const json_t *at` first. An element that is a text is its key `single`
+ * (NULL: texts are refused). */
+int nm__keys_list(const struct nm__yaml *y, const json_t *v, const char *what, const char *single,
+                  const struct nm__key *table, const void *plain, size_t size, void *out, int *n,
+                  nm_err *err);
 
 #endif

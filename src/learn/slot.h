@@ -24,6 +24,7 @@ struct nm__loss_plan {
 int nm__loss_plan(struct nm__stepper *s, const struct nm__loss_spec *specs, int n_specs,
                   const struct nm__sample *const *batch, int n, struct nm__loss_plan *out,
                   nm_err *err);
+int nm__edits_places(struct nm__stepper *s, struct nm__loss_plan *p, nm_err *err);
 void nm__loss_plan_done(struct nm__loss_plan *p, int n_edits);
 /* Are the logits of this sample's predictions read by any loss? */
 bool nm__loss_reads(const struct nm__loss_plan *p, const struct nm__sample *v);
@@ -60,7 +61,11 @@ struct nm__slot {
   struct nm__term term[NM__MOST_LOSSES];
   int at;                          /* rows whose logits have come */
   bool count;                      /* see nm__stepper.right */
+  struct nm__collect *collect;     /* NULL: nothing is read out */
 };
+/* Activations that are read out: rows of the batch at places, as [n][sels][width]. */
+struct nm__collect { const struct nm__places *p; const int32_t *rows; int n; float *to; };
+void nm__collect_visit(const struct nm__slot *l, int site, int layer, const struct nm__t *x);
 /* slot.c: rows of samples v[0..n-1]; those of the head are the predictions with a weight that
  * some loss reads (plan NULL: all). */
 int nm__slot_fill(struct nm__slot *l, nm_err *err);
@@ -92,6 +97,11 @@ int nm__tap_make(struct nm__slot *l, struct nm__term *t, nm_err *err);
 void nm__tap_visit(struct nm__slot *l, int site, int layer, struct nm__t *x);
 bool nm__tap_wants(const struct nm__slot *l, int site, int layer);
 
+/* step.c: the activations of the model as it is (adapters, prompt and edits included) at places of
+ * the samples, in their order: *out [*n_rows][sels][width], which the caller frees. */
+int nm__step_read(struct nm__stepper *s, const struct nm__sample *const *v, int n,
+                  const struct nm__places *p, float **out, int *n_rows, nm_err *err);
+
 /* frozen.c: the frozen model's logits of the rows of a kl term, in t->logits. */
 int nm__frozen_logits(struct nm__slot *l, struct nm__term *t, int group, nm_err *err);
 void nm__frozen_done(struct nm__stepper *s);
@@ -106,5 +116,6 @@ struct nm__loss_kind {
   bool per_token;                  /* the sum of a sample is a mean over its tokens' weights */
   bool two_groups;
 };
+const struct nm__loss_kind *nm__loss_kind_of(const char *name);        /* NULL: none */
 
 #endif

@@ -67,6 +67,8 @@ static void visit(void *arg, int site, int layer, struct nm__t *x, const int32_t
     count_right(l, x);
   if (site == NM__S_LOGITS) nm__terms_logits(l, *x);
   else nm__tap_visit(l, site, layer, x);
+  if (l->collect && o->mode != NM__MEASURE && !o->err.status)
+    nm__collect_visit(l, site, layer, x);
 }
 
 /* The soft prompt's rows, one for each place in the batch where they stand. */
@@ -169,6 +171,58 @@ static int slot_run(struct nm__stepper *s, const struct nm__loss_plan *plan,
   nm__terms_done(&l);
   nm__edits_done(&l);
   nm__slot_done(&l);
+  return st;
+}
+
+/* ---- activations alone ------------------------------------------------------------ */
+
+static int read_slot(struct nm__slot *l, const struct nm__places *p, float **out, int *n_rows,
+                     nm_err *err) {
+  struct nm__stepper *s = l->s;
+  size_t width = (size_t)nm__sel_width(s->m, p->sels.v[0], 1) * (size_t)p->sels.n;
+  int32_t *rows = NULL, *of = NULL;
+  int n = 0;
+  s->ops.err = (nm_err){0};
+  int st = nm__slot_fill(l, err);
+  l->n_rows = 0;                   /* nothing goes through the head */
+  if (!st) st = nm__edits_make(l, err);
+  if (!st) st = nm__places_rows(l, p, NM__ALL_GROUPS, &rows, &of, &n, err);
+  float *all = st ? NULL : nm__realloc(*out, ((size_t)(*n_rows + n) + 1) * width, sizeof *all);
+  if (!st && !all) st = nm__fail_memory(err, "activations", (size_t)n * width * sizeof *all);
+  if (all) *out = all;
+  struct nm__collect c = {p, rows, n, all ? all + (size_t)*n_rows * width : NULL};
+  l->collect = &c;
+  if (!st) st = make_room(l, false, err);
+  if (!st) slot_pass(l, NM__RECORD, false);
+  nm__tape_reset(&s->ops);
+  if (!st && s->ops.err.status) {
+    st = s->ops.err.status;
+    if (err) *err = s->ops.err;
+  }
+  *n_rows += st ? 0 : n;
+  free(rows);
+  free(of);
+  return st;
+}
+
+int nm__step_read(struct nm__stepper *s, const struct nm__sample *const *v, int n,
+                  const struct nm__places *p, float **out, int *n_rows, nm_err *err) {
+  enum { TOGETHER = 512 };         /* positions that go through at once */
+  static const struct nm__loss_spec none = {.group = NM__ALL_GROUPS};
+  struct nm__loss_plan plan = {.spec = &none};
+  *out = NULL;
+  *n_rows = 0;
+  int st = nm__edits_places(s, &plan, err);
+  for (int first = 0, end; first < n && !st; first = end) {
+    int T = 0;
+    for (end = first; end < n && (end == first || T + v[end]->n <= TOGETHER); end++) T += v[end]->n;
+    struct nm__slot l = {.s = s, .plan = &plan, .v = v + first, .n = end - first,
+                         .front = s->p->n_prompt};
+    st = read_slot(&l, p, out, n_rows, err);
+    nm__edits_done(&l);
+    nm__slot_done(&l);
+  }
+  nm__loss_plan_done(&plan, s->n_edits);
   return st;
 }
 

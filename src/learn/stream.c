@@ -48,12 +48,13 @@ static int choose(const struct nm__stream *s, int64_t step, uint64_t g) {
   return last;
 }
 
+/* The sample, or the first of a pair. */
 static const struct nm__sample *draw(struct nm__stream *s, int source) {
   const struct nm__set *set = &s->set[source];
-  uint64_t k = (uint64_t)s->drawn[source]++, n = (uint64_t)set->n, i = k % n;
+  uint64_t k = (uint64_t)s->drawn[source]++, n = (uint64_t)(set->n / set->per), i = k % n;
   uint64_t key = nm__rand_at((uint64_t)s->r->seed, ORDER + (uint64_t)source, k / n);
   if (s->r->data.v[source].order == NM__ORDER_SHUFFLED) i = nm__permuted(key, i, n);
-  return &set->v[i];
+  return &set->v[i * (uint64_t)set->per];
 }
 
 /* What stands in for the inputs; what is to be predicted stays. */
@@ -86,9 +87,14 @@ int nm__stream_step(struct nm__stream *s, int64_t step, const struct nm__sample 
   for (; s->at < step; s->at++)
     for (int i = 0; i < B; i++)
       s->drawn[choose(s, s->at, (uint64_t)s->at * (uint64_t)B + (uint64_t)i)]++;
+  s->n = 0;
   for (int i = 0; i < B && !st; i++) {
-    out[i] = draw(s, choose(s, step, (uint64_t)step * (uint64_t)B + (uint64_t)i));
-    if (s->r->noise > 0) st = add_noise(s, step, i, &out[i], err);
+    int source = choose(s, step, (uint64_t)step * (uint64_t)B + (uint64_t)i);
+    const struct nm__sample *v = draw(s, source);
+    for (int k = 0; k < s->set[source].per && !st; k++, s->n++) {
+      out[s->n] = v + k;
+      if (s->r->noise > 0) st = add_noise(s, step, s->n, &out[s->n], err);
+    }
   }
   s->at = step + 1;
   return st;
@@ -101,7 +107,7 @@ int nm__stream_init(struct nm__stream *s, const struct nm__recipe *r, const stru
   *s = (struct nm__stream){.r = r, .set = set, .V = m->V, .bos = m->tok ? nm__tok_bos(m->tok) : -1,
                            .noise = -1};
   s->drawn = nm__alloc((size_t)r->data.n + 1, sizeof *s->drawn);
-  s->own = nm__alloc((size_t)r->batch, sizeof *s->own);
+  s->own = nm__alloc(2 * (size_t)r->batch, sizeof *s->own);
   if (!s->drawn || !s->own) {
     nm__stream_done(s);
     return nm__fail_memory(err, "the stream of samples", (size_t)r->batch * sizeof *s->own);
@@ -118,7 +124,7 @@ int nm__stream_init(struct nm__stream *s, const struct nm__recipe *r, const stru
 }
 
 void nm__stream_done(struct nm__stream *s) {
-  for (int i = 0; s->own && i < s->r->batch; i++) free(s->own[i].input);
+  for (int i = 0; s->own && i < 2 * s->r->batch; i++) free(s->own[i].input);
   free(s->own);
   free(s->drawn);
   s->own = NULL;

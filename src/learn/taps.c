@@ -199,7 +199,18 @@ bool nm__tap_wants(const struct nm__slot *l, int site, int layer) {
   for (int i = 0; i < l->plan->n; i++)
     for (int k = 0; k < l->plan->places[i].sels.n; k++)
       if (here(&l->plan->places[i], k, site, layer)) return true;
+  for (int k = 0; l->collect && k < l->collect->p->sels.n; k++)
+    if (here(l->collect->p, k, site, layer)) return true;
   return false;
+}
+
+void nm__collect_visit(const struct nm__slot *l, int site, int layer, const struct nm__t *x) {
+  const struct nm__collect *c = l->collect;
+  size_t w = (size_t)x->cols;
+  for (int k = 0; k < c->p->sels.n; k++)
+    for (int i = 0; here(c->p, k, site, layer) && i < c->n; i++)
+      memcpy(c->to + ((size_t)i * (size_t)c->p->sels.n + (size_t)k) * w,
+             x->d + (size_t)c->rows[i] * w, w * sizeof *c->to);
 }
 
 /* Edits first, in their order: a tap reads what they leave. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "learn/slot.h"
 #include "learn/train.h"
 
 /* ---- a step ------------------------------------------------------------------------ */
@@ -18,8 +19,9 @@ static int not_finite(struct nm__training *t, const char *what, double v, nm_err
 static int learn(struct nm__training *t, double lr, double *norm, nm_err *err) {
   double weight;
   int st = nm__stream_step(&t->stream, t->at.step, t->batch, err);
+  if (!st) st = nm__training_reference(t, t->batch, t->stream.n, false, err);
   if (!st)
-    st = nm__step_batch(&t->s, t->batch, t->r.batch, t->r.slots, NULL, 0, true,
+    st = nm__step_batch(&t->s, t->batch, t->stream.n, t->r.slots, t->spec, t->r.n_losses, true,
                         &t->loss, &weight, err);
   if (st) return st;
   if (!isfinite(t->loss)) return not_finite(t, "loss", t->loss, err);
@@ -40,7 +42,7 @@ static int learn(struct nm__training *t, double lr, double *norm, nm_err *err) {
   t->at.step++;
   t->at.samples += t->r.batch;
   t->at.loss = t->loss;
-  for (int i = 0; i < t->r.batch; i++) t->at.tokens += t->batch[i]->n;
+  for (int i = 0; i < t->stream.n; i++) t->at.tokens += t->batch[i]->n;
   return NM_OK;
 }
 
@@ -64,12 +66,36 @@ static int evaluate_one(struct nm__training *t, const struct nm__set *set, doubl
   return st;
 }
 
+/* Of pairs: the mean of the first loss over pairs, and the share in which the chosen one gained. */
+static int evaluate_pairs(struct nm__training *t, const struct nm__set *set, double *loss,
+                          double *right, nm_err *err) {
+  double mean, weight;
+  int st = NM_OK, k = 0;
+  while (k + 1 < t->r.n_losses && nm__loss_kind_of(t->spec[k].name)->unit != NM__PAIRS) k++;
+  struct nm__loss_spec spec = t->spec[k];
+  spec.group = NM__ALL_GROUPS;
+  spec.weight = 1;
+  *loss = *right = 0;
+  for (int i = 0; i < set->n && !st; i += 2) {
+    t->batch[0] = &set->v[i];
+    t->batch[1] = &set->v[i + 1];
+    st = nm__training_reference(t, t->batch, 2, true, err);
+    if (!st) st = nm__step_batch(&t->s, t->batch, 2, 1, &spec, 1, false, &mean, &weight, err);
+    *loss += st ? 0 : mean;
+    *right += !st && t->s.seen[0].margin > 0;
+  }
+  *loss /= set->n / 2;
+  *right /= set->n / 2;
+  return st;
+}
+
 static int evaluate(struct nm__training *t, nm_err *err) {
   int st = NM_OK;
   for (int i = 0; i < t->r.eval.n && !st; i++) {
     const struct nm__source *s = &t->r.eval.v[i];
     double loss, right;
-    st = evaluate_one(t, &t->eval[i], &loss, &right, err);
+    st = t->eval[i].per == 2 ? evaluate_pairs(t, &t->eval[i], &loss, &right, err)
+                             : evaluate_one(t, &t->eval[i], &loss, &right, err);
     if (st) return st;
     if (i == 0) t->eval_loss = loss, t->eval_accuracy = right;
     st = nm__metrics_line(t, json_pack("{s:I, s:i, s:o, s:f, s:f}", "step",
@@ -98,6 +124,12 @@ static int go_on(struct nm__training *t, nm_err *err) {
   int st = nm__ckpt_load(t->dir, -1, &t->at, &t->p, &t->moments, &found, err);
   if (st && found.none) return NM_OK;
   if (st) return st;
+  if (found.skipped[0] && t->o->note) {
+    char text[600];
+    snprintf(text, sizeof text, "a newer checkpoint is broken and was passed over, going on from "
+             "step %lld: %s", (long long)found.at.step, found.skipped);
+    t->o->note(t->o->arg, text);
+  }
   struct nm__keep keep = {t->r.ckpt_keep, 0};
   t->at = found.at;
   return nm__ckpt_tidy(t->dir, t->at.step, &keep, err);
@@ -115,6 +147,30 @@ static bool tell(struct nm__training *t, double lr, double norm, double rate, do
   return t->o->step(t->o->arg, &s) != 0;
 }
 
+/* What each loss of a sum gave, and how far chosen answers are ahead, where it is more than `loss`
+ * says. */
+static int step_line(struct nm__training *t, double lr, double norm, double rate, nm_err *err) {
+  json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "step", (json_int_t)t->at.step, "loss",
+                           t->loss, "lr", lr, "grad_norm", norm, "tokens",
+                           (json_int_t)t->at.tokens, "tokens_per_s", rate);
+  json_t *losses = json_object();
+  for (int i = 0; i < t->r.n_losses; i++) {
+    const struct nm__loss_seen *v = &t->s.seen[i];
+    char name[60];
+    enum nm__loss_unit unit = nm__loss_kind_of(t->spec[i].name)->unit;
+    snprintf(name, sizeof name, "%d.%s", i, t->spec[i].name);
+    if (!(v->over > 0)) continue;
+    json_object_set_new(losses, name, json_real(v->value));
+    snprintf(name, sizeof name, "%d.margin", i);
+    if (unit == NM__PAIRS || unit == NM__SAMPLES)
+      json_object_set_new(losses, name, json_real(v->margin));
+  }
+  bool more = json_object_size(losses) > 1;
+  if (more) json_object_set(line, "losses", losses);
+  json_decref(losses);
+  return nm__metrics_line(t, line, err);
+}
+
 static int one_step(struct nm__training *t, double *mean_seconds, nm_err *err) {
   double start = nm__now(), norm = 0, lr = nm__schedule_at(&t->r.schedule, t->at.step);
   int64_t before = t->at.tokens;
@@ -122,12 +178,10 @@ static int one_step(struct nm__training *t, double *mean_seconds, nm_err *err) {
   if (st) return st;
   double seconds = nm__now() - start, rate = (double)(t->at.tokens - before) / seconds;
   *mean_seconds = *mean_seconds > 0 ? 0.9 * *mean_seconds + 0.1 * seconds : seconds;
-  st = nm__metrics_line(t, json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "step",
-                                     (json_int_t)t->at.step, "loss", t->loss, "lr", lr,
-                                     "grad_norm", norm, "tokens", (json_int_t)t->at.tokens,
-                                     "tokens_per_s", rate), err);
+  st = step_line(t, lr, norm, rate, err);
   bool last = t->at.step == t->r.steps;
   if (!st && t->r.eval.n && (last || t->at.step % t->r.eval_every == 0)) st = evaluate(t, err);
+  if (!st) st = nm__watch_step(t, err);
   bool stop = !st && tell(t, lr, norm, rate, *mean_seconds);
   if (!st && !last && t->r.ckpt_every && t->at.step % t->r.ckpt_every == 0)
     st = save_point(t, err);
@@ -142,6 +196,7 @@ static int run(struct nm__training *t, nm_err *err) {
   int st = nm__metrics_open(t, err);
   t->peak = nm__training_peak(t);
   int64_t from = t->at.step;
+  if (!st && !from) st = nm__watch_step(t, err);
   while (!st && t->at.step < t->r.steps) st = one_step(t, &mean_seconds, err);
   /* What was learned is kept, whatever ended the run; the first failure is the one to tell. */
   nm_err own = {0};
@@ -157,15 +212,19 @@ static int run(struct nm__training *t, nm_err *err) {
 static int measure(struct nm__training *t, nm_train_memory *out, nm_err *err) {
   size_t activations;
   int st = nm__stream_step(&t->stream, 0, t->batch, err);
-  if (!st) st = nm__step_measure(&t->s, t->batch, t->r.batch, t->r.slots, NULL, 0, &activations,
-                                   err);
+  if (!st) st = nm__training_reference(t, t->batch, t->stream.n, false, err);
+  if (!st)
+    st = nm__step_measure(&t->s, t->batch, t->stream.n, t->r.slots, t->spec, t->r.n_losses,
+                          &activations, err);
   if (st) return st;
   int levels = 1;                  /* the last batch's, and one a level of the tree of slots */
   for (int n = t->r.slots; n > 1; n /= 2) levels++;
   *out = (nm_train_memory){.weights = t->m->weight_bytes,
                            .parameters = sizeof(float) * t->p.n_floats,
                            .gradients = sizeof(float) * t->p.n_floats * (uint64_t)levels,
-                           .activations = activations};
+                           .activations = activations,
+                           .reference = t->s.frozen_bytes +
+                                        (t->reference ? t->reference->weight_bytes : 0)};
   for (int i = 0; i < t->p.n; i++) out->moments += sizeof(float) * t->moments.n[i];
   out->n_parameters = t->p.n_floats;
   return NM_OK;

@@ -7,7 +7,6 @@
 
 #include "core/json.h"
 #include "learn/train.h"
-#include "model/hf.h"
 
 /* ---- metrics.jsonl ------------------------------------------------------------------- */
 
@@ -71,33 +70,58 @@ int nm__metrics_line(struct nm__training *t, json_t *line, nm_err *err) {
 
 /* ---- loss.svg, report.html --------------------------------------------------------------- */
 
-enum { POINTS = 600, N_CURVES = 9 };           /* training, and up to eight sources of eval */
+enum { POINTS = 600, N_CURVES = 9,             /* training, and up to eight sources of eval */
+       N_PROBES = 12 };            /* sites of probes, each with its control */
 
 struct curve { double *x, *y; size_t n, cap; char name[60]; double accuracy; };
-struct curves { struct curve v[N_CURVES]; };
+struct curves { struct curve v[N_CURVES], probe[N_PROBES], control[N_PROBES]; };
+
+static int put_point(struct curve *c, double x, double y, nm_err *err) {
+  if (c->n == c->cap) {
+    size_t cap = c->cap ? 2 * c->cap : 256;
+    double *px = nm__realloc(c->x, cap, sizeof *px);
+    if (px) c->x = px;
+    double *py = nm__realloc(c->y, cap, sizeof *py);
+    if (py) c->y = py;
+    if (!px || !py) return nm__fail_memory(err, "the curve of the loss", cap * 16);
+    c->cap = cap;
+  }
+  c->x[c->n] = x;
+  c->y[c->n++] = y;
+  return NM_OK;
+}
+
+/* The curve of a probe at a site; those behind the last are not drawn. */
+static int add_probe(struct curves *all, const json_t *v, nm_err *err) {
+  char name[60];
+  const char *site = json_string_value(json_object_get(v, "site"));
+  double step = (double)json_integer_value(json_object_get(v, "step"));
+  snprintf(name, sizeof name, "%.44s (%lld)", site ? site : "",
+           (long long)json_integer_value(json_object_get(v, "probe")));
+  int k = 0;
+  while (k < N_PROBES && all->probe[k].n && strcmp(all->probe[k].name, name)) k++;
+  if (k == N_PROBES) return NM_OK;
+  snprintf(all->probe[k].name, sizeof all->probe[k].name, "%s", name);
+  snprintf(all->control[k].name, sizeof all->control[k].name, "shuffled labels");
+  int st = put_point(&all->probe[k], step, json_number_value(json_object_get(v, "accuracy")), err);
+  return st ? st : put_point(&all->control[k], step,
+                             json_number_value(json_object_get(v, "shuffled")), err);
+}
 
 static int add_point(void *arg, const char *s, size_t n, const json_t *v, nm_err *err) {
   (void)s, (void)n;
   struct curves *all = arg;
   const json_t *eval = json_object_get(v, "eval");
+  if (json_object_get(v, "probe")) return add_probe(all, v, err);
+  if (json_object_get(v, "tap")) return NM_OK;
   size_t k = eval ? 1 + (size_t)json_integer_value(eval) : 0;
   if (k >= N_CURVES) return NM_OK;
   struct curve *c = &all->v[k];
-  if (c->n == c->cap) {
-    size_t cap = c->cap ? 2 * c->cap : 256;
-    double *x = nm__realloc(c->x, cap, sizeof *x);
-    if (x) c->x = x;
-    double *y = nm__realloc(c->y, cap, sizeof *y);
-    if (y) c->y = y;
-    if (!x || !y) return nm__fail_memory(err, "the curve of the loss", cap * 16);
-    c->cap = cap;
-  }
   const char *data = json_string_value(json_object_get(v, "data"));
   snprintf(c->name, sizeof c->name, "%s%.40s", eval ? "test: " : "training", data ? data : "");
   c->accuracy = json_number_value(json_object_get(v, "accuracy"));
-  c->x[c->n] = (double)json_integer_value(json_object_get(v, "step"));
-  c->y[c->n++] = json_number_value(json_object_get(v, "loss"));
-  return NM_OK;
+  return put_point(c, (double)json_integer_value(json_object_get(v, "step")),
+                   json_number_value(json_object_get(v, "loss")), err);
 }
 
 /* Means of neighbouring steps where there are more than a figure can show. */
@@ -128,8 +152,29 @@ static void draw(struct curves *all, const char *title, struct nm__buf *b) {
                                     .series = s, .n_series = n}, b);
 }
 
+/* Only the first control has a name in the legend: they are all one thing. */
+static void draw_probes(struct curves *all, struct nm__buf *b) {
+  struct nm__series s[2 * N_PROBES];
+  int n = 0;
+  for (int k = 0; k < N_PROBES && all->probe[k].n; k++) {
+    struct curve *c = &all->probe[k], *d = &all->control[k];
+    thin(c);
+    thin(d);
+    s[n++] = (struct nm__series){.name = c->name, .x = c->x, .y = c->y, .n = (int)c->n,
+                                 .colour = k};
+    s[n++] = (struct nm__series){.name = k ? NULL : d->name, .x = d->x, .y = d->y, .n = (int)d->n,
+                                 .colour = k, .style = NM__LINE_DOTTED, .faint = true};
+  }
+  if (!n) return;
+  nm__chart_svg(&(struct nm__chart){.title = "Probes while training",
+                                    .subtitle = "texts that were held out; dotted: a probe of "
+                                                "shuffled labels",
+                                    .x_label = "step", .y_label = "accuracy", .y_lo = 0, .y_hi = 1,
+                                    .series = s, .n_series = n}, b);
+}
+
 static int page(const struct nm__training *t, const char *summary, const char *svg,
-                const char *path, nm_err *err) {
+                const char *probes, const char *path, nm_err *err) {
   char line[600];
   const nm_model *m = t->m;
   struct nm__page *p = nm__page_new("Training");
@@ -139,6 +184,7 @@ static int page(const struct nm__training *t, const char *summary, const char *s
   nm__page_para(p, line);
   nm__page_para(p, summary);
   nm__page_svg(p, svg);
+  if (probes) nm__page_svg(p, probes);
   for (int i = 0; i < t->r.data.n; i++) {
     const struct nm__source *s = &t->r.data.v[i];
     snprintf(line, sizeof line, "Data: %.200s: %d samples, %lld tokens%s; %lld documents were cut "
@@ -158,101 +204,51 @@ static int page(const struct nm__training *t, const char *summary, const char *s
   return st;
 }
 
+/* The figures, each as a file (empty: none). */
+static int figures(struct nm__training *t, struct curves *all, struct nm__buf *loss,
+                   struct nm__buf *probes, nm_err *err) {
+  const struct { const char *name; struct nm__buf *b; } file[] = {{"loss.svg", loss},
+                                                                  {"probes.svg", probes}};
+  int st = NM_OK;
+  draw(all, nm__path_base(t->dir), loss);
+  draw_probes(all, probes);
+  if (loss->failed || probes->failed || !loss->s)
+    return nm__fail_memory(err, "the figures", loss->len + probes->len);
+  for (int i = 0; i < 2 && !st; i++) {
+    char *path = in_dir(t, file[i].name);
+    if (!path) st = nm__fail_memory(err, "a path", 0);
+    else if (file[i].b->len) st = nm__write_file(path, file[i].b->s, file[i].b->len, err);
+    free(path);
+  }
+  return st;
+}
+
+static void curves_done(struct curve *v, int n) {
+  for (int k = 0; k < n; k++) {
+    free(v[k].x);
+    free(v[k].y);
+  }
+}
+
 int nm__training_report(struct nm__training *t, const char *summary, nm_err *err) {
-  struct curves all = {0};
-  struct nm__buf b;
-  char *metrics = in_dir(t, "metrics.jsonl"), *svg = in_dir(t, "loss.svg"),
-       *html = in_dir(t, "report.html");
-  nm__buf_init(&b, 1 << 26);
-  int st = metrics && svg && html ? read_metrics(metrics, add_point, &all, err)
-                                  : nm__fail_memory(err, "a path", 0);
-  if (!st) draw(&all, nm__path_base(t->dir), &b);
-  if (!st && (b.failed || !b.s)) st = nm__fail_memory(err, "the figure", b.len);
-  if (!st) st = nm__write_file(svg, b.s, b.len, err);
-  if (!st) st = page(t, summary, b.s, html, err);
-  for (int k = 0; k < N_CURVES; k++) {
-    free(all.v[k].x);
-    free(all.v[k].y);
+  struct curves *all = nm__alloc(1, sizeof *all);
+  struct nm__buf loss, probes;
+  char *metrics = in_dir(t, "metrics.jsonl"), *html = in_dir(t, "report.html");
+  nm__buf_init(&loss, 1 << 26);
+  nm__buf_init(&probes, 1 << 26);
+  int st = metrics && html && all ? read_metrics(metrics, add_point, all, err)
+                                  : nm__fail_memory(err, "the report", sizeof *all);
+  if (!st) st = figures(t, all, &loss, &probes, err);
+  if (!st) st = page(t, summary, loss.s, probes.len ? probes.s : NULL, html, err);
+  if (all) {
+    curves_done(all->v, N_CURVES);
+    curves_done(all->probe, N_PROBES);
+    curves_done(all->control, N_PROBES);
   }
-  nm__buf_done(&b);
+  free(all);
+  nm__buf_done(&loss);
+  nm__buf_done(&probes);
   free(metrics);
-  free(svg);
   free(html);
-  return st;
-}
-
-/* ---- the trained model -------------------------------------------------------- */
-
-/* What was trained (F32) is stored in the type asked for where its rows are whole blocks. */
-static uint32_t type_of(const struct nm__gguf_tensor *t, uint32_t save) {
-  bool matrix = t->n_dims > 1 && t->type == NM__F32;
-  return matrix && t->ne[0] % nm__dtype(save)->block == 0 ? save : t->type;
-}
-
-static int write_rows(struct nm__gguf_writer *w, const struct nm__gguf_tensor *t, uint32_t type,
-                      const uint8_t *data, nm_err *err) {
-  if (type == t->type) return nm__gguf_data(w, data, (size_t)t->bytes, err);
-  const struct nm__dtype_info *d = nm__dtype(type);
-  int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
-  size_t bytes = (size_t)(t->ne[0] / d->block) * (size_t)d->bytes;
-  uint8_t *row = nm__alloc(bytes + 1, 1);
-  int st = row ? NM_OK : nm__fail_memory(err, t->name, bytes);
-  for (int64_t r = 0; r < rows && !st; r++) {
-    d->from_f32(row, (const float *)data + r * t->ne[0], t->ne[0]);
-    st = nm__gguf_data(w, row, bytes, err);
-  }
-  free(row);
-  return st;
-}
-
-/* Rows in the order of a file. */
-static int write_tensor(struct nm__gguf_writer *w, const struct nm__gguf *g,
-                        const struct nm__gguf_tensor *t, uint32_t type, nm_err *err) {
-  uint8_t *made;
-  const uint8_t *data = nm__hf_file_order(g, t, &made, err);
-  int st = data || !t->bytes ? write_rows(w, t, type, data, err) : NM_EMEMORY;
-  free(made);
-  return st;
-}
-
-static int save_model(struct nm__training *t, struct nm__gguf_writer *w, const char *path,
-                      nm_err *err) {
-  const struct nm__gguf *g = t->m->g;
-  uint32_t save = (uint32_t)nm__dtype_by_name(t->r.save);
-  nm__ckpt_put_keys(w, g);
-  for (size_t i = 0; i < g->n_tensors; i++)
-    nm__gguf_announce(w, g->tensors[i].name, type_of(&g->tensors[i], save), g->tensors[i].n_dims,
-                      g->tensors[i].ne);
-  int st = nm__gguf_begin(w, path, err);
-  for (size_t i = 0; i < g->n_tensors && !st; i++)
-    st = write_tensor(w, g, &g->tensors[i], type_of(&g->tensors[i], save), err);
-  return st;
-}
-
-/* As llama.cpp reads adapters: two matrices a weight, named after it. */
-static int save_adapter(struct nm__training *t, struct nm__gguf_writer *w, const char *path,
-                        nm_err *err) {
-  struct nm__gguf *g;
-  int st = nm__training_adapter(t, &g, err);
-  if (st) return st;
-  nm__ckpt_put_keys(w, g);
-  for (size_t i = 0; i < g->n_tensors; i++)
-    nm__gguf_announce(w, g->tensors[i].name, NM__F32, 2, g->tensors[i].ne);
-  st = nm__gguf_begin(w, path, err);
-  for (size_t i = 0; i < g->n_tensors && !st; i++)
-    st = nm__gguf_data(w, g->tensors[i].data, (size_t)g->tensors[i].bytes, err);
-  nm__gguf_close(g);
-  return st;
-}
-
-int nm__training_save(struct nm__training *t, nm_err *err) {
-  bool lora = t->r.lora_rank > 0;
-  char *path = in_dir(t, lora ? "adapter.gguf" : "model.gguf");
-  struct nm__gguf_writer *w = NULL;
-  int st = path ? nm__gguf_writer_new(&w, err) : nm__fail_memory(err, "a path", 0);
-  if (!st) st = lora ? save_adapter(t, w, path, err) : save_model(t, w, path, err);
-  if (!st) st = nm__gguf_finish(w, err);
-  nm__gguf_writer_free(w);
-  free(path);
   return st;
 }

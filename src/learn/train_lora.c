@@ -1,5 +1,6 @@
 /* train_lora.c - the adapter that a run trains, as a container: of its checkpoints and of
- * adapter.gguf. It names the model it stands on, so that it opens as one. */
+ * adapter.gguf. It names the model it stands on, so that it opens as one. A soft prompt is a part of
+ * it that only training reads. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,17 +32,25 @@ static int add_part(struct nm__gguf *g, const struct nm__training *t, const stru
   return nm__gguf_add_tensor(g, v->name, NM__F32, 2, rows.ne, data, err);
 }
 
+static bool is_part(const char *name) {
+  size_t n = strlen(name), cut = sizeof ".lora_b" - 1;
+  const char *end = n > cut ? name + n - cut : "";
+  return !strcmp(end, ".lora_a") || !strcmp(end, ".lora_b") || !strcmp(name, "prompt");
+}
+
 int nm__training_adapter(struct nm__training *t, struct nm__gguf **out, nm_err *err) {
   struct nm__gguf *g;
-  const char *arch = t->m->arch->name;
+  const char *arch = t->m->arch->name, *kind = t->p.n_lora ? "lora" : "prompt";
   int st = nm__gguf_new(t->dir, "GGUF", &g, err);
   if (st) return st;
   st = nm__gguf_add_string(g, "general.type", "adapter", 7, err);
   if (!st) st = nm__gguf_add_string(g, "general.architecture", arch, strlen(arch), err);
-  if (!st) st = nm__gguf_add_string(g, "adapter.type", "lora", 4, err);
-  if (!st) st = nm__gguf_add_f32(g, "adapter.lora.alpha", (float)t->r.lora_alpha, err);
-  if (!st) st = nm__adapter_put_base(g, t->m, err);
-  for (int i = 0; i < t->p.n && !st; i++) st = add_part(g, t, &t->p.v[i], err);
+  if (!st) st = nm__gguf_add_string(g, "adapter.type", kind, strlen(kind), err);
+  if (!st && t->p.n_lora)
+    st = nm__gguf_add_f32(g, "adapter.lora.alpha", (float)t->r.lora_alpha, err);
+  if (!st && t->p.n_lora) st = nm__adapter_put_base(g, t->m, err);
+  for (int i = 0; i < t->p.n && !st; i++)
+    if (is_part(t->p.v[i].name)) st = add_part(g, t, &t->p.v[i], err);
   if (st) nm__gguf_close(g);
   else *out = g;
   return st;

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "learn/train.h"
-#include "model/hf.h"
 
 static const json_t *key(const struct nm__training *t, const char *name) {
   return json_object_get(t->r.y.root, name);
@@ -35,53 +34,18 @@ static int open_folder(struct nm__training *t, const char *recipe, nm_err *err) 
 
 /* ---- the model ------------------------------------------------------------------- */
 
-/* A container of the base, or of a new model. */
-static int open_container(struct nm__training *t, struct nm__gguf **out, nm_err *err) {
-  struct nm__gguf *tokenizer = NULL;
-  nm_err own = {0};
-  *out = NULL;
-  if (t->r.base) {
-    if (!nm__model_map(t->r.base, out, &own)) return NM_OK;
-    return nm__yaml_fail(&t->r.y, key(t, "base"), err, "%s", own.text);
-  }
-  int st = t->r.tokenizer ? nm__docs_tokenizer(&t->r, &tokenizer, err) : NM_OK;
-  if (!st && nm__fresh(&t->r.shape, tokenizer, (uint64_t)t->r.seed, out, &own))
-    st = nm__yaml_fail(&t->r.y, key(t, "model"), err, "%s", own.text);
-  nm__gguf_close(tokenizer);
-  return st;
-}
-
-static int make_params(struct nm__training *t, struct nm__gguf *g, nm_err *err) {
-  static const char *const all[] = {"*"};
-  const struct nm__texts_list *w = &t->r.train;
-  struct nm__gguf *container;
-  int st;
-  if (t->r.lora_rank) {
-    struct nm__lora_opts o = {t->r.lora_rank, (float)t->r.lora_alpha, t->r.lora_targets.v,
-                              t->r.lora_targets.n};
-    if ((st = nm__model_from(g, &t->m, err))) return st;
-    return nm__params_lora(&t->p, t->m, &o, (uint64_t)t->r.seed, err);
-  }
-  t->base = g;
-  bool chosen = w->n && !(w->n == 1 && !strcmp(w->v[0], "all"));
-  st = nm__params_make(g, chosen ? w->v : all, chosen ? w->n : 1, &container, &t->p, err);
-  if (!st) st = nm__model_from(container, &t->m, err);
-  if (!st && !t->p.n)
-    st = nm__yaml_fail(&t->r.y, key(t, "train"), err, "no tensor of the model matches 'train'");
-  return st;
-}
-
 static int make_model(struct nm__training *t, nm_err *err) {
   struct nm__gguf *g;
-  int st = open_container(t, &g, err);
-  if (!st) st = make_params(t, g, err);
+  int st = nm__training_container(t, &g, err);
+  if (!st) st = nm__training_params(t, g, err);
   if (st) return st;
   if (!t->m->output.data)
     return nm__fail(err, NM_EUSAGE, "%s is an encoder, which has no next token to learn",
                     t->m->path);
-  if (t->r.length > t->m->n_ctx)
-    return nm__yaml_fail(&t->r.y, key(t, "length"), err, "a length of %d is more than the "
-                         "model's context, %d", t->r.length, t->m->n_ctx);
+  if (t->r.length + t->p.n_prompt > t->m->n_ctx)
+    return nm__yaml_fail(&t->r.y, key(t, "length"), err, "a length of %d%s is more than the "
+                         "model's context, %d", t->r.length,
+                         t->p.n_prompt ? " behind the soft prompt" : "", t->m->n_ctx);
   double n = 0;                    /* weights that are multiplied: all but a table's */
   for (size_t i = 0; i < t->m->g->n_tensors; i++) {
     const struct nm__gguf_tensor *w = &t->m->g->tensors[i];
@@ -145,7 +109,7 @@ static int make_optimiser(struct nm__training *t, nm_err *err) {
 
 static int make_sets(struct nm__training *t, const struct nm__sources *s, struct nm__set **out,
                      bool pack, nm_err *err) {
-  struct nm__set_opts o = {t->r.length, pack, t->r.eos};
+  struct nm__set_opts o = {t->r.length, pack, t->r.eos, s == &t->r.data ? &t->r : NULL, &t->chat};
   *out = nm__alloc((size_t)s->n + 1, sizeof **out);
   if (!*out) return nm__fail_memory(err, "the data", (size_t)s->n * sizeof **out);
   int st = NM_OK;
@@ -156,7 +120,8 @@ static int make_sets(struct nm__training *t, const struct nm__sources *s, struct
 
 /* The recipe without what changes no trained value. */
 static int hash_recipe(struct nm__training *t, nm_err *err) {
-  static const char *const beside[] = {"out", "save", "checkpoint", "eval", "recompute"};
+  static const char *const beside[] = {"out", "save", "checkpoint", "eval", "recompute",
+                                       "taps", "probes"};
   json_t *copy = json_copy(t->r.y.root);
   for (size_t i = 0; copy && i < sizeof beside / sizeof *beside; i++)
     json_object_del(copy, beside[i]);
@@ -168,10 +133,11 @@ static int hash_recipe(struct nm__training *t, nm_err *err) {
 }
 
 static int make_data(struct nm__training *t, nm_err *err) {
-  int st = make_sets(t, &t->r.data, &t->set, t->r.pack, err);
+  int st = nm__chat_how(&t->r, t->m, &t->chat, err);
+  if (!st) st = make_sets(t, &t->r.data, &t->set, t->r.pack, err);
   if (!st) st = make_sets(t, &t->r.eval, &t->eval, false, err);
   if (!st) st = nm__stream_init(&t->stream, &t->r, t->set, t->m, err);
-  t->batch = nm__alloc((size_t)t->r.batch, sizeof *t->batch);
+  t->batch = nm__alloc(2 * (size_t)t->r.batch, sizeof *t->batch);
   if (!st && !t->batch) st = nm__fail_memory(err, "a batch", (size_t)t->r.batch * 8);
   if (st) return st;
   nm__sets_hash(t->set, t->r.data.n, t->at.data);
@@ -187,7 +153,9 @@ int nm__training_open(struct nm__training *t, const char *recipe, nm_err *err) {
   if (!st) st = open_folder(t, recipe, err);
   if (!st) st = make_model(t, err);
   if (!st) st = make_optimiser(t, err);
-  return st ? st : make_data(t, err);
+  if (!st) st = make_data(t, err);
+  if (!st) st = nm__training_losses(t, err);
+  return st ? st : nm__watch_open(t, err);
 }
 
 void nm__training_close(struct nm__training *t) {
@@ -198,6 +166,9 @@ void nm__training_close(struct nm__training *t) {
   free(t->set);
   free(t->eval);
   free(t->batch);
+  nm__watch_done(t);
+  nm__training_losses_done(t);
+  nm__chat_how_done(&t->chat);
   nm__arena_done(&t->opt.arena);
   nm__stepper_done(&t->s);
   nm__moments_done(&t->moments, &t->p);

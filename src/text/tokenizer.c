@@ -206,13 +206,13 @@ int nm__tok_encode_marked(const struct nm__tok *t, const char *text, const uint8
   struct nm__cut *cut;
   size_t n_cuts, before = out->n;
   nm__buf_init(&w.text, 4 * (size_t)MAX_TEXT);
+  nm__buf_init(&w.key, UINT32_MAX);
   int rc = nm__specials_cut_marked(t, text, user, n, &cut, &n_cuts);
   if (!rc && !o.no_bos && nm__tok_adds_bos(t) && !begins_with_bos(t, cut, n_cuts))
     rc = nm__ids_push(out, t->bos);
   if (!rc) rc = encode_cut(t, &w, text, n, cut, n_cuts, err);
   free(cut);
-  nm__merge_done(&w.merge);
-  nm__buf_done(&w.text);
+  work_done(&w);
   if (rc == NM_EMEMORY) nm__fail_memory(err, "tokenising a prompt", n);
   if (rc) out->n = before;
   return rc;

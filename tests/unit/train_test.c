@@ -13,42 +13,7 @@
 
 #include "learn/data.h"
 #include "learn/recipe.h"
-
-static char dir[64], path_of[256];
-
-static const char *at(const char *name) {
-  snprintf(path_of, sizeof path_of, "%s/%s", dir, name);
-  return path_of;
-}
-
-static void write_text(const char *name, const char *text) {
-  nm_err err;
-  if (nm__write_file(at(name), text, strlen(text), &err)) fail_msg("%s", err.text);
-}
-
-static char *read_all(const char *path, size_t *n) {
-  struct nm__map m;
-  nm_err err;
-  if (nm__map_open(path, &m, &err)) fail_msg("%s", err.text);
-  char *s = nm__strndup((const char *)m.data, m.size);
-  *n = m.size;
-  char *copy = malloc(m.size + 1);
-  memcpy(copy, m.data, m.size);
-  free(s);
-  nm__map_close(&m);
-  return copy;
-}
-
-static void same_files(const char *a, const char *b) {
-  char pa[256], pb[256];
-  size_t n, k;
-  snprintf(pa, sizeof pa, "%s/%s", dir, a);
-  snprintf(pb, sizeof pb, "%s/%s", dir, b);
-  char *x = read_all(pa, &n), *y = read_all(pb, &k);
-  if (n != k || memcmp(x, y, n)) fail_msg("%s and %s differ", a, b);
-  free(x);
-  free(y);
-}
+#include "train_run.h"
 
 #define MODEL \
   "model: {arch: llama, layers: 2, width: 64, heads: 4, context: 64, init: 0.1}\n" \
@@ -156,7 +121,7 @@ static void weights_of_rows(void **state) {
   struct nm__set s;
   nm_err err;
   nm_model *m = word_model(rows, &r, "eos: true\n");
-  struct nm__set_opts o = {64, false, true};
+  struct nm__set_opts o = {.length = 64, .eos = true};
   if (nm__set_make(&r.y, &r.data.v[0], m, &o, &s, &err)) fail_msg("%s", err.text);
   assert_int_equal(s.n, 4);
   for (int i = 0; i < 4; i++) {
@@ -165,7 +130,7 @@ static void weights_of_rows(void **state) {
   }
   nm__set_done(&s);
   /* Packed: 17 + 3 tokens in rows of 6 that share one; each is predicted once. */
-  o = (struct nm__set_opts){6, true, true};
+  o = (struct nm__set_opts){.length = 6, .pack = true, .eos = true};
   if (nm__set_make(&r.y, &r.data.v[0], m, &o, &s, &err)) fail_msg("%s", err.text);
   assert_int_equal(s.n, 4);
   float sum = 0;
@@ -175,7 +140,7 @@ static void weights_of_rows(void **state) {
   assert_ptr_equal(s.v[1].ids, s.v[0].ids + 5);
   nm__set_done(&s);
   /* Cut, and counted. */
-  o = (struct nm__set_opts){4, false, true};
+  o = (struct nm__set_opts){.length = 4, .eos = true};
   if (nm__set_make(&r.y, &r.data.v[0], m, &o, &s, &err)) fail_msg("%s", err.text);
   assert_int_equal(s.n_cut, 3);
   nm__set_done(&s);
@@ -188,7 +153,7 @@ static void bad_rows(void **state) {
   const struct { const char *row, *says; } bad[] = {
       {"{\"txt\": \"a\"}", "rows.jsonl:2: a row needs"},
       {"{\"text\": \"a\"", "rows.jsonl:2"},
-      {"{\"messages\": []}", "chat template"},
+      {"{\"messages\": []}", "not possible here"},
       {"{\"ids\": [99999]}", "outside the vocabulary"},
       {"{\"ids\": [1, 2], \"weights\": [1]}", "as long"},
       {"{\"ids\": [-1]}", "no token"},
@@ -197,7 +162,7 @@ static void bad_rows(void **state) {
   struct nm__set s;
   nm_err err;
   nm_model *m = word_model("{\"text\": \"a b c\"}\n", &r, "");
-  struct nm__set_opts o = {64, false, false};
+  struct nm__set_opts o = {.length = 64};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     char text[200];
     snprintf(text, sizeof text, "{\"text\": \"a\"}\n%s\n", bad[i].row);
@@ -244,7 +209,7 @@ static void stream_is_a_function(void **state) {
       nm__model_from(g, &m, &err))
     fail_msg("%s", err.text);
   nm__gguf_close(tok);
-  struct nm__set_opts o = {64, false, false};
+  struct nm__set_opts o = {.length = 64};
   for (int i = 0; i < 3; i++)
     if (nm__set_make(&r.y, &r.data.v[i], m, &o, &set[i], &err)) fail_msg("%s", err.text);
   if (nm__stream_init(&a, &r, set, m, &err) || nm__stream_init(&b, &r, set, m, &err))
@@ -281,26 +246,6 @@ static void stream_is_a_function(void **state) {
 }
 
 /* ---- whole runs ------------------------------------------------------------------------ */
-
-static int stop_at(void *arg, const nm_train_step *s) {
-  return s->step == *(const int *)arg;
-}
-
-/* Trains `text` into the folder `out`; stops after step `stop` (0: never). */
-static nm_train_result train(const char *text, const char *out, int threads, int stop,
-                             bool resume, int want) {
-  char recipe[256], folder[256];
-  nm_train_result r;
-  nm_err err = {0};
-  write_text("r.yaml", text);
-  snprintf(recipe, sizeof recipe, "%s", at("r.yaml"));
-  snprintf(folder, sizeof folder, "%s", at(out));
-  nm_train_opts o = {.out = folder, .threads = threads, .resume = resume, .step = stop_at,
-                     .arg = &stop};
-  int st = nm_train(recipe, &o, &r, &err);
-  if (st != want) fail_msg("%s: %d: %s", out, st, err.text);
-  return r;
-}
 
 static void learns(void **state) {
   (void)state;
@@ -413,19 +358,6 @@ static void no_number(void **state) {
   if (strncmp(err.text, "step ", 5) || !strstr(err.text, "schedule.lr")) fail_msg("%s", err.text);
   assert_true(r.step > 0 && r.step < 50);
   nm_train_result_free(&r);
-}
-
-static int make_dir(void **state) {
-  (void)state;
-  snprintf(dir, sizeof dir, "/tmp/noema-train.XXXXXX");
-  return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-  (void)state;
-  char command[100];
-  snprintf(command, sizeof command, "rm -rf %s", dir);
-  return system(command);
 }
 
 int main(void) {
