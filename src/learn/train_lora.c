@@ -1,6 +1,6 @@
 /* train_lora.c - the adapter that a run trains, as a container: of its checkpoints and of
- * adapter.gguf. It names the model it stands on, so that it opens as one. A soft prompt is a part of
- * it that only training reads. */
+ * adapter.gguf. It names the model it stands on, so that it opens as one. A soft prompt is a part
+ * of it that only training reads. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
