@@ -112,10 +112,9 @@ char *nm_lens_text(const nm_lens_result *r, const nm_model *m, int width, bool c
 /* ---- JSON ------------------------------------------------------------------------ */
 
 json_t *nm__token_json(const nm_model *m, int32_t id) {
-  char *s = NULL;
-  size_t n = 0;
-  if (nm_detokenize(m, &id, 1, &s, &n, NULL)) n = 0;
-  json_t *o = nm__json_text_n(s ? s : "", s ? n : 0);
+  size_t n;
+  char *s = nm__token_bytes(m, id, &n);
+  json_t *o = nm__json_text_n(s ? s : "", n);
   free(s);
   return o;
 }
