@@ -28,6 +28,8 @@ struct nm_session {
 
 static const nm_tap logits_tap = {"logits", "all"};
 
+static int n_edits(const nm_session *s) { return s->req.edits ? s->req.edits->n : 0; }
+
 static int64_t slots(struct layout l) { return l.prefix + (int64_t)l.n * (l.cap - l.prefix); }
 static int64_t slot_of(struct layout l, int text, int pos) {
   return pos < l.prefix ? pos : pos + (int64_t)text * (l.cap - l.prefix);
@@ -42,8 +44,8 @@ static int keep_logits(void *arg, const nm_row *r, nm_err *err) {
 
 /* ---- one text's memory ---------------------------------------------------------- */
 
-static void text_done(struct text *t, int n_edits) {
-  for (int i = 0; t->act.edit_mask && i < n_edits; i++) free(t->act.edit_mask[i]);
+static void text_done(struct text *t, int n) {
+  for (int i = 0; t->act.edit_mask && i < n; i++) free(t->act.edit_mask[i]);
   if (t->act.tap_mask) free(t->act.tap_mask[0]);
   free(t->act.edit_mask);
   free(t->act.tap_mask);
@@ -61,18 +63,18 @@ static bool mask_room(uint8_t **mask, int cap) {
 
 /* Room for cap positions; what there is stays. */
 static int text_room(nm_session *s, struct text *t, int cap, nm_err *err) {
-  int n_edits = nm_edits_n(s->req.edits);
+  int n = n_edits(s);
   struct active *a = &t->act;
   if (!t->logits) {
     t->logits = nm__alloc((size_t)s->m->V, sizeof(float));
     a->tap_mask = nm__alloc(1, sizeof *a->tap_mask);
-    a->edit_mask = nm__alloc((size_t)n_edits, sizeof *a->edit_mask);
+    a->edit_mask = nm__alloc((size_t)n, sizeof *a->edit_mask);
   }
   bool ok = t->logits && a->tap_mask && a->edit_mask;
   int32_t *ids = ok ? nm__realloc(t->ids, (size_t)cap, sizeof *ids) : NULL;
   if (ids) t->ids = ids;
   ok = ok && ids && mask_room(&a->tap_mask[0], cap);
-  for (int i = 0; ok && i < n_edits; i++) ok = mask_room(&a->edit_mask[i], cap);
+  for (int i = 0; ok && i < n; i++) ok = mask_room(&a->edit_mask[i], cap);
   return ok ? NM_OK : nm__fail_memory(err, "a text", (size_t)cap * sizeof *ids);
 }
 
@@ -80,7 +82,7 @@ static void text_copy(const nm_session *s, struct text *to, const struct text *f
   size_t n = (size_t)from->act.at;
   memcpy(to->ids, from->ids, n * sizeof *to->ids);
   memcpy(to->logits, from->logits, (size_t)s->m->V * sizeof(float));
-  for (int i = 0; i < nm_edits_n(s->req.edits); i++)
+  for (int i = 0; i < n_edits(s); i++)
     memcpy(to->act.edit_mask[i], from->act.edit_mask[i], n);
   to->known = from->known;
   to->act.at = from->act.at;
@@ -205,7 +207,7 @@ int nm_session_new(nm_engine *e, const nm_session_opts *o, nm_session **out, nm_
 
 void nm_session_free(nm_session *s) {
   if (!s) return;
-  for (int i = 0; i < s->at.n && s->text; i++) text_done(&s->text[i], nm_edits_n(s->req.edits));
+  for (int i = 0; i < s->at.n && s->text; i++) text_done(&s->text[i], n_edits(s));
   free(s->text);
   nm__run_done(&s->R);
   free(s);
@@ -263,7 +265,7 @@ int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_e
   t = &s->text[seq];
   memcpy(t->ids + from, ids, n * sizeof *ids);
   nm_seq all = {t->ids, (size_t)end};
-  for (int i = 0; i < nm_edits_n(s->req.edits) && !st; i++) {
+  for (int i = 0; i < n_edits(s) && !st; i++) {
     memset(t->act.edit_mask[i] + from, 0, n);
     const struct nm__edit *e = &s->req.edits->v[i];
     st = nm__at_prompt(&e->at, s->m, &all, from, t->act.edit_mask[i], err);
@@ -290,7 +292,7 @@ int nm_session_append(nm_session *s, int seq, const int32_t *ids, size_t n, nm_e
 static int mark_token(nm_session *s, struct text *t, int32_t id, nm_err *err) {
   int pos = t->act.at, st = NM_OK;
   t->ids[pos] = id;
-  for (int k = 0; k < nm_edits_n(s->req.edits) && !st; k++) {
+  for (int k = 0; k < n_edits(s) && !st; k++) {
     const struct nm__edit *e = &s->req.edits->v[k];
     t->act.edit_mask[k][pos] = nm__at_generated(&e->at, pos);
     st = nm__run_check_edit(e, k, t->act.edit_mask[k], pos, pos + 1, err);
@@ -351,7 +353,7 @@ int nm_session_fork(nm_session *s, int n, nm_err *err) {
     if (!st) text_copy(s, &v[i], &v[0]);
   }
   if (!st) st = lay_out(s, to, 0, err);
-  for (int i = 1; st && i < n; i++) text_done(&v[i], nm_edits_n(s->req.edits));
+  for (int i = 1; st && i < n; i++) text_done(&v[i], n_edits(s));
   return st;
 }
 
@@ -362,7 +364,7 @@ int nm_session_keep(nm_session *s, int seq, nm_err *err) {
   struct text kept = s->text[seq];
   s->text[seq] = s->text[0];
   s->text[0] = kept;
-  for (int i = 1; i < n; i++) text_done(&s->text[i], nm_edits_n(s->req.edits));
+  for (int i = 1; i < n; i++) text_done(&s->text[i], n_edits(s));
   return NM_OK;
 }
 

@@ -502,6 +502,50 @@ static void edited(void **state) {
   nm_model_close(m);
 }
 
+/* A schedule's factor is that of the generated token's index: token k of the answer has the k-th,
+ * the last one goes on, and the prompt has the first. */
+static void scheduled(void **state) {
+  (void)state;
+  static const char one[] = "{\"site\": \"blk.1.resid_post\", \"at\": \"last,generated\", \"op\": "
+                            "\"add\", \"vector\": %s, \"schedule\": [1, 0.5, 2]}",
+                    each[] = "{\"site\": \"blk.1.resid_post\", \"at\": \"%s\", \"op\": \"add\", "
+                             "\"vector\": %s, \"scale\": %s}%s";
+  static const struct { const char *at, *scale; } by_hand[] = {{"8:10", "1"}, {"10", "0.5"}, {"11:", "2"}};
+  nm_model *m = open_model(PLANTED);
+  nm_engine *e = new_engine(m, (nm_engine_opts){.threads = 2, .chunk = 4});
+  char vec[600], json[4000];
+  int32_t *ids, all[30];
+  size_t n, k = 0;
+  for (int i = 0; i < m->D; i++)
+    k += (size_t)snprintf(vec + k, sizeof vec - k, "%s%d", i ? ", " : "[", i % 5 - 2);
+  snprintf(vec + k, sizeof vec - k, "]");
+  snprintf(json, sizeof json, one, vec);
+  nm_edits *schedule = parse_edits(json);
+  k = (size_t)snprintf(json, sizeof json, "[");
+  for (int i = 0; i < 3; i++)
+    k += (size_t)snprintf(json + k, sizeof json - k, each, by_hand[i].at, vec, by_hand[i].scale,
+                          i < 2 ? "," : "]");
+  nm_edits *plain = parse_edits(json);
+  nm_session *s = new_session(e, (nm_session_opts){.edits = schedule});
+  assert_int_equal(nm_tokenize(m, "ann saw the red fox by night ?", 30, 0, &ids, &n, NULL), 0);
+  append(s, 0, ids, n);
+  nm_generated g;
+  generate(s, (nm_generate_opts){.sampler = {.temp = 2}, .n_predict = 10}, &g);
+  assert_int_equal(nm_edits_touched(schedule, 0), 10);
+  memcpy(all, ids, n * sizeof *all);
+  memcpy(all + n, g.ids, g.n * sizeof *all);
+  struct rows whole = tap_one(e, all, n + 9, "logits", "all", plain);
+  assert_logits(s, 0, &whole, "a schedule");
+  rows_done(&whole);
+  nm_free(ids);
+  nm_generated_free(&g, 1);
+  nm_session_free(s);
+  nm_edits_free(schedule);
+  nm_edits_free(plain);
+  nm_engine_free(e);
+  nm_model_close(m);
+}
+
 /* ---- what a token costs ------------------------------------------------------------- */
 
 static void no_allocation(void **state) {
@@ -533,7 +577,7 @@ int main(void) {
       cmocka_unit_test(pieces), cmocka_unit_test(pieces_of_families), cmocka_unit_test(forks),
       cmocka_unit_test(half_is_rounding), cmocka_unit_test(half_session),
       cmocka_unit_test(known_answers), cmocka_unit_test(greedy), cmocka_unit_test(samples),
-      cmocka_unit_test(ends), cmocka_unit_test(end_token), cmocka_unit_test(edited),
+      cmocka_unit_test(ends), cmocka_unit_test(end_token), cmocka_unit_test(edited), cmocka_unit_test(scheduled),
       cmocka_unit_test(no_allocation)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
