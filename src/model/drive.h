@@ -48,7 +48,7 @@ void nm__run_done(struct nm__run *R);
 void nm__run_rows(struct nm__run *R, int i_act, const struct nm__span *sp, const int32_t *ids);
 /* One forward of spans 0..n_spans-1, taps and edits done. The status stays in R->status. */
 int nm__run_forward(struct nm__run *R, int n_spans);
-/* Edit i's vector may have one row a position: is there one for each masked position from .. n-1? */
+/* Edit i's vector may have one row a position: has it one for each masked position from .. n-1? */
 int nm__run_check_edit(const struct nm__edit *e, int i, const uint8_t *mask, int from, int n,
                        nm_err *err);
 int nm__engine_chunk(const nm_engine *e);

@@ -236,7 +236,8 @@ static float *view_row(const struct view *v, int64_t r) {
 }
 static int batch_row(const struct view *v, int64_t r) { return v->rows ? v->rows[r] : (int)r; }
 
-static struct nm__edit_at edit_at(const struct nm__run *R, const struct nm__plan_edit *pe, int row) {
+static struct nm__edit_at edit_at(const struct nm__run *R, const struct nm__plan_edit *pe,
+                                  int row) {
   int pos = R->row_pos[row];
   return (struct nm__edit_at){pe->row, pos, nm__generated_index(&R->act[R->row_act[row]], pos)};
 }
