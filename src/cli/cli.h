@@ -79,7 +79,7 @@ struct cli_input {
   {"--edit", CLI_LIST, "FILE", "edits of activations and weights (YAML, JSON); may be repeated"}, \
   {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
   {"--control-vector-scaled", CLI_PAIR, "F S", "the same, times S (also F:S)"}, \
-  {"--control-vector-layer-range", CLI_PAIR, "A B", "only blocks A to B (default: all from 1 on)"}, \
+  {"--control-vector-layer-range", CLI_PAIR, "A B", "only blocks A to B (default: 1 on)"}, \
   CLI_LORA_OPTS
 #define CLI_CHAT_OPTS \
   {"--chat-template", CLI_TEXT, "NAME|FILE", "a family (chatml ...), native, or a Jinja file"}, \
