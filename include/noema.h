@@ -720,7 +720,7 @@ typedef struct nm_sweep_row {
   double effect;                   /* mean ln odds of the target */
   nm_interval ppl;                 /* of the texts */
   double random_effect, random_low, random_high;       /* mean, lowest, highest over directions */
-  double random_ppl;
+  double random_ppl;               /* geometric mean: one far off would hide the others */
   uint64_t touched;                /* positions edited in prompts and texts */
   bool beyond;                     /* the change of effect is larger than any random one's */
 } nm_sweep_row;
