@@ -209,7 +209,7 @@ int nm_adapter_convert(const nm_model *m, const char *in, const char *out, bool 
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it), gelu and adapters. */
+ * options but n_ctx (rope scalings may follow it), gelu, act and adapters. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -217,13 +217,17 @@ typedef struct nm_engine_opts {
   int chunk;                       /* most positions of a sequence at once; 0: 512. Without
                                       effect where positions see those after them */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
-  const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *kernels;             /* "portable", "avx2", "avx512", "avx512bf16"; NULL: the best */
   const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
+  const char *act;                 /* "f32" (NULL), or "bf16": products with weights take both
+                                      sides rounded to bf16, about twice as fast where the machine
+                                      has the instruction, the same bits everywhere */
   const nm_adapters *adapters;     /* of the same model; must outlive the engine. NULL: none */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);
 const char *nm_engine_kernels(const nm_engine *e);
+const char *nm_engine_act(const nm_engine *e);           /* "f32" or "bf16" */
 int nm_engine_threads(const nm_engine *e);
 
 typedef struct nm_seq { const int32_t *ids; size_t n; } nm_seq;
@@ -741,7 +745,7 @@ typedef struct nm_sweep_row {
   double effect;                   /* mean ln odds of the target */
   nm_interval ppl;                 /* of the texts */
   double random_effect, random_low, random_high;       /* mean, lowest, highest over directions */
-  double random_ppl;
+  double random_ppl;               /* geometric mean: one far off would hide the others */
   uint64_t touched;                /* positions edited in prompts and texts */
   bool beyond;                     /* the change of effect is larger than any random one's */
 } nm_sweep_row;

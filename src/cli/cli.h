@@ -96,13 +96,14 @@ struct cli_input {
 #define CLI_LORA_OPTS \
   {"--lora", CLI_LIST, "F", "an adapter beside the weights: GGUF, or a folder of PEFT's"}, \
   {"--lora-scaled", CLI_PAIR, "F S", "the same times S (also F:S in one word)"}
+#define CLI_KERNELS "portable|avx2|avx512|avx512bf16"
 #define CLI_RUN_OPTS \
   {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"}, \
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
   {"--chunk", CLI_INT, "N", "most positions of a text at once (default 512)"}, \
   {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
-  {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
-  {"--kernels", CLI_TEXT, "portable|avx2|avx512", "the instruction set (same bits)"}, \
+  {"--act", CLI_TEXT, "f32|bf16", "products from f32 (default) or bf16 numbers"}, \
+  {"--kernels", CLI_TEXT, CLI_KERNELS, "the instruction set (same bits)"}, \
   {"--gelu", CLI_TEXT, "tanh|erf", "form of GELU (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_LIST, "FILE", "edits of activations and weights (YAML, JSON); may be repeated"}, \
   {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \

@@ -18,6 +18,8 @@ static const struct cli_opt opts[] = {
     {"--test-share", CLI_REAL, "X", "make: share of held-out texts (default 0.4)"},
     {"--target", CLI_TEXT, "TEXT", "sweep: the token whose odds are measured"},
     {"--against", CLI_TEXT, "TEXT", "sweep: odds against this token (default: all others)"},
+    {"--target-id", CLI_INT, "ID", "sweep: the token by its id"},
+    {"--against-id", CLI_INT, "ID", "sweep: the token against it by its id"},
     {"--prompts", CLI_TEXT, "FILE", "sweep: texts the effect is measured on (or -p TEXT)"},
     {"--texts", CLI_TEXT, "FILE", "sweep: texts the damage in perplexity is measured on"},
     {"--strengths", CLI_TEXT, "LIST", "sweep: default -2,-1,-0.5,0,0.5,1,2,4"},
@@ -79,12 +81,17 @@ static int strengths(struct cli *c, double *v, int most, int *n) {
   return *n ? 0 : cli_usage(c, "--strengths is empty");
 }
 
+/* --OPT TEXT, one token, or --OPT-id ID; -1: neither. */
 static int token(struct cli *c, const nm_model *m, const char *opt, int32_t *out) {
   const char *text = cli_text(c, opt);
+  char by_id[32];
   int32_t *ids;
   size_t n;
   nm_err err = {0};
-  *out = -1;
+  snprintf(by_id, sizeof by_id, "%s-id", opt);
+  long long id = cli_int(c, by_id, -1);
+  *out = id > INT32_MAX ? INT32_MAX : (int32_t)id;
+  if (text && cli_text(c, by_id)) return cli_usage(c, "give --%s or --%s, not both", opt, by_id);
   if (!text) return 0;
   if (nm_tokenize(m, text, strlen(text), NM_NO_BOS, &ids, &n, &err)) return cli_fail(c, &err);
   if (n == 1) *out = ids[0];
@@ -132,7 +139,8 @@ static int sweep(struct cli *c, struct cli_input *in) {
                      .seed = (uint64_t)cli_int(c, "seed", 1), .out = cli_text(c, "out"),
                      .command = c->command, .progress = &cli_progress};
   nm_sweep_result r;
-  if (!cli_text(c, "target")) return cli_usage(c, "sweep needs --target TEXT");
+  if (!cli_text(c, "target") && !cli_text(c, "target-id"))
+    return cli_usage(c, "sweep needs --target TEXT or --target-id ID");
   if (!p == !f) return cli_usage(c, "sweep needs -p TEXT or --prompts FILE");
   int st = strengths(c, v, 100, &o.n);
   if (!st) st = token(c, in->m, "target", &o.target);

@@ -58,15 +58,35 @@ int nm__rank_of(const float *logits, int V, int32_t id) {
   return rank;
 }
 
+/* Decoders drop a space at the beginning of a text, so the bytes are what a second one adds. */
+char *nm__token_bytes(const nm_model *m, int32_t id, size_t *n) {
+  const int32_t twice[2] = {id, id};
+  char *one = NULL, *two = NULL;
+  size_t n_one = 0, n_two = 0;
+  *n = 0;
+  bool ok = !nm_detokenize(m, twice, 1, &one, &n_one, NULL) &&
+            !nm_detokenize(m, twice, 2, &two, &n_two, NULL);
+  if (ok && n_two >= n_one && (!n_one || !memcmp(one, two, n_one))) {
+    *n = n_two - n_one;
+    memmove(two, two + n_one, *n);
+    two[*n] = 0;
+  } else {
+    free(two);
+    two = NULL;
+  }
+  free(one);
+  return two;
+}
+
 char *nm__token_text(const nm_model *m, int32_t id) {
-  char *s = NULL;
-  size_t n = 0;
+  size_t n;
+  char *s = nm__token_bytes(m, id, &n);
   struct nm__buf b;
   nm__buf_init(&b, 1 << 16);
-  if (nm_detokenize(m, &id, 1, &s, &n, NULL) || !n) nm__buf_printf(&b, "<%d>", id);
-  for (size_t i = 0; s && i < n && b.len < 60; i++) {
+  if (!n) nm__buf_printf(&b, "<%d>", id);
+  for (size_t i = 0; i < n && b.len < 60; i++) {
     unsigned char c = (unsigned char)s[i];
-    if (c == ' ') nm__buf_puts(&b, "\xe2\x90\xa3");           /* an open box */
+    if (c == ' ') nm__buf_puts(&b, i || n == 1 ? "\xe2\x90\xa3" : " ");     /* an open box */
     else if (c == '\n') nm__buf_puts(&b, "\\n");
     else if (c < 0x20 || c == 0x7f) nm__buf_printf(&b, "\\x%02x", c);
     else nm__buf_putc(&b, c);

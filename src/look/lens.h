@@ -13,7 +13,9 @@ void nm__top_tokens(const float *logits, int V, int n, bool largest, double log_
 double nm__log_sum_exp(const float *logits, int V);
 /* 1 for the largest logit; ties go to the lower id. */
 int nm__rank_of(const float *logits, int V, int32_t id);
-/* The token's bytes as a short line of visible UTF-8 text; spaces shown. Free it. */
+/* What a token adds to a text, zero-terminated; NULL: nothing, or it cannot be told. Free it. */
+char *nm__token_bytes(const nm_model *m, int32_t id, size_t *n);
+/* The same as a short line of visible text: spaces as open boxes, <id> for nothing. */
 char *nm__token_text(const nm_model *m, int32_t id);
 json_t *nm__token_json(const nm_model *m, int32_t id);
 /* lens.json, lens.svg, layers.svg, report.html in the folder. */

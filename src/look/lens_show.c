@@ -112,10 +112,9 @@ char *nm_lens_text(const nm_lens_result *r, const nm_model *m, int width, bool c
 /* ---- JSON ------------------------------------------------------------------------ */
 
 json_t *nm__token_json(const nm_model *m, int32_t id) {
-  char *s = NULL;
-  size_t n = 0;
-  if (nm_detokenize(m, &id, 1, &s, &n, NULL)) n = 0;
-  json_t *o = nm__json_text_n(s ? s : "", s ? n : 0);
+  size_t n;
+  char *s = nm__token_bytes(m, id, &n);
+  json_t *o = nm__json_text_n(s ? s : "", n);
   free(s);
   return o;
 }
@@ -203,7 +202,7 @@ static const char *keep(struct strings *s, char *one) {
 static void grid_svg(const nm_lens_result *r, const nm_model *m, struct nm__buf *b) {
   size_t n_x = r->n_cols < MOST_COLS ? r->n_cols : MOST_COLS, n_y = (size_t)r->n_rows;
   struct strings s = {nm__alloc(n_x + 2 * n_x * n_y, sizeof *s.v), 0, false};
-  struct nm__heat_cell *cell = nm__alloc(n_x * n_y, sizeof *cell);
+  struct nm__word_cell *cell = nm__alloc(n_x * n_y, sizeof *cell);
   const char **x = nm__alloc(n_x, sizeof *x), **y = nm__alloc(n_y, sizeof *y);
   char title[200], note[200];
   b->failed |= !s.v || !cell || !x || !y;
@@ -212,7 +211,7 @@ static void grid_svg(const nm_lens_result *r, const nm_model *m, struct nm__buf 
     y[i] = r->row[i].name;
     for (size_t c = 0; c < n_x; c++) {
       const nm_lens_cell *k = &r->cell[i * r->n_cols + c];
-      cell[i * n_x + c] = (struct nm__heat_cell){
+      cell[i * n_x + c] = (struct nm__word_cell){
           nm__exp(k->top[0].lp), keep(&s, nm__token_text(m, k->top[0].id)),
           keep(&s, hover(r, m, (int)i, c)), k->rank == 1};
     }
@@ -221,7 +220,7 @@ static void grid_svg(const nm_lens_result *r, const nm_model *m, struct nm__buf 
   snprintf(note, sizeof note, "framed: the model's own answer leads%s",
            n_x < r->n_cols ? "; the first 48 positions" : "");
   if (!b->failed && !s.failed)
-    nm__heat_svg(&(struct nm__heat){title,
+    nm__words_svg(&(struct nm__words){title,
                                     "the likeliest token after each token read (columns); the "
                                     "darker, the likelier",
                                     note, x, y, (int)n_x, (int)n_y, cell},

@@ -71,6 +71,8 @@ static int add_pair(const struct nm__gguf *g, const char *base, const struct nm_
   if (a->ne[lookup ? 0 : 1] != rank || b->ne[2] != n || a->ne[3] != 1 || b->ne[3] != 1 ||
       rank < 1 || rank > RANK_MAX)
     return bad_tensor(g, a->name, "and its lora_b do not fit together: they share no rank", err);
+  if (a->ne[0] < 1 || a->ne[1] < 1 || b->ne[1] < 1 || n < 1)
+    return bad_tensor(g, a->name, "and its lora_b hold nothing", err);
   if (n > 1 && !strstr(base, "_exps.weight"))
     return bad_tensor(g, a->name, "has three dimensions, as only experts have", err);
   bool experts = strstr(base, "_exps.weight") != NULL;

@@ -182,7 +182,7 @@ static int add_pair(const struct reading *r, const struct nm__st_tensor *a,
   enum nm__hf_change change;
   float scale = 0;
   if (a->n_dims != 2 || b->n_dims != 2 || a->shape[0] != b->shape[1] || a->shape[0] < 1 ||
-      a->shape[0] > RANK_MAX)
+      a->shape[0] > RANK_MAX || a->shape[1] < 1 || b->shape[0] < 1)
     return bad_tensor(r, a, "and its B must be matrices that share their rank");
   if (a->type < 0 || b->type < 0 || !nm__dtype((uint32_t)a->type)->from_f32 ||
       !nm__dtype((uint32_t)b->type)->from_f32)

@@ -164,7 +164,8 @@ bool nm__edit_apply(const struct nm__edit *e, struct nm__edit_at at, const struc
                     float *x, int64_t n) {
   const struct nm__dirs *d = &e->vec;
   const float *v = d->v ? d->v + ((d->rows > 1 ? at.row : 0) * d->pos +
-                                  (d->pos > 1 ? at.pos : 0)) * d->n : NULL;
+                                  (d->pos > 1 && at.pos < d->pos ? at.pos : 0)) * d->n : NULL;
+  if (d->pos > 1 && at.pos >= d->pos) return false;      /* behind the text of the file */
   float factor = nm__factor_at(&e->schedule, at.generated), s = e->scale * factor;
   bool adds = e->op == NM__EDIT_ADD || e->op == NM__EDIT_PROJECT_OUT || e->op == NM__EDIT_MEAN;
   if (adds ? s == 0 : factor == 0) return false;       /* no bit changes, not that of -0 either */

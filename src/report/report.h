@@ -45,14 +45,14 @@ struct nm__chart {
 void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b);
 
 /* A grid of cells [n_y][n_x], each as dark as its value in 0..1, with a word in it. */
-struct nm__heat_cell { double value; const char *text, *hover; bool mark; };   /* mark: framed */
-struct nm__heat {
+struct nm__word_cell { double value; const char *text, *hover; bool mark; };   /* mark: framed */
+struct nm__words {
   const char *title, *subtitle, *note;             /* note: below the grid */
   const char *const *x_names, *const *y_names;
   int n_x, n_y;
-  const struct nm__heat_cell *cells;
+  const struct nm__word_cell *cells;
 };
-void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b);
+void nm__words_svg(const struct nm__words *h, struct nm__buf *b);
 
 /* ---- report.html ----------------------------------------------------- */
 

@@ -102,7 +102,8 @@ static int open_random(struct study *S, nm_err *err) {
     nm_engine_opts eo = {.threads = nm_engine_threads(S->e),
                          .n_ctx = nm__engine_ctx(S->e),
                          .kernels = nm_engine_kernels(S->e),
-                         .gelu = *gelu ? gelu : NULL};
+                         .gelu = *gelu ? gelu : NULL,
+                         .act = nm_engine_act(S->e)};
     st = nm_engine_new(S->random_m, &eo, &S->random_e, err);
   }
   unlink(path);

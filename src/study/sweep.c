@@ -117,12 +117,13 @@ static int random_ones(struct sweep *s, nm_sweep_row *row, nm_err *err) {
         (st = damage(s, s->o->edits, &ppl, err)))
       break;
     row->random_effect += x / s->n_random;
-    row->random_ppl += ppl.mean / s->n_random;
+    row->random_ppl += ppl.mean > 0 ? nm__log(ppl.mean) / s->n_random : 0;
     row->random_low = x < row->random_low ? x : row->random_low;
     row->random_high = x > row->random_high ? x : row->random_high;
     double change = __builtin_fabs(x - s->r->effect);
     most = change > most ? change : most;
   }
+  row->random_ppl = s->o->n_texts ? nm__exp(row->random_ppl) : 0;
   row->beyond = __builtin_fabs(row->effect - s->r->effect) > most;
   int back = set_vectors(s, -1, err);
   return st ? st : back;

@@ -149,6 +149,15 @@ static void fit_tile(void *arg, int tile, int thread) {
   free(u);
 }
 
+/* The t interval of figures that lie in 0..1 may reach beyond. */
+static nm_interval share_interval(const struct vector *v, const double *x) {
+  nm_interval i = nm__depth_interval(x, v->o.repeats, (double)v->split[0].n_test,
+                                     (double)v->split[0].n_train);
+  if (i.lo < 0) i.lo = 0;
+  if (i.hi > 1) i.hi = 1;
+  return i;
+}
+
 static void layer_figures(const struct vector *v, int layer) {
   nm_vector_layer *l = &v->r->layer[layer];
   int R = v->o.repeats;
@@ -160,11 +169,10 @@ static void layer_figures(const struct vector *v, int layer) {
     fake[r] = j->fake.auc;
     memcpy(random + r * N_RANDOM, j->random, sizeof j->random);
   }
-  double n_test = (double)v->split[0].n_test, n_train = (double)v->split[0].n_train;
   l->layer = v->site[layer].layer;
-  l->acc = nm__depth_interval(acc, R, n_test, n_train);
-  l->auc = nm__depth_interval(auc, R, n_test, n_train);
-  l->shuffled = nm__depth_interval(fake, R, n_test, n_train);
+  l->acc = share_interval(v, acc);
+  l->auc = share_interval(v, auc);
+  l->shuffled = share_interval(v, fake);
   l->random = nm__mean(random, (size_t)R * N_RANDOM);
   l->random_high = nm__quantile(random, (size_t)R * N_RANDOM, 0.95);
 }

@@ -93,7 +93,7 @@ complete() {
 }
 is "verbs" "$(complete dep)" "depth"
 is "options" "$(complete depth --rep)" "--repeats"
-is "choices" "$(complete depth --kernels avx)" "avx2 avx512"
+is "choices" "$(complete depth --kernels avx)" "avx2 avx512 avx512bf16"
 is "files" "$(complete depth --data a.t)" "a.tsv"
 is "free text" "$(complete depth --text a)" ""
 is "worlds" "$(complete world planted)" "planted planted-a planted-b"
@@ -107,7 +107,7 @@ zmodload zsh/zpty
 zpty z zsh -f -i
 zpty -w z "fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; echo is\\ ready"
 zpty -r -m z out '*is ready*'
-for line in 'noema depth --kernels avx512' 'noema runs comp' 'noema world planted-'; do
+for line in 'noema depth --kernels port' 'noema runs comp' 'noema world planted-'; do
   zpty -n -w z "$line"$'\t'
   sleep 1
   zpty -n -w z $'\C-u'

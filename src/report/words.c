@@ -1,4 +1,4 @@
-/* heat.c - a grid of named cells whose strength is a value in 0..1, as SVG: layers against
+/* words.c - a grid of named cells whose strength is a value in 0..1, as SVG: layers against
  * positions, each cell with a word. Real text; a <title> on every cell tells the rest on hover.
  * The colour is the house's first one at the value's opacity, so the grid is right on white and,
  * inside a page, in the dark. Deterministic like chart.c. */
@@ -25,7 +25,7 @@ static void text(struct nm__buf *b, double x, double y, const char *more, const 
   nm__buf_puts(b, "</text>\n");
 }
 
-static void cell(struct nm__buf *b, const struct nm__heat_cell *c, double x, double y) {
+static void cell(struct nm__buf *b, const struct nm__word_cell *c, double x, double y) {
   double v = c->value > 0 ? c->value < 1 ? c->value : 1 : 0;
   nm__buf_printf(b, "<g><title>");
   nm__html_escape(b, c->hover);
@@ -40,7 +40,7 @@ static void cell(struct nm__buf *b, const struct nm__heat_cell *c, double x, dou
   nm__buf_puts(b, "</g>\n");
 }
 
-void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b) {
+void nm__words_svg(const struct nm__words *h, struct nm__buf *b) {
   double left = NM__MARGIN + widest(h->y_names, h->n_y, NM__FONT_MARK, 180) + 10;
   double top = 84, w = left + (double)h->n_x * CELL_W + NM__MARGIN;
   double height = top + (double)h->n_y * CELL_H + 34;
