@@ -222,9 +222,13 @@ struct nm__forward {
   struct nm__t inject;
   const int32_t *inject_at;
   int n_inject;
+  const float *start;              /* [T, D] before block first_layer, in the place of the ids; */
+  int first_layer;                 /* NULL, 0: from the ids. Not with a tape */
   bool again;                      /* with a tape: blocks are computed again on the way back, and
                                       this struct must live until then */
 };
 int nm__forward(struct nm__forward *f);
+/* What every forward of an engine has in common; the rest is zero. */
+struct nm__forward nm__engine_forward(const nm_engine *e);
 
 #endif
