@@ -19,7 +19,7 @@
 #include "report/layout.h"
 #include "report/text.h"
 
-enum { WIDTH = 860, ROW_MOST = 22, ROW_LEAST = 11, COL_MOST = 58, COL_LEAST = 7, NAME_MOST = 190,
+enum { WIDTH = 860, ROW_MOST = 22, ROW_LEAST = 11, COL_MOST = 84, COL_LEAST = 7, NAME_MOST = 190,
        FIGURES_FROM = 34, BAR_STEPS = 41, BAR_W = 205 };
 
 static const char POSITIVE[] = "class='nm-c1' color='#d55e00'",

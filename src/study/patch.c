@@ -232,10 +232,14 @@ static int summarise(struct nm__patching *P, nm_err *err) {
 
 /* ---- maps ------------------------------------------------------------------------------- */
 
-/* "ann", or "ann/bob" where the two prompts differ, or "ann.." where the pairs do. */
+static const char *no_space(const char *s) { return s && *s == ' ' && s[1] ? s + 1 : s ? s : "?"; }
+
+/* "ann", or "ann/bob" where the two prompts differ, or "ann.." where the pairs do. Of prompts that
+ * differ in length the token of the base. */
 static char *token_name(const struct nm__patching *P, int pos) {
   const struct nm__pair *p = &P->pairs.v[0];
-  nm_seq clean = P->o.noising ? p->base : p->source, corrupt = P->o.noising ? p->source : p->base;
+  bool swap = P->o.noising || !p->same_length;
+  nm_seq clean = swap ? p->base : p->source, corrupt = swap ? p->source : p->base;
   char *a = nm_token_text(P->m, clean.ids, (size_t)pos, true), *b = NULL, *out;
   struct nm__buf t;
   bool more = false;
@@ -244,7 +248,8 @@ static char *token_name(const struct nm__patching *P, int pos) {
   if (p->same_length && clean.ids[pos] != corrupt.ids[pos])
     b = nm_token_text(P->m, corrupt.ids, (size_t)pos, true);
   nm__buf_init(&t, 4096);
-  nm__buf_printf(&t, "%s%s%s%s", a ? a : "?", b ? "/" : "", b ? b : "", more ? ".." : "");
+  nm__buf_printf(&t, "%s%s%s%s", no_space(a), b ? "/" : "", b ? no_space(b) : "",
+                 more ? ".." : "");
   out = t.failed ? NULL : nm__strdup(t.s);
   nm__buf_done(&t);
   nm_free(a);
@@ -259,20 +264,33 @@ static char *col_name(const struct nm__patching *P, const nm_patch_map *m, int c
   snprintf(num, sizeof num, "%d", c);
   if (m->heads) return nm__strdup(num);
   if (c == m->n_cols - 1) return nm__strdup("all");
-  return P->pairs.same_columns ? token_name(P, c) : nm__strdup(role[c]);
+  if (P->pairs.same_columns) return token_name(P, c);
+  int r = 0;
+  while (P->role_col[r] != c) r++;
+  return nm__strdup(role[r]);
+}
+
+/* Roles that some position with a counterpart has, in order; then "all". */
+static void number_roles(struct nm__patching *P) {
+  bool there[NM__N_ROLES] = {false};
+  for (size_t i = 0; i < P->pairs.n; i++)
+    for (size_t k = 0; k < P->pairs.v[i].base.n; k++)
+      if (P->pairs.v[i].from[k] >= 0) there[nm__pair_role(&P->pairs.v[i], (int)k)] = true;
+  for (int r = 0; r < NM__N_ROLES; r++) P->role_col[r] = there[r] ? P->n_roles++ : -1;
 }
 
 static int make_maps(struct nm__patching *P, nm_err *err) {
   nm_patch_result *r = P->r;
   r->map = nm__alloc((size_t)P->n_comp, sizeof *r->map);
   if (!r->map) return nm__fail_memory(err, "the maps", 0);
+  number_roles(P);
   for (int c = 0; c < P->n_comp; c++) {
     r->n_maps = c + 1;
     nm_patch_map *m = &r->map[c];
     *m = (nm_patch_map){.component = nm__strdup(P->comp[c].name), .n_layers = P->m->L,
                         .heads = P->comp[c].heads, .top_layer = -1, .top_col = -1};
     m->n_cols = m->heads ? P->m->H
-                : P->pairs.same_columns ? (int)P->pairs.v[0].base.n + 1 : NM__N_ROLES + 1;
+                : P->pairs.same_columns ? (int)P->pairs.v[0].base.n + 1 : P->n_roles + 1;
     size_t n = (size_t)m->n_layers * (size_t)m->n_cols;
     m->col = nm__alloc((size_t)m->n_cols, sizeof *m->col);
     m->effect = nm__alloc(3 * n, sizeof *m->effect);

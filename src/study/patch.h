@@ -43,6 +43,7 @@ struct nm__patching {
   struct nm__pairs pairs;
   struct nm__comp *comp;
   int n_comp, n_seeds;
+  int role_col[NM__N_ROLES], n_roles;      /* columns where pairs are not alike; -1: none */
   double sigma;                    /* of embeddings of the subjects */
   double **cell;                   /* [pairs, seeds, comp] -> [L, cols]: the metric; NaN: not yet */
   double *unrelated;               /* [pairs, seeds, comp]: the metric at the top cell */

@@ -197,8 +197,9 @@ int nm__pairs_load(const nm_model *m, const nm_patch_opts *o, struct nm__pairs *
   for (size_t i = 0; i < l->n && !st; i++) {
     st = prepare(m, o, &l->v[i], err);
     if (st && l->n > 1) nm__fail_at(err, st, "%s: row %zu", o->data, i + 1);
-    l->same_columns &= l->v[i].base.n == l->v[0].base.n && l->v[i].first == l->v[0].first &&
-                       l->v[i].end == l->v[0].end && l->v[i].same_length;
+    l->same_columns &= !i || (l->v[i].base.n == l->v[0].base.n && l->v[i].first == l->v[0].first &&
+                              l->v[i].end == l->v[0].end && l->v[i].same_length &&
+                              l->v[0].same_length);
   }
   return st;
 }

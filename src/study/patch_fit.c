@@ -73,7 +73,7 @@ static void collect(const struct nm__patching *P, value_fn *fn, const void *arg,
 
 int nm__patch_col_of(const struct nm__patching *P, const struct nm__pair *p, int comp, int cell) {
   if (P->comp[comp].heads || P->pairs.same_columns) return cell;
-  return cell == (int)p->base.n ? NM__N_ROLES : (int)nm__pair_role(p, cell);
+  return cell == (int)p->base.n ? P->n_roles : P->role_col[nm__pair_role(p, cell)];
 }
 
 struct cell { int comp, layer, col; };
@@ -174,7 +174,7 @@ static bool unrelated_value(const struct nm__patching *P, size_t pair, int seed,
 
 /* Cells that are not the top one, where something was patched at all. */
 static bool may_draw(const struct nm__patching *P, const nm_patch_map *m, int l, int c) {
-  int before = P->pairs.same_columns ? P->pairs.v[0].first : 1;        /* roles: NM__BEFORE is 0 */
+  int before = P->pairs.same_columns ? P->pairs.v[0].first : P->role_col[NM__BEFORE] + 1;
   return !(l == m->top_layer && c == m->top_col) && !all_column(m, c) &&
          (m->heads || c >= before) && !isnan(m->effect[(size_t)l * (size_t)m->n_cols + (size_t)c]);
 }

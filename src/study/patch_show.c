@@ -45,9 +45,9 @@ static void map_text(const struct nm__patching *P, const nm_patch_map *m, struct
     if (w > width) width = w < 40 ? w : 40;
   }
   nm__buf_printf(b, "\n%s, %s; effect in percent: 0 corrupt, 100 clean%s\n", m->component,
-                 m->heads ? "every head at all positions" : "layers and positions",
+                 m->heads ? "heads (at all positions) by layers" : "positions by layers",
                  P->o.window > 1 ? "; windows of layers" : "");
-  pad_name(b, m->heads ? "head" : "layer", width);
+  pad_name(b, "layer", width);
   for (int l = 0; l < m->n_layers; l++) nm__buf_printf(b, "%5d", l);
   for (int c = 0; c < m->n_cols; c++) {
     nm__buf_putc(b, '\n');
