@@ -37,7 +37,8 @@ static int fill(struct cli *c, nm_patch_opts *o) {
             seed = cli_int(c, "seed", 1);
   double noise = cli_real(c, "noise", 3);
   bool data = cli_text(c, "data"), one = cli_text(c, "clean") || cli_text(c, "answer");
-  if (data == one) return cli_usage(c, "give --clean, --answer and --corrupt or --subject; or --data");
+  if (data == one)
+    return cli_usage(c, "give --clean, --answer and --corrupt or --subject; or --data");
   if (n < 0 || w < 1 || w > 1 << 20 || k < 1 || k > 1 << 20 || seed < 0 || !(noise > 0))
     return cli_usage(c, "-n and the seed must not be negative; window, seeds and noise positive");
   if (cli_text(c, "edit"))
@@ -102,13 +103,12 @@ static int run(struct cli *c) {
 const struct cli_verb cli_patch = {
     "patch",
     "which activations carry an answer: patching, causal tracing",
-    "patch MODEL (--clean P --corrupt Q --answer A [--wrong B] | --clean P --subject S --answer A | "
-    "--data F)",
+    "patch MODEL (--clean P (--corrupt Q | --subject S) --answer A [--wrong B] | --data F)",
     "Runs one prompt with single activations out of another run and says how much of the answer\n"
-    "comes with them: a map of layers by positions for the stream, attention and MLP, of layers by\n"
-    "heads for heads. With --subject the corrupt run is the clean prompt with noise on a subject's\n"
-    "embeddings. Printed with each map: the same patch from a prompt of random tokens, and other\n"
-    "cells, which must do less.",
+    "comes with them: maps of layers by positions for the stream, attention and MLP, of layers\n"
+    "by heads for heads. With --subject the corrupt run is the clean prompt with noise on the\n"
+    "embeddings of a subject. Printed with each map: the same patch from a prompt of random\n"
+    "tokens, and other cells, which must do less.",
     "  noema patch models/planted.gguf --clean 'ann saw the red fox by night ?' --corrupt "
     "'bob saw the red fox by night ?' --answer ann --wrong bob -o runs/copy",
     opts,

@@ -237,8 +237,8 @@ static int run_base(struct nm__base *b, const struct nm__patch *p, int n, nm_err
 static int check_text(nm_engine *e, nm_seq text, nm_err *err) {
   const nm_model *m = nm__engine_model(e);
   if (!m->causal || !m->output.data)
-    return nm__fail(err, NM_EUSAGE, "%s: is an encoder and has no next token, so there is no answer "
-                    "to patch for", m->path);
+    return nm__fail(err, NM_EUSAGE, "%s: is an encoder and has no next token, so there is no "
+                    "answer to patch for", m->path);
   if (!text.n || text.n > (size_t)nm__engine_ctx(e))
     return nm__fail(err, NM_EUSAGE, "a text of %zu tokens does not fit the context of %d", text.n,
                     nm__engine_ctx(e));

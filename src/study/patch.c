@@ -28,8 +28,8 @@ static int open_comp(struct nm__patching *P, const char *name, nm_err *err) {
                          nm__sel_width(P->m, s.v[0], 1), s.v};
   if (!c->name) return nm__fail_memory(err, "a name", 0);
   if (s.n != P->m->L || !nm__patchable(P->m, s.v[0]))
-    return nm__fail(err, NM_EUSAGE, "component '%.40s' has no values that can be patched: attention "
-                    "scores, patterns and single experts cannot", name);
+    return nm__fail(err, NM_EUSAGE, "component '%.40s' has no values that can be patched: "
+                    "attention scores, patterns and single experts cannot", name);
   return NM_OK;
 }
 
@@ -50,11 +50,11 @@ static int check_opts(struct nm__patching *P, nm_err *err) {
   if (o->noise <= 0) o->noise = 3;
   if (!o->n_seeds) o->n_seeds = 5;
   if (!P->m->tok)
-    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use, so prompts cannot be read",
-                    P->m->path);
+    return nm__fail(err, NM_EFORMAT, "%s: has no tokenizer noema can use, so prompts cannot be "
+                    "read", P->m->path);
   if (!P->m->causal || !P->m->output.data)
-    return nm__fail(err, NM_EUSAGE, "%s: is an encoder and has no next token, so there is no answer "
-                    "to patch for", P->m->path);
+    return nm__fail(err, NM_EUSAGE, "%s: is an encoder and has no next token, so there is no "
+                    "answer to patch for", P->m->path);
   if (o->window < 1 || o->window > P->m->L)
     return nm__fail(err, NM_EUSAGE, "a window of %d layers was asked for, the model has %d",
                     o->window, P->m->L);
@@ -208,6 +208,7 @@ static int open_folder(struct nm__patching *P, char **root, nm_err *err) {
   }
   if (!st && !(P->cells_file = fopen(path, "a")))
     st = nm__fail(err, NM_EFAIL, "%s: cannot be opened to be continued", path);
+  if (!st) setvbuf(P->cells_file, NULL, _IOLBF, 1 << 12);      /* a crash loses one line at most */
   /* A line that was cut off must not swallow the next. */
   if (!st && P->n_done) fputc('\n', P->cells_file);
   free(path);

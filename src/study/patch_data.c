@@ -48,8 +48,8 @@ static int not_aligned(const nm_model *m, const struct nm__pair *p, const char *
   nm__buf_init(&b, 1 << 20);
   list_tokens(m, p->source, &a);
   list_tokens(m, p->base, &b);
-  int st = nm__fail(err, NM_EUSAGE, "the two prompts cannot be aligned: %s; their tokens are %.230s "
-                    "(%zu) and %.230s (%zu)", why, a.s ? a.s : "", p->source.n, b.s ? b.s : "",
+  int st = nm__fail(err, NM_EUSAGE, "the two prompts cannot be aligned: %s; their tokens are "
+                    "%.230s (%zu) and %.230s (%zu)", why, a.s ? a.s : "", p->source.n, b.s ? b.s : "",
                     p->base.n);
   nm__buf_done(&a);
   nm__buf_done(&b);
@@ -191,8 +191,8 @@ int nm__pairs_load(const nm_model *m, const nm_patch_opts *o, struct nm__pairs *
   int st = read_all(o, l, err);
   l->tracing = !st && l->v[0].subject;
   if (!st && l->tracing && o->noising)
-    st = nm__fail(err, NM_EUSAGE, "noising goes with a corrupt prompt: noise on a subject is always "
-                  "the base, and clean activations are put back");
+    st = nm__fail(err, NM_EUSAGE, "noising goes with a corrupt prompt: noise on a subject is "
+                  "always the base, and clean activations are put back");
   l->same_columns = true;
   for (size_t i = 0; i < l->n && !st; i++) {
     st = prepare(m, o, &l->v[i], err);

@@ -18,7 +18,8 @@ struct acts {
 
 static int keep(void *arg, const nm_row *r, nm_err *err) {
   struct acts *a = arg;
-  size_t L = (size_t)a->P->m->L, s = (size_t)r->site, w = (size_t)r->n, last = L * (size_t)a->P->n_comp;
+  size_t L = (size_t)a->P->m->L, s = (size_t)r->site, w = (size_t)r->n;
+  size_t last = L * (size_t)a->P->n_comp;
   float *to = s < last ? a->v[s / L] + ((s % L) * a->n + (size_t)r->pos) * w
               : s == last ? a->first + (size_t)r->pos * w
               : s == last + 1 ? a->embed + (size_t)r->pos * w : a->logits;
@@ -312,7 +313,7 @@ int nm__patch_pair(struct nm__patching *P, size_t pair, nm_err *err) {
   return st;
 }
 
-/* ---- the control ------------------------------------------------------------------------------ */
+/* ---- the control --------------------------------------------------------------- */
 
 /* Tokens drawn from the vocabulary, none of them a control token, behind the same first token. */
 static int random_prompt(const struct nm__patching *P, const struct nm__pair *p, size_t pair,

@@ -184,7 +184,7 @@ static int make_json(struct nm__patching *P, nm_err *err) {
   return r->json ? NM_OK : nm__fail_memory(err, "the results", 0);
 }
 
-/* ---- figures and the page --------------------------------------------------------------------- */
+/* ---- figures and the page ------------------------------------------------------- */
 
 /* Rows are positions or heads, columns layers: names stand level, whatever their length. */
 static int heat(struct nm__patching *P, const nm_patch_map *m, struct nm__buf *svg, nm_err *err) {
@@ -201,8 +201,8 @@ static int heat(struct nm__patching *P, const nm_patch_map *m, struct nm__buf *s
   interval_text(top, m->top);
   snprintf(title, sizeof title, "%s: which %s carry the answer", m->component,
            m->heads ? "heads" : "positions");
-  snprintf(sub, sizeof sub, "%.80s, %zu pair%s. Top cell (framed): %s; random prompt's values there: "
-           "%.2f", nm__path_base(P->m->path), P->r->n_pairs - P->r->n_left_out,
+  snprintf(sub, sizeof sub, "%.80s, %zu pair%s. Top cell (framed): %s; random prompt's values "
+           "there: %.2f", nm__path_base(P->m->path), P->r->n_pairs - P->r->n_left_out,
            P->r->n_pairs - P->r->n_left_out == 1 ? "" : "s", top, m->unrelated.mean);
   struct nm__heat h = {.title = title, .subtitle = sub, .x_label = "layer",
                        .y_label = m->heads ? "head" : "position",
@@ -232,7 +232,8 @@ static void page_pairs(const struct nm__patching *P, struct nm__page *p) {
     memcpy(cell + 4 * i, row, sizeof row);
   }
   nm__page_heading(p, P->pairs.n > n ? "The first pairs" : "The pairs");
-  if (P->pairs.tracing) nm__page_para(p, "Under \"corrupt\" stands the subject that has the noise.");
+  if (P->pairs.tracing)
+    nm__page_para(p, "Under \"corrupt\" stands the subject that has the noise.");
   if (cell) nm__page_table(p, heads, 4, cell, (int)n);
   free(cell);
 }
@@ -254,9 +255,9 @@ static int page(struct nm__patching *P, struct nm__page *p, nm_err *err) {
   char line[700];
   int st = NM_OK;
   nm_model_describe(P->m, &i);
-  snprintf(line, sizeof line, "Model %.200s (%s, %d layers, %d heads, width %d). One activation at a "
-           "time is put from one run into another; the effect is 0 where the answer stays as in the "
-           "corrupt run and 1 where it is as in the clean one.", i.path, i.arch, i.L, i.H, i.D);
+  snprintf(line, sizeof line, "Model %.200s (%s, %d layers, %d heads, width %d). One activation at "
+           "a time is put from one run into another; the effect is 0 where the answer stays as in "
+           "the corrupt run and 1 where it is as in the clean one.", i.path, i.arch, i.L, i.H, i.D);
   nm__page_para(p, line);
   nm__buf_init(&b, 1 << 20);
   facts(P, &b);
