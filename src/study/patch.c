@@ -143,9 +143,7 @@ static int key_of(struct nm__patching *P, char key[33], nm_err *err) {
   return st;
 }
 
-/* "[pair,seed,component,layer,column,value]"; what is no such line (a last one that was cut off) is
- * passed over and computed again. */
-static void read_cell(struct nm__patching *P, const char *line, size_t n) {
+void nm__patch_read_cell(struct nm__patching *P, const char *line, size_t n) {
   json_t *a = json_loadb(line, n, 0, NULL), *v = json_array_get(a, 5);
   json_int_t at[5];
   bool ok = json_array_size(a) == 6 && json_is_number(v);
@@ -179,7 +177,7 @@ static int load_cells(struct nm__patching *P, const char *path, const char *head
                   "differ): choose another --out", P->r->dir);
   for (s += n; !st && s < end;) {
     const char *nl = memchr(s, '\n', (size_t)(end - s));
-    if (nl) read_cell(P, s, (size_t)(nl - s));
+    if (nl) nm__patch_read_cell(P, s, (size_t)(nl - s));
     s = nl ? nl + 1 : end;
   }
   nm__map_close(&m);

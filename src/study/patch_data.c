@@ -49,8 +49,8 @@ static int not_aligned(const nm_model *m, const struct nm__pair *p, const char *
   list_tokens(m, p->source, &a);
   list_tokens(m, p->base, &b);
   int st = nm__fail(err, NM_EUSAGE, "the two prompts cannot be aligned: %s; their tokens are "
-                    "%.230s (%zu) and %.230s (%zu)", why, a.s ? a.s : "", p->source.n, b.s ? b.s : "",
-                    p->base.n);
+                    "%.230s (%zu) and %.230s (%zu)", why, a.s ? a.s : "", p->source.n,
+                    b.s ? b.s : "", p->base.n);
   nm__buf_done(&a);
   nm__buf_done(&b);
   return st;
