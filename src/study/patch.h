@@ -66,8 +66,8 @@ void nm__patch_controls(struct nm__patching *P);
 int nm__patch_col_of(const struct nm__patching *P, const struct nm__pair *p, int comp, int cell);
 int nm__patch_keep(struct nm__patching *P, size_t pair, int seed, int comp, int layer, int col,
                    double v, nm_err *err);
-/* A line of cells.jsonl: "[pair,seed,component,layer,column,value]". What is no such line (a last one
- * that was cut off) is passed over, and its cell computed again. */
+/* A line of cells.jsonl, "[pair,seed,component,layer,column,value]". What is no such line (a last
+ * one that was cut off) is passed over, and its cell computed again. */
 void nm__patch_read_cell(struct nm__patching *P, const char *line, size_t n);
 int nm__patch_show(struct nm__patching *P, nm_err *err);
 

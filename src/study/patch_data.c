@@ -57,7 +57,8 @@ static int not_aligned(const nm_model *m, const struct nm__pair *p, const char *
 }
 
 /* Of equal length: position by position. Else what is the same in front and behind answers to each
- * other, and so does the last token of what differs; the rest of that has no counterpart. */
+ * other, and so do the last tokens of what differs and, if both have two, the first ones; the rest
+ * of that has no counterpart. */
 static int align(const nm_model *m, struct nm__pair *p, nm_err *err) {
   size_t n = p->base.n, k = p->source.n, least = n < k ? n : k, a = 0, z = 0;
   const int32_t *x = p->base.ids, *y = p->source.ids;
@@ -76,6 +77,7 @@ static int align(const nm_model *m, struct nm__pair *p, nm_err *err) {
     if (p->same_length || i < a) p->from[i] = (int)i;
     else p->from[i] = i + z + 1 >= n ? (int)(i + k - n) : -1;
   }
+  if (!p->same_length && n - z - a > 1 && k - z - a > 1) p->from[a] = (int)a;
   return NM_OK;
 }
 

@@ -172,6 +172,28 @@ static bool unrelated_value(const struct nm__patching *P, size_t pair, int seed,
   return !isnan(*m);
 }
 
+/* How far the top cell is above a control, as a corrupt metric plus the difference of the two. */
+struct above { struct cell top; value_fn *control; const void *arg; };
+
+static bool above_value(const struct nm__patching *P, size_t pair, int seed, const void *arg,
+                        double *m) {
+  const struct above *a = arg;
+  double top, control;
+  if (!cell_value(P, pair, seed, &a->top, &top) || !a->control(P, pair, seed, a->arg, &control))
+    return false;
+  *m = (P->o.noising ? control - top : top - control) + P->pairs.v[pair].m_corrupt[seed];
+  return true;
+}
+
+/* Unit by unit, so that what all runs of a pair share does not hide the difference. */
+static bool is_above(const struct nm__patching *P, int comp, value_fn *control, const void *arg,
+                     struct units *u) {
+  const nm_patch_map *m = &P->r->map[comp];
+  struct above a = {{comp, m->top_layer, m->top_col}, control, arg};
+  collect(P, above_value, &a, u);
+  return !u->n || ratio(u).lo > 0;
+}
+
 /* Cells that are not the top one, where something was patched at all. */
 static bool may_draw(const struct nm__patching *P, const nm_patch_map *m, int l, int c) {
   int before = P->pairs.same_columns ? P->pairs.v[0].first : P->role_col[NM__BEFORE] + 1;
@@ -213,11 +235,13 @@ void nm__patch_controls(struct nm__patching *P) {
     struct drawn d;
     if (m->top_col < 0) continue;
     draw(P, c, &d);
-    collect(P, unrelated_value, &(struct cell){c, 0, 0}, &u);
+    struct cell here = {c, 0, 0};
+    collect(P, unrelated_value, &here, &u);
     m->unrelated = u.n ? gain_of(P, ratio(&u)) : (nm_interval){NAN, NAN, NAN};
     collect(P, random_value, &d, &u);
     m->random = u.n ? gain_of(P, ratio(&u)) : (nm_interval){NAN, NAN, NAN};
-    m->control_ok = !(m->unrelated.mean >= m->top.lo) && !(m->random.mean >= m->top.lo);
+    m->control_ok = is_above(P, c, unrelated_value, &here, &u) &&
+                    is_above(P, c, random_value, &d, &u);
     found |= m->found;
     bad |= m->found && !m->control_ok;
   }

@@ -79,11 +79,17 @@ static void top_row(const nm_patch_map *m, char mem[5][64], const char *row[TOP_
   memcpy(row, v, sizeof v);
 }
 
-static const char *verdict_text(const nm_patch_result *r, bool noising) {
+static const char *verdict_text(const nm_patch_result *r, bool noising, char text[400]) {
+  size_t at = 0;
   if (!r->exact_nothing || (r->can_everything && !r->exact_everything))
     return "a patched run is not what it must be: a defect of noema";
   if (r->verdict == NM_EUNSURE) return "no single cell has a tenth of the full effect";
-  if (r->verdict) return "a control does as much as the top cell: the map says nothing there";
+  for (int c = 0; c < r->n_maps && at < 200; c++)
+    if (r->map[c].found && !r->map[c].control_ok)
+      at += (size_t)snprintf(text + at, 400 - at, "%s%.60s", at ? ", " : "", r->map[c].component);
+  if (at) snprintf(text + at, 400 - at, ": a control does as much as the top cell, so the map says "
+                   "nothing there");
+  if (at) return text;
   return noising ? "the top cells break the answer, their controls do less"
                  : "the top cells restore the answer, their controls do less";
 }
@@ -113,6 +119,7 @@ static void facts(const struct nm__patching *P, struct nm__buf *b) {
 
 static int make_text(struct nm__patching *P, nm_err *err) {
   const nm_patch_result *r = P->r;
+  char verdict[400];
   struct nm__buf b;
   nm__buf_init(&b, (size_t)1 << 28);
   facts(P, &b);
@@ -128,7 +135,7 @@ static int make_text(struct nm__patching *P, nm_err *err) {
                  P->o.noising ? "Broken" : "Restored");
   if (g) nm__grid_print(g, &b);
   nm__grid_free(g);
-  nm__buf_printf(&b, "so: %s\n", verdict_text(r, P->o.noising));
+  nm__buf_printf(&b, "so: %s\n", verdict_text(r, P->o.noising, verdict));
   P->r->text = b.failed ? NULL : nm__strdup(b.s);
   nm__buf_done(&b);
   return P->r->text ? NM_OK : nm__fail_memory(err, "the table", 0);
@@ -264,7 +271,7 @@ static int page(struct nm__patching *P, struct nm__page *p, nm_err *err) {
   nm__page_para(p, b.s);
   nm__buf_done(&b);
   page_tops(P, p);
-  nm__page_para(p, verdict_text(P->r, P->o.noising));
+  nm__page_para(p, verdict_text(P->r, P->o.noising, line));
   for (int c = 0; c < P->r->n_maps && !st; c++) {
     char name[96];
     struct nm__buf svg;

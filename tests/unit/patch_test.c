@@ -63,9 +63,10 @@ static void test_alignment(void **state) {
   nm_err err = {0};
   aligned(m, "ann saw the fox ?", "bob saw the fox ?", 1, 2, 6, (int[]){0, 1, 2, 3, 4, 5});
   aligned(m, "ann saw the fox ?", "bob ran by a tree", 1, 6, 6, (int[]){0, 1, 2, 3, 4, 5});
-  /* base: <s> the old fox saw bob ?; source: <s> the fox saw bob ? has "fox" for "old fox" */
+  /* The source has one token more in what differs: its first and last answer to the base's. */
   aligned(m, "the big red sun saw it ?", "the old fox saw it ?", 2, 4, 7,
-          (int[]){0, 1, -1, 4, 5, 6, 7});
+          (int[]){0, 1, 2, 4, 5, 6, 7});
+  aligned(m, "the sun saw it ?", "the old fox saw it ?", 2, 4, 7, (int[]){0, 1, -1, 2, 3, 4, 5});
   assert_int_equal(load(m, "ann saw", "ann saw", &l, &err), NM_EUSAGE);
   assert_non_null(strstr(err.text, "<s>|ann| saw (3) and <s>|ann| saw (3)"));
   nm__pairs_done(&l);
