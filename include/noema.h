@@ -436,7 +436,9 @@ typedef struct nm_patch_map {
   int top_layer, top_col;          /* the single cell that restores (noising: breaks) most */
   nm_interval top, unrelated, random;      /* shares of what a full patch does. unrelated: the same
                                       cell from a prompt of random tokens; random: other cells */
-  bool found, control_ok;          /* top is at least 0.1; and above both controls */
+  bool found;                      /* top is at least 0.1 */
+  int control;                     /* NM_OK: it is above both controls; NM_ECHECK: it is not;
+                                      NM_EUNSURE: too few pairs or seeds to tell */
 } nm_patch_map;
 typedef struct nm_patch_result {
   char *dir, *summary, *text, *json;
@@ -445,7 +447,8 @@ typedef struct nm_patch_result {
   nm_patch_map *map;
   nm_interval clean, corrupt;      /* the metric */
   bool exact_nothing, exact_everything, can_everything;
-  int verdict;                     /* NM_OK, NM_ECHECK (a control fails), NM_EUNSURE (no cell) */
+  int verdict;                     /* NM_ECHECK: a control fails; NM_EUNSURE: no map has a cell
+                                      that is above its controls */
   nm_memory need;
 } nm_patch_result;
 /* Writes DIR/patch.json, cells.jsonl, a heat map SVG a component, report.html. NM_EUSAGE for

@@ -79,7 +79,7 @@ static int show(struct cli *c, const nm_patch_result *r) {
   if (r->verdict == NM_ECHECK)
     fprintf(stderr, "noema patch: a control does as much as the top cell\n");
   if (r->verdict == NM_EUNSURE)
-    fprintf(stderr, "noema patch: no single cell has a tenth of the full effect\n");
+    fprintf(stderr, "noema patch: no top cell stands clearly above its controls\n");
   return nm_exit_code(r->verdict);
 }
 

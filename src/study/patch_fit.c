@@ -186,12 +186,19 @@ static bool above_value(const struct nm__patching *P, size_t pair, int seed, con
 }
 
 /* Unit by unit, so that what all runs of a pair share does not hide the difference. */
-static bool is_above(const struct nm__patching *P, int comp, value_fn *control, const void *arg,
-                     struct units *u) {
+static int is_above(const struct nm__patching *P, int comp, value_fn *control, const void *arg,
+                    struct units *u) {
   const nm_patch_map *m = &P->r->map[comp];
   struct above a = {{comp, m->top_layer, m->top_col}, control, arg};
   collect(P, above_value, &a, u);
-  return !u->n || ratio(u).lo > 0;
+  if (!u->n) return NM_OK;
+  nm_interval d = ratio(u);
+  return d.lo > 0 ? NM_OK : d.mean > 0 ? NM_EUNSURE : NM_ECHECK;
+}
+
+/* The worse of two. */
+static int both(int a, int b) {
+  return a == NM_ECHECK || b == NM_ECHECK ? NM_ECHECK : a ? a : b;
 }
 
 /* Cells that are not the top one, where something was patched at all. */
@@ -228,7 +235,7 @@ static void draw(const struct nm__patching *P, int comp, struct drawn *d) {
 void nm__patch_controls(struct nm__patching *P) {
   struct units u;
   nm_patch_result *r = P->r;
-  bool found = false, bad = !r->exact_nothing || (r->can_everything && !r->exact_everything);
+  bool good = false, bad = !r->exact_nothing || (r->can_everything && !r->exact_everything);
   if (units_new(P, &u, NULL)) return;
   for (int c = 0; c < P->n_comp; c++) {
     nm_patch_map *m = &r->map[c];
@@ -240,11 +247,11 @@ void nm__patch_controls(struct nm__patching *P) {
     m->unrelated = u.n ? gain_of(P, ratio(&u)) : (nm_interval){NAN, NAN, NAN};
     collect(P, random_value, &d, &u);
     m->random = u.n ? gain_of(P, ratio(&u)) : (nm_interval){NAN, NAN, NAN};
-    m->control_ok = is_above(P, c, unrelated_value, &here, &u) &&
-                    is_above(P, c, random_value, &d, &u);
-    found |= m->found;
-    bad |= m->found && !m->control_ok;
+    m->control = both(is_above(P, c, unrelated_value, &here, &u),
+                      is_above(P, c, random_value, &d, &u));
+    good |= m->found && m->control == NM_OK;
+    bad |= m->found && m->control == NM_ECHECK;
   }
-  r->verdict = bad ? NM_ECHECK : found ? NM_OK : NM_EUNSURE;
+  r->verdict = bad ? NM_ECHECK : good ? NM_OK : NM_EUNSURE;
   free(u.x);
 }

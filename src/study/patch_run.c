@@ -7,6 +7,8 @@
 #include "study/patch.h"
 #include "tensor/math.h"
 
+enum { N_UNRELATED = 4 };              /* prompts of random tokens a pair */
+
 /* ---- activations of a text ------------------------------------------------------- */
 
 struct acts {
@@ -316,20 +318,18 @@ int nm__patch_pair(struct nm__patching *P, size_t pair, nm_err *err) {
 /* ---- the control --------------------------------------------------------------- */
 
 /* Tokens drawn from the vocabulary, none of them a control token, behind the same first token. */
-static int random_prompt(const struct nm__patching *P, const struct nm__pair *p, size_t pair,
-                         int32_t *ids, nm_err *err) {
+static void random_prompt(const struct nm__patching *P, const struct nm__pair *p, uint64_t stream,
+                          int32_t *ids) {
   uint64_t draw = 0;
   ids[0] = p->source.ids[0];
   for (size_t i = 1; i < p->source.n; i++)
     for (int tries = 0; tries < 200; tries++) {
-      ids[i] = (int32_t)(nm__rand_at(P->o.seed, 77000 + pair, draw++) % (uint64_t)P->m->V);
+      ids[i] = (int32_t)(nm__rand_at(P->o.seed, stream, draw++) % (uint64_t)P->m->V);
       char *text = nm_token_text(P->m, ids, i, false);
       bool good = text && *text;
       nm_free(text);
       if (good) break;
     }
-  (void)err;
-  return NM_OK;
 }
 
 static int add_top(struct todo *t, const struct acts *a, int comp, nm_err *err) {
@@ -353,14 +353,14 @@ static int unrelated_seed(struct nm__patching *P, size_t pair, int seed, const s
   for (int c = 0; c < P->n_comp && !st; c++) {
     double *to = &P->unrelated[(pair * (size_t)P->n_seeds + (size_t)seed) * (size_t)P->n_comp +
                                (size_t)c];
-    *to = NAN;
     if (P->r->map[c].top_col < 0) continue;
     st = add_top(&t, other, c, err);
     size_t n = t.n;
+    if (!n) *to = NAN;                   /* this pair has no such cell */
     if (st || !n) continue;
     t.out = nm__alloc(n, sizeof *t.out);
     st = t.out ? run_todo(&t, b, err) : nm__fail_memory(err, "the control", 0);
-    for (size_t i = 0, k = n; !st && i < n; i++) *to = (i ? *to : 0) + t.out[i] / (double)k;
+    for (size_t i = 0; !st && i < n; i++) *to += t.out[i] / (double)(n * N_UNRELATED);
     free(t.out);
     t.out = NULL;
   }
@@ -373,14 +373,17 @@ static int unrelated_seed(struct nm__patching *P, size_t pair, int seed, const s
 
 int nm__patch_unrelated(struct nm__patching *P, size_t pair, nm_err *err) {
   const struct nm__pair *p = &P->pairs.v[pair];
-  struct acts own = {.P = P}, other = {.P = P};
+  struct acts own = {.P = P};
   int32_t *ids = nm__alloc(p->source.n, sizeof *ids);
-  int st = ids ? random_prompt(P, p, pair, ids, err) : nm__fail_memory(err, "a prompt", 0);
-  if (!st) st = acts_read(P, p->source, &own, err);
-  if (!st) st = acts_read(P, (nm_seq){ids, p->source.n}, &other, err);
-  for (int s = 0; s < P->n_seeds && !st; s++) st = unrelated_seed(P, pair, s, &own, &other, err);
+  int st = ids ? acts_read(P, p->source, &own, err) : nm__fail_memory(err, "a prompt", 0);
+  for (uint64_t k = 0; k < N_UNRELATED && !st; k++) {
+    struct acts other;
+    random_prompt(P, p, (1ull << 40) + pair * N_UNRELATED + k, ids);
+    st = acts_read(P, (nm_seq){ids, p->source.n}, &other, err);
+    for (int s = 0; s < P->n_seeds && !st; s++) st = unrelated_seed(P, pair, s, &own, &other, err);
+    acts_done(&other);
+  }
   acts_done(&own);
-  acts_done(&other);
   free(ids);
   return st;
 }

@@ -68,6 +68,10 @@ static const char *const TOP_HEADS[] = {"component", "layer", "position or head"
                                         "unrelated prompt", "other cells", ""};
 enum { TOP_COLS = 7 };
 
+static const char *control_name(int control) {
+  return control == NM_OK ? "ok" : control == NM_ECHECK ? "FAILS" : "unsure";
+}
+
 static void top_row(const nm_patch_map *m, char mem[5][64], const char *row[TOP_COLS]) {
   snprintf(mem[0], 64, "%d", m->top_layer);
   interval_text(mem[1], m->top);
@@ -75,7 +79,7 @@ static void top_row(const nm_patch_map *m, char mem[5][64], const char *row[TOP_
   interval_text(mem[3], m->random);
   snprintf(mem[4], 64, "%s", m->top_col < 0 ? "-" : m->col[m->top_col]);
   const char *v[TOP_COLS] = {m->component, m->top_layer < 0 ? "-" : mem[0], mem[4], mem[1], mem[2],
-                             mem[3], !m->found ? "nothing found" : m->control_ok ? "ok" : "FAILS"};
+                             mem[3], !m->found ? "nothing found" : control_name(m->control)};
   memcpy(row, v, sizeof v);
 }
 
@@ -83,9 +87,13 @@ static const char *verdict_text(const nm_patch_result *r, bool noising, char tex
   size_t at = 0;
   if (!r->exact_nothing || (r->can_everything && !r->exact_everything))
     return "a patched run is not what it must be: a defect of noema";
-  if (r->verdict == NM_EUNSURE) return "no single cell has a tenth of the full effect";
+  bool found = false;
+  for (int c = 0; c < r->n_maps; c++) found |= r->map[c].found;
+  if (!found) return "no single cell has a tenth of the full effect";
+  if (r->verdict == NM_EUNSURE)
+    return "too few pairs or seeds to tell the top cells from their controls";
   for (int c = 0; c < r->n_maps && at < 200; c++)
-    if (r->map[c].found && !r->map[c].control_ok)
+    if (r->map[c].found && r->map[c].control == NM_ECHECK)
       at += (size_t)snprintf(text + at, 400 - at, "%s%.60s", at ? ", " : "", r->map[c].component);
   if (at) snprintf(text + at, 400 - at, ": a control does as much as the top cell, so the map says "
                    "nothing there");
@@ -163,12 +171,13 @@ static json_t *matrix(const nm_patch_map *m, const double *v) {
 static json_t *map_json(const nm_patch_map *m) {
   json_t *cols = json_array();
   for (int c = 0; c < m->n_cols; c++) json_array_append_new(cols, nm__json_text(m->col[c]));
-  return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:b, s:b}",
+  return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:b, s:s}",
                    "component", m->component, "columns_are", m->heads ? "heads" : "positions",
                    "columns", cols, "effect", matrix(m, m->effect), "lo", matrix(m, m->lo), "hi",
                    matrix(m, m->hi), "top_layer", m->top_layer, "top_column", m->top_col, "top",
                    interval_json(m->top), "unrelated", interval_json(m->unrelated), "other_cells",
-                   interval_json(m->random), "found", m->found, "control_ok", m->control_ok);
+                   interval_json(m->random), "found", m->found, "control",
+                   control_name(m->control));
 }
 
 static int make_json(struct nm__patching *P, nm_err *err) {
@@ -184,7 +193,7 @@ static int make_json(struct nm__patching *P, nm_err *err) {
       "noise", P->o.noise, "seed", (json_int_t)P->o.seed, "clean", interval_json(r->clean),
       "corrupt", interval_json(r->corrupt), "exact_nothing", r->exact_nothing, "exact_everything",
       r->can_everything ? json_boolean(r->exact_everything) : json_null(), "verdict",
-      r->verdict == NM_OK ? "ok" : r->verdict == NM_ECHECK ? "a control fails" : "nothing found",
+      r->verdict == NM_OK ? "ok" : r->verdict == NM_ECHECK ? "a control fails" : "cannot conclude",
       "maps", maps);
   r->json = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(10)) : NULL;
   json_decref(j);

@@ -112,7 +112,7 @@ static void test_planted(void **state) {
       }
     }
     assert_int_equal(head->top_col, 3);
-    assert_true(head->found && head->control_ok && head->top.mean == 1);
+    assert_true(head->found && head->control == NM_OK && head->top.mean == 1);
     assert_true(head->unrelated.mean < 0.9 && head->random.mean == 0);
     assert_false(mlp->found);
     assert_int_equal(r.verdict, NM_OK);
