@@ -20,7 +20,7 @@ is "one head of 24 does anything" "$(awk '/^attn.head, / { on = 1 } /^Restored/ 
   "$(awk '/^attn.head, / { on = 1 } /^Restored/ { on = 0 } on' out | grep -cE '^ +[0-9]')"
 is "head 3 restores all of it" "$(awk '/^attn.head, / { on = 1 } on && $1 == 3 { print $2, $3, $7; exit }' out)" "100 . ."
 is "the other heads nothing" "$(awk '/^attn.head, / { on = 1 } /^Restored/ { on = 0 } on && /^ +[0-2] / { for (i = 2; i <= NF; i++) printf "%s", $i }' out)" "$(printf '.%.0s' {1..18})"
-for f in resid_pre.svg attn_out.svg mlp_out.svg attn.head.svg patch.json cells.jsonl report.html; do have runs/copy/$f; done
+for f in resid_pre.svg attn_out.svg mlp_out.svg attn.head.svg patch.json cells.jsonl config.json report.html; do have runs/copy/$f; done
 if grep -q $'\033' out; then no "colours in a file"; else ok; fi
 run 0 "noising" "$noema" patch $m --clean "$ann" --corrupt "$bob" --answer ann --wrong bob --noising --component attn.head -o runs/noising
 is "without head 3 the answer is the other" "$(awk '/^attn.head, / { on = 1 } on && $1 == 3 { print $2, $3, $7; exit }' out)" ". 100 100"
