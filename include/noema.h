@@ -759,6 +759,61 @@ void nm_sweep_result_free(nm_sweep_result *r);
 char *nm_sweep_text(const nm_sweep_result *r);
 char *nm_sweep_json(const nm_sweep_result *r);
 
+/* ---- patch: which activations carry an answer ----------------------------- */
+
+/* Activation patching (Vig et al., arXiv 2004.12265; Zhang and Nanda, arXiv 2309.16042) and causal
+ * tracing (Meng et al., arXiv 2202.05262). One text is run with single activations out of another
+ * run; the effect of a cell (component, layer, position or head) is
+ *   (m - m_corrupt) / (m_clean - m_corrupt), 0 as in the corrupt run, 1 as in the clean one,
+ * m the logit of the answer less that of the wrong one, or without a wrong one the answer's
+ * log-probability. Over several pairs, and over seeds of the noise, sums are divided. */
+typedef struct nm_patch_opts {
+  const char *clean, *corrupt, *answer, *wrong;    /* one pair; wrong may be NULL */
+  const char *subject;             /* tracing: no corrupt prompt, but noise on these words */
+  const char *data;                /* or JSONL of {"clean", "corrupt" or "subject", "answer",
+                                      "wrong"} */
+  size_t max_pairs;                /* 0: all */
+  const char *const *components;   /* "resid_pre", "attn_out", "mlp_out", "attn.head" ... */
+  int n_components;                /* 0: these four */
+  bool noising;                    /* corrupt activations into the clean run */
+  int window;                      /* layers replaced at once; 0: 1 */
+  double noise;                    /* tracing: in standard deviations of embeddings; 0: 3 */
+  int n_seeds;                     /* tracing: draws of the noise; 0: 5 */
+  uint64_t seed;
+  bool dry_run, colour;            /* colour: terminal colours in result->text */
+  const char *out, *command;       /* folder; NULL: runs/patch-... Finished cells in it stay */
+  const nm_progress *progress;
+} nm_patch_opts;
+
+typedef struct nm_patch_map {
+  char *component;
+  int n_layers, n_cols;            /* columns: positions, then "all" of them; or heads */
+  char **col;
+  bool heads;
+  double *effect, *lo, *hi;        /* [n_layers, n_cols]; NaN: no pair has such a cell */
+  int top_layer, top_col;          /* the single cell that restores (noising: breaks) most */
+  nm_interval top, unrelated, random;      /* shares of what a full patch does. unrelated: the same
+                                      cell from a prompt of random tokens; random: other cells */
+  bool found;                      /* top is at least 0.1 */
+  int control;                     /* NM_OK: it is above both controls; NM_ECHECK: it is not;
+                                      NM_EUNSURE: too few pairs or seeds to tell */
+} nm_patch_map;
+typedef struct nm_patch_result {
+  char *dir, *summary, *text, *json;
+  size_t n_pairs, n_left_out, n_runs, n_positions;     /* runs and positions to compute in all */
+  int n_seeds, n_maps;
+  nm_patch_map *map;
+  nm_interval clean, corrupt;      /* the metric */
+  bool exact_nothing, exact_everything, can_everything;
+  int verdict;                     /* NM_ECHECK: a control fails; NM_EUNSURE: no map has a cell
+                                      that is above its controls */
+  nm_memory need;
+} nm_patch_result;
+/* Writes DIR/patch.json, cells.jsonl, a heat map SVG a component, report.html. NM_EUSAGE for
+ * prompts that cannot be aligned, with the tokens of both. NM_EINTR keeps the finished cells. */
+int nm_patch(nm_model *m, nm_engine *e, const nm_patch_opts *o, nm_patch_result *out, nm_err *err);
+void nm_patch_result_free(nm_patch_result *r);
+
 /* A saved probe: site, layer, w, b, template, label names. */
 typedef struct nm_probe nm_probe;
 int nm_probe_load(const char *path, nm_probe **out, nm_err *err);

@@ -329,8 +329,8 @@ static int utf8(const unsigned char *s) {
   return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
 }
 
-/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text are U+FFFD.
- */
+/* A JSON string: quotes, backslashes and control bytes escaped; bytes that are no text become
+ * U+FFFD. */
 void cli_print_string(const char *s) {
   putchar('"');
   while (s && *s) {

@@ -13,7 +13,8 @@ const struct cli_verb *const cli_verbs[] = {&cli_info, &cli_tokenize, &cli_logit
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
                                                &cli_study, &cli_score, &cli_lens, &cli_vector,
-                                               &cli_run, &cli_adapter, &cli_rerun, NULL};
+                                               &cli_run, &cli_adapter, &cli_patch, &cli_rerun,
+                                               NULL};
 
 /* ---- options by the table ----------------------------------------------- */
 

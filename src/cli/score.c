@@ -243,11 +243,18 @@ static void print_tokens(const struct job *j, const nm_scores *s, size_t i) {
   }
 }
 
+/* Four decimals, and what is too large to be read so with an exponent. */
+static const char *number(char out[32], double v) {
+  snprintf(out, 32, v < 1e7 ? "%.4f" : "%.4e", v);
+  return out;
+}
+#define NUMBER(v) number((char[32]){0}, (v))
+
 static void print_text(const struct job *j, const nm_scores *s, size_t i, double top) {
   nm_score_sum t;
   nm_score_total(s, i, 1, &t);
-  printf("%6zu  %7zu  %12.4f  %10.4f  %12.4f", i + 1, t.n_tokens, t.lp,
-         t.n_tokens ? t.lp / (double)t.n_tokens : 0, t.ppl.mean);
+  printf("%6zu  %7zu  %12.4f  %10.4f  %12s", i + 1, t.n_tokens, t.lp,
+         t.n_tokens ? t.lp / (double)t.n_tokens : 0, NUMBER(t.ppl.mean));
   if (t.bytes > 0) printf("  %9.4f", t.bits_per_byte.mean);
   else printf("  %9s", "-");
   if (s->kl) printf("  %9.3g  %9.3g", t.kl_mean.mean, t.kl_max);
@@ -278,14 +285,14 @@ static void print_total(const nm_scores *s) {
          t.n_texts == 1 ? "" : "s", t.lp);
   if (!t.n_tokens) return;
   const char *over = t.n_texts == 1 ? "tokens" : "texts";
-  printf("perplexity     %.4f   95 %% %.4f to %.4f (over %s)\n", t.ppl.mean, t.ppl.lo, t.ppl.hi,
-         over);
+  printf("perplexity     %s   95 %% %s to %s (over %s)\n", NUMBER(t.ppl.mean), NUMBER(t.ppl.lo),
+         NUMBER(t.ppl.hi), over);
   if (t.bytes > 0)
     printf("bits a byte    %.4f   95 %% %.4f to %.4f\n", t.bits_per_byte.mean, t.bits_per_byte.lo,
            t.bits_per_byte.hi);
   if (!s->kl) return;
-  printf("base           %.4f   95 %% %.4f to %.4f\n", t.base_ppl.mean, t.base_ppl.lo,
-         t.base_ppl.hi);
+  printf("base           %s   95 %% %s to %s\n", NUMBER(t.base_ppl.mean), NUMBER(t.base_ppl.lo),
+         NUMBER(t.base_ppl.hi));
   printf("KL a token     %.3g   95 %% %.3g to %.3g nats; largest %.3g, in all %.4g\n",
          t.kl_mean.mean, t.kl_mean.lo, t.kl_mean.hi, t.kl_max, t.kl);
   printf("same top token %.2f %%\n", 100 * t.same_top);

@@ -362,6 +362,16 @@ static struct nm__t embed(struct nm__forward *f) {
   return x;
 }
 
+/* The stream as another run left it before block first_layer. */
+static struct nm__t begin_at(struct nm__forward *f) {
+  struct nm__t x = {.rows = f->T, .cols = f->m->D};
+  size_t bytes = sizeof(float) * (size_t)(x.rows * x.cols);
+  x.d = nm__arena_take(&f->ops->arena, bytes);
+  if (!x.d) nm__fail(&f->ops->err, NM_EMEMORY, "the arena is too small for the stream");
+  else if (f->ops->mode != NM__MEASURE) memcpy(x.d, f->start, bytes);
+  return x;
+}
+
 enum { HEAD_ROWS = 32, HEAD_ROWS_TAPE = 256 };         /* rows of logits that exist at once */
 
 static void head(struct nm__forward *f, struct nm__t x) {
@@ -403,8 +413,8 @@ int nm__forward(struct nm__forward *f) {
     for (int i = 0; i < f->m->n_rope && o->mode != NM__MEASURE; i++)
       nm__rope_table(f->m, i, f->n_ctx, f->spans, f->n_spans, rope + (size_t)i * one);
   }
-  struct nm__t x = embed(f);
-  for (int il = 0; il <= f->last_layer && ok(f); il++) next_block(f, il, &x, rope);
+  struct nm__t x = f->start ? begin_at(f) : embed(f);
+  for (int il = f->first_layer; il <= f->last_layer && ok(f); il++) next_block(f, il, &x, rope);
   if (f->n_head_rows && ok(f)) head(f, x);
   return o->err.status;
 }

@@ -285,6 +285,8 @@ struct nm__forward {
   struct nm__t inject;
   const int32_t *inject_at;
   int n_inject;
+  const float *start;              /* [T, D] before block first_layer, in the place of the ids; */
+  int first_layer;                 /* NULL, 0: from the ids. Not with a tape */
   bool again;                      /* with a tape: blocks are computed again on the way back, and
                                       this struct must live until then */
 };
@@ -300,5 +302,8 @@ int nm__forward_end(struct nm__forward *f, struct nm__t x);
 typedef int nm__unembed_fn(void *arg, int64_t first, int64_t n, const float *logits, nm_err *err);
 int nm__unembed(nm_engine *e, const float *x, int64_t n, nm__unembed_fn *rows, void *arg,
                 nm_err *err);
+
+/* What every forward of an engine has in common; the rest is zero. */
+struct nm__forward nm__engine_forward(const nm_engine *e);
 
 #endif

@@ -109,6 +109,10 @@ void nm__engine_key(const nm_engine *e, struct nm__buf *b) {
   nm__adapters_key(e->adapters, b);
 }
 const struct nm__kern *nm__engine_kern(const nm_engine *e) { return e->kern; }
+struct nm__forward nm__engine_forward(const nm_engine *e) {
+  return (struct nm__forward){.m = e->m, .n_ctx = e->n_ctx, .gelu = e->gelu,
+                              .lora = e->beside.v, .n_lora = e->beside.n};
+}
 
 /* ---- the state of one run ------------------------------------------------ */
 
@@ -363,24 +367,22 @@ int nm__run_forward(struct nm__run *R, int n_spans) {
   for (int r = 0; r < R->n_rows && R->plan.head_rows; r++)
     if (tapped(R, &R->act[R->row_act[r]], R->row_pos[r], true)) R->head_rows[n_head++] = r;
   if (R->plan.per_key && (R->status = key_rows_begin(R))) return R->status;
-  struct nm__forward f = {.m = R->e->m,
-                          .ops = &R->ops,
-                          .kv = &R->kv,
-                          .spans = R->spans,
-                          .n_spans = n_spans,
-                          .T = R->n_rows,
-                          .max_keys = R->plan.max_keys,
-                          .n_ctx = R->e->n_ctx,
-                          .ids = R->ids,
-                          .vis = &vis,
-                          .gelu = R->e->gelu,
-                          .lora = R->beside.v,
-                          .n_lora = R->beside.n,
-                          .last_layer = R->plan.last_layer,
-                          .stop_before_mlp = R->plan.stop_before_mlp,
-                          .head_rows = R->head_rows,
-                          .n_head_rows = n_head,
-                          .head = R->plan.head};
+  struct nm__forward f = nm__engine_forward(R->e);
+  f.ops = &R->ops;
+  f.lora = R->beside.v;
+  f.n_lora = R->beside.n;
+  f.kv = &R->kv;
+  f.spans = R->spans;
+  f.n_spans = n_spans;
+  f.T = R->n_rows;
+  f.max_keys = R->plan.max_keys;
+  f.ids = R->ids;
+  f.vis = &vis;
+  f.last_layer = R->plan.last_layer;
+  f.stop_before_mlp = R->plan.stop_before_mlp;
+  f.head_rows = R->head_rows;
+  f.n_head_rows = n_head;
+  f.head = R->plan.head;
   int st = nm__forward(&f);
   if (st && !R->status) {
     if (R->err) *R->err = R->ops.err;

@@ -275,8 +275,8 @@ void nm_scores_free(nm_scores *s) {
 /* ---- sums with intervals ----------------------------------------------------------- */
 
 /* The ratio r = sum x / sum w of n units, and 1.96 standard errors about it, to first order: those
- * of the residuals x - r w (Cochran, Sampling Techniques, section 2.11), cut at 0, below which none
- * of these quantities lies. One unit has no spread. */
+ * of the residuals x - r w (Cochran, Sampling Techniques, section 2.11). It is cut at 0: none of
+ * these quantities is less. One unit has no spread. */
 struct ratio { double x, w, xx, xw, ww, n; };
 
 static void unit(struct ratio *r, double x, double w) {

@@ -54,7 +54,10 @@ int nm__unembed(nm_engine *e, const float *x, int64_t n, nm__unembed_fn *rows, v
                   .vis = {.wants = wants, .visit = visit}, .rows = rows, .arg = arg, .err = err};
   for (int i = 0; i < ROWS; i++) ids[i] = i;
   s.vis.arg = &s;
-  s.f = (struct nm__forward){.m = m, .ops = &s.ops, .vis = &s.vis, .head = true};
+  s.f = nm__engine_forward(e);
+  s.f.ops = &s.ops;
+  s.f.vis = &s.vis;
+  s.f.head = true;
   int st = arena_for(&s, m, err);
   s.f.head_rows = ids;
   for (int64_t i = 0; i < n && !st; i += ROWS) {

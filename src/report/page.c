@@ -57,6 +57,7 @@ static const char STYLE[] =
     ".nm-chart .nm-grid{stroke:var(--grid)}\n"
     ".nm-chart .nm-axis{stroke:var(--soft)}\n"
     ".nm-chart .nm-dot{stroke:var(--paper)}\n"
+    ".nm-chart .nm-on{fill:var(--paper)}\n"
     "@media print{\n"
     "main{max-width:none;padding:0}body{font-size:10.5pt}\n"
     "figure,.table,pre{overflow:visible}figure>.nm-wide{min-width:0}\n"

@@ -54,6 +54,21 @@ struct nm__words {
 };
 void nm__words_svg(const struct nm__words *h, struct nm__buf *b);
 
+/* A heat map: values in [-1, 1] as strength of two colours, 0 as paper. Columns are numbered from
+ * x_first or named; rows are named and listed downwards. */
+struct nm__heat {
+  const char *title, *subtitle, *x_label, *y_label, *value_label;
+  int n_rows, n_cols;
+  const char *const *row;          /* [n_rows] */
+  const char *const *col;          /* [n_cols], or NULL: numbers from 0 */
+  const double *v;                 /* [n_rows, n_cols]; NaN is left empty and marked */
+  const double *lo, *hi;           /* intervals, shown on hovering; or NULL */
+  int mark_row, mark_col;          /* framed; -1: none */
+};
+/* A complete <svg> in the manner of nm__chart_svg: a <title> on every cell, figures in the cells
+ * where there is room, a scale bar. */
+void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b);
+
 /* ---- report.html ----------------------------------------------------- */
 
 /* One self-contained page: no scripts from elsewhere, no fonts, prints well, dark-mode aware. */

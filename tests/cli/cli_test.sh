@@ -161,7 +161,7 @@ echo '{"site": "blk.2.mlp_out", "op": "zero"}' > e.json
 run 0 "edit" "$noema" logits $m -p "$text" --top 1 --edit e.json
 says 'edit 1: zero at blk.2.mlp_out.*: 13 positions edited'
 cmp -s out top && no "the edit changed nothing" || ok
-echo '{"site": "blk.2.mlp_out", "op": "mean"}' > e.json
+echo '{"site": "blk.2.mlp_out", "op": "average"}' > e.json
 run 3 "a bad edit" "$noema" logits $m -p "$text" --edit e.json; says 'e.json: edit 1: "op" must be'
 
 # ---- a folder, interrupted ---------------------------------------------------------------

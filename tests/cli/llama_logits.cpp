@@ -1,23 +1,42 @@
-// llama-logits [--lora F SCALE] MODEL ID...: the logits llama.cpp has at every position, one line
-// each. For convert_test.sh and adapter_test.sh; built against a llama.cpp of your own:
+// llama-logits [--lora F SCALE | --control-vector F SCALE] MODEL ID...: the logits llama.cpp has at
+// every position, one line each. For convert_test.sh, adapter_test.sh and vector_test.sh; built
+// against a llama.cpp of your own:
 //   g++ -O2 -I LLAMA/include -I LLAMA/ggml/include tests/cli/llama_logits.cpp -o llama-logits
 //     with -lllama and the ggml libraries of that build; then LLAMA_CPP_BIN=FOLDER make check
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+#include "gguf.h"
 #include "llama.h"
 
 static void quiet(ggml_log_level level, const char *text, void *) {
   if (level >= GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
 }
 
+// The directions of the file as llama.cpp's own tools lay them out: slot K - 1 holds direction.K.
+static bool control_vector(llama_context *c, const char *path, float scale, int D, int L) {
+  ggml_context *tensors = nullptr;
+  gguf_context *g = gguf_init_from_file(path, {false, &tensors});
+  if (!g) return false;
+  std::vector<float> v((size_t)D * L, 0.0f);
+  for (int64_t i = 0; i < gguf_get_n_tensors(g); i++) {
+    const char *name = gguf_get_tensor_name(g, i);
+    ggml_tensor *t = ggml_get_tensor(tensors, name);
+    int k = strncmp(name, "direction.", 10) ? 0 : atoi(name + 10);
+    if (k < 1 || k > L || t->type != GGML_TYPE_F32 || ggml_n_dims(t) != 1 || t->ne[0] != D)
+      return false;
+    for (int d = 0; d < D; d++) v[(size_t)(k - 1) * D + d] += scale * ((const float *)t->data)[d];
+  }
+  return !llama_apply_adapter_cvec(c, v.data(), v.size(), D, 1, L);
+}
+
 int main(int argc, char **argv) {
-  const char *lora = nullptr;
+  const char *lora = nullptr, *vector = nullptr;
   float scale = 1;
-  if (argc > 4 && !strcmp(argv[1], "--lora")) {
-    lora = argv[2];
-    scale = (float)atof(argv[3]);
+  if (argc > 4 && (!strcmp(argv[1], "--lora") || !strcmp(argv[1], "--control-vector"))) {
+    (argv[1][2] == 'l' ? lora : vector) = argv[2];
+    scale = strtof(argv[3], nullptr);
     argv += 3;
     argc -= 3;
   }
@@ -37,6 +56,8 @@ int main(int argc, char **argv) {
     llama_adapter_lora *a = llama_adapter_lora_init(m, lora);
     if (!a || llama_set_adapter_lora(c, a, scale)) return 1;
   }
+  if (vector && !control_vector(c, vector, scale, llama_model_n_embd(m), llama_model_n_layer(m)))
+    return 1;
   llama_batch b = llama_batch_init(n, 0, 1);
   b.n_tokens = n;
   for (int i = 0; i < n; i++) {

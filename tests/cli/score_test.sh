@@ -59,6 +59,29 @@ run 0 "llama.cpp's chunks" "$noema" score $m -f long.txt -c 100 --llama-cpp --js
 is "chunks" "$(field texts)" $((n / 100))
 is "tokens after the middle" "$(field tokens)" $((n / 100 * 49))
 
+# By hand: chunks of 100 with the begin token first, positions 51 to 99, from the logits.
+if command -v python3 > /dev/null; then
+  "$noema" score $m -f long.txt -c 100 --llama-cpp --json > out
+  "$noema" tokenize $m --ids < long.txt > ids
+  NOEMA=$noema M=$m python3 - <<'P' && ok || no "the chunks are not those of llama-perplexity"
+import json, math, os, subprocess
+ids = [int(x) for x in open("ids").read().split()]
+nll = n = 0
+for c in range(len(ids) // 100):
+    chunk = ids[c * 100:c * 100 + 100]
+    chunk[0] = ids[0]
+    rows = json.loads(subprocess.run([os.environ["NOEMA"], "logits", os.environ["M"], "--ids",
+        " ".join(map(str, chunk)), "--at", "50:99", "--json"], capture_output=True).stdout)["logits"]
+    for k, z in enumerate(rows):
+        top = max(z)
+        nll -= z[chunk[51 + k]] - top - math.log(sum(math.exp(v - top) for v in z))
+        n += 1
+got = [json.loads(l) for l in open("out")][-1]["total"]
+assert n == got["tokens"], (n, got["tokens"])
+assert abs(math.exp(nll / n) / got["perplexity"] - 1) < 1e-9, (math.exp(nll / n), got["perplexity"])
+P
+fi
+
 # ---- divergence ----------------------------------------------------------------------
 run 0 "to itself" "$noema" score $m --base $m --data s.csv --json
 is "exactly nothing" "$(field kl)" 0

@@ -91,11 +91,28 @@ sleep 0.4; kill -INT $pid; wait $pid; st=$?
 is "Ctrl-C: exit code" $st 130
 [ -e runs/long/vector.json ] && no "an interrupted run left vector.json" || ok
 
-S=$root/../shared/data/reference
-if [ -d $S ]; then
-  run 0 "llama.cpp's vector" "$noema" logits $S/llama/model.gguf --ids '1 200 112 25 362' --control-vector $S/cvec/control_vector.gguf -o x.npy
+# ---- llama.cpp's vector here, ours in llama.cpp ---------------------------------------------
+S=$root/../shared/data/reference ids='1 200 112 25 362'
+llama=$(PATH="${LLAMA_CPP_BIN:-}:$PATH" command -v llama-logits)
+if [ -d "$S" ]; then
+  run 0 "llama.cpp's vector" "$noema" logits "$S/llama/model.gguf" --ids "$ids" --control-vector "$S/cvec/control_vector.gguf" -o x.npy
   says 'blk.1-3.resid_post, positions all: 15 positions edited'
+  printf 'the cat\non the mat\na dog ran\nwe saw it\n' > for.txt
+  printf '1 2 3\n44 + 5\n6 = 6\n78 - 9\n' > against.txt
+  run 0 "a vector for llama.cpp" "$noema" vector make "$S/llama/model.gguf" --pos for.txt --neg against.txt --repeats 3 -o runs/llama
 else echo "skipped: ../shared is not here"; fi
+if [ -s runs/llama/vector.gguf ] && [ -n "$llama" ]; then
+  for scale in 0.5 1 0; do
+    # shellcheck disable=SC2086
+    "$llama" --control-vector runs/llama/vector.gguf $scale "$S/llama/model.gguf" $ids > theirs 2> err || no "llama.cpp: $(tail -1 err)"
+    "$noema" logits "$S/llama/model.gguf" --ids "$ids" --at all --json --control-vector-scaled runs/llama/vector.gguf $scale 2> err |
+      sed 's/.*"logits": \[\[//; s/\]\].*//; s/\], \[/\n/g; s/,//g' > ours
+    paste -d ' ' ours theirs | awk -v scale=$scale '
+      { n = NF / 2; for (i = 1; i <= n; i++) { d = $i - $(i + n); k++; if (d < 0) d = -d; if (d > m) m = d } }
+      END { printf "measured llama.cpp, our control vector at %s: largest difference %.2g\n", scale, m
+        exit !(k > 1000 && m <= 3e-4) }' && ok || no "our control vector in llama.cpp at $scale"
+  done
+else echo "skipped: llama.cpp's logits (LLAMA_CPP_BIN names a folder with llama-logits, see llama_logits.cpp)"; fi
 
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]
