@@ -138,7 +138,8 @@ static int unknown_option(struct cli *c, const char *given, size_t n) {
       s += k;
     }
   if (!near.best) return cli_usage(c, "unknown option '%s'", given);
-  return cli_usage(c, "unknown option '%s'; did you mean %.*s?", given, (int)near.n_best, near.best);
+  return cli_usage(c, "unknown option '%s'; did you mean %.*s?", given, (int)near.n_best,
+                   near.best);
 }
 
 static int parse(struct cli *c, int argc, char **argv) {

@@ -61,13 +61,13 @@ static int check_inputs(struct cli *c, const nm_run_about *a, const struct cli_v
     if (gone)
       fprintf(stderr, "noema rerun: %s: is gone, or cannot be read\n", in->path);
     else
-      fprintf(stderr, "noema rerun: %s: is not what the run read: its hash was %.12s and is %.12s\n",
-              in->path, in->hash, hex);
+      fprintf(stderr, "noema rerun: %s: is not what the run read: its hash was %.12s and is "
+              "%.12s\n", in->path, in->hash, hex);
   }
   if (!changed) return 0;
   if (cli_flag(c, "anyway")) return 0;
-  fprintf(stderr, "noema rerun: the results could not be the same; say --anyway to run it with what "
-          "is there now\n");
+  fprintf(stderr, "noema rerun: the results could not be the same; say --anyway to run it with "
+          "what is there now\n");
   return 3;
 }
 
@@ -116,7 +116,8 @@ static int call(int n, char **word) {
 static const char *const state_name[] = {"equal", "equal but for times and names", "differs",
                                          "only in the first run", "only in the repeat"};
 
-static void print_json(const nm_file_pair *v, size_t n, const char *old, const char *dir, bool same) {
+static void print_json(const nm_file_pair *v, size_t n, const char *old, const char *dir,
+                       bool same) {
   printf("{\"run\": ");
   cli_print_string(old);
   printf(", \"repeat\": ");
@@ -158,11 +159,11 @@ static int prepare(struct cli *c, const struct cli_run *r, const struct cli_verb
     snprintf(err.text, sizeof err.text, "%.300s: was not made by a command of noema, so there is "
              "none to repeat", r->dir);
   else if (!v)
-    snprintf(err.text, sizeof err.text, "%.300s: was made by noema %.40s, which this noema does not "
-             "have", r->dir, a->verb);
+    snprintf(err.text, sizeof err.text, "%.300s: was made by noema %.40s, which this noema does "
+             "not have", r->dir, a->verb);
   else if (chdir(a->cwd))
-    snprintf(err.text, sizeof err.text, "%.300s: was made in %.200s, where nobody can go now", r->dir,
-             a->cwd);
+    snprintf(err.text, sizeof err.text, "%.300s: was made in %.200s, where nobody can go now",
+             r->dir, a->cwd);
   if (*err.text) return cli_fail(c, &err);
   if (strcmp(a->noema, NM_VERSION))
     fprintf(stderr, "noema rerun: it was made by noema %s and this is %s\n", a->noema, NM_VERSION);

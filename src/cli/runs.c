@@ -100,7 +100,8 @@ void cli_run_done(struct cli_run *r) {
 static const char *state_of(const struct cli_run *r, const nm_run_input *in) {
   char hex[33], path[4096];
   bool from = *in->path != '/' && *r->about.cwd;
-  int n = snprintf(path, sizeof path, "%s%s%s", from ? r->about.cwd : "", from ? "/" : "", in->path);
+  int n = snprintf(path, sizeof path, "%s%s%s", from ? r->about.cwd : "", from ? "/" : "",
+                   in->path);
   if (n < 0 || (size_t)n >= sizeof path || nm_path_hash(path, hex, NULL)) return "gone";
   return strcmp(hex, in->hash) ? "changed since" : "unchanged";
 }
@@ -177,8 +178,8 @@ const struct cli_verb cli_runs = {
     "runs [list | find TEXT | show RUN | compare RUN RUN ... | clean] [--dir DIR] [--json]",
     "A RUN is its number or its folder. The list, newest first, gives number, time, verb, state,\n"
     "seconds, folder and summary. compare puts side by side what differs: options, settings,\n"
-    "inputs, machine, results. clean removes runs that did not end well, and rows whose folder is\n"
-    "gone; it only shows them until --yes is said, and leaves every folder that noema did not make.",
+    "inputs, machine, results. clean removes runs that did not end well, and rows whose folder\n"
+    "is gone; it only shows them until --yes is said, and leaves folders noema did not make.",
     "  noema world planted-a -n 20 -o a.tsv\n"
     "  noema depth models/planted.gguf --data a.tsv --repeats 3 -o runs/a1 > /dev/null\n"
     "  noema depth models/planted.gguf --data a.tsv --repeats 4 -o runs/a2 > /dev/null\n"

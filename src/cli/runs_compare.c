@@ -53,8 +53,9 @@ static void add_options(json_t *flat, const nm_run_about *a) {
       continue;
     }
     const struct cli_opt *o = &v->opts[i];
-    const char *dash = strstr(o->name, "--"),
-               *value = o->kind == CLI_FLAG ? "yes" : eq ? eq + 1 : k + 1 < a->n_argv ? a->argv[++k] : "";
+    const char *dash = strstr(o->name, "--"), *value = eq ? eq + 1 : "";
+    if (o->kind == CLI_FLAG) value = "yes";
+    else if (!eq && k + 1 < a->n_argv) value = a->argv[++k];
     if (strstr(o->name, "--out")) continue;
     snprintf(name, sizeof name, "%.90s", dash ? dash : o->name);
     json_t *old = json_object_get(flat, name);
@@ -122,7 +123,11 @@ static void add_results(json_t *flat, const struct cli_run *r) {
 
 /* ---- side by side -------------------------------------------------------------------- */
 
-struct beside { int n; struct cli_run run[MOST_RUNS]; json_t *settings[MOST_RUNS], *results[MOST_RUNS]; };
+struct beside {
+  int n;
+  struct cli_run run[MOST_RUNS];
+  json_t *settings[MOST_RUNS], *results[MOST_RUNS];
+};
 
 static bool differs(json_t *const *flat, int n, const char *key) {
   json_t *a = json_object_get(flat[0], key);

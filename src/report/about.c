@@ -1,6 +1,6 @@
 /* about.c - config.json of a run's folder: the command as typed, where, with which version on which
- * machine, the hashes of what it read, and the settings that the verb adds. Every verb that leaves a
- * run comes through nm__runs_begin, and so through here. */
+ * machine, the hashes of what it read, and the settings that the verb adds. Every verb that leaves
+ * a run comes through nm__runs_begin, and so through here. */
 #include "report/report.h"
 
 #include <dirent.h>
@@ -91,9 +91,9 @@ static void add(struct inputs *in, const char *path) {
   json_array_foreach(in->list, i, old)
     if (!strcmp(json_string_value(json_object_get(old, "path")), path)) return;
   if (nm_path_hash(path, hex, NULL)) return;
+  json_int_t bytes = S_ISREG(s.st_mode) ? s.st_size : 0;
   json_array_append_new(in->list, json_pack("{s:o, s:I, s:s}", "path", nm__json_text(path),
-                                            "bytes", (json_int_t)(S_ISREG(s.st_mode) ? s.st_size : 0),
-                                            "hash", hex));
+                                            "bytes", bytes, "hash", hex));
   if (S_ISREG(s.st_mode)) {
     add_pieces(in, path);
     if (s.st_size <= MOST_TEXT) named_in(in, path);
@@ -112,7 +112,8 @@ static void add_named(struct inputs *in, const char *file, const char *name) {
   add(in, name);
   const char *slash = strrchr(file, '/');
   if (!slash || *name == '/') return;
-  char *dir = nm__strndup(file, (size_t)(slash - file)), *path = dir ? nm__path_join(dir, name) : NULL;
+  char *dir = nm__strndup(file, (size_t)(slash - file)),
+       *path = dir ? nm__path_join(dir, name) : NULL;
   if (path) add(in, path);
   free(path);
   free(dir);

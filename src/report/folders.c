@@ -23,7 +23,8 @@ static void names_done(struct names *s) {
 }
 
 static int put_name(struct names *s, const char *name, nm_err *err) {
-  if (s->n == MOST_FILES) return nm__fail(err, NM_EFAIL, "%s: more than %d files", name, MOST_FILES);
+  if (s->n == MOST_FILES)
+    return nm__fail(err, NM_EFAIL, "%s: more than %d files", name, MOST_FILES);
   if (s->n == s->cap) {
     size_t cap = s->cap ? 2 * s->cap : 64;
     char **v = nm__realloc(s->v, cap, sizeof *v);

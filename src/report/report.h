@@ -120,8 +120,8 @@ int nm__about_write(const char *dir, const char *verb, const char *model, const 
                     const json_t *settings, nm_err *err);
 
 /* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
- * `finished` is the file whose presence says that DIR holds a finished run, which is refused (NULL: a
- * run may go on in DIR). Takes `settings`: nm__runs_settings. */
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused (NULL:
+ * a run may go on in DIR). Takes `settings`: nm__runs_settings. */
 struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
 int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
                      const char *model, const char *command, json_t *settings, nm_err *err);

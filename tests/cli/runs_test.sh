@@ -31,7 +31,13 @@ grep -q '"recipe"' runs/learned/config.json && ok || no "train: no recipe in con
 run 0 "acts" "$noema" acts m.gguf --site 'blk.*.resid_post' --data "a b.tsv" -o runs/acts
 run 0 "acts goes on" "$noema" acts m.gguf --site 'blk.*.resid_post' --data "a b.tsv" -o runs/acts
 run 0 "lens" "$noema" lens m.gguf -p 'ann saw the red fox by night ?' -o runs/lens
-run 0 "study" "$noema" study concept-depth --help
+run 0 "patch" "$noema" patch m.gguf --clean 'ann saw the fox ?' --corrupt 'bob saw the fox ?' \
+  --answer ann --wrong bob --component attn.head -o more/patch/
+run 0 "vector" "$noema" vector make m.gguf --labelled "a b.tsv" --repeats 2 -o more/vector
+for d in patch vector; do
+  grep -q '"kernels"' more/$d/config.json && ok || no "more/$d/config.json lacks its settings"
+  try 0 "$noema" rerun more/$d; prints "the same results"
+done
 for d in one learned acts lens; do
   grep -q '"argv"' runs/$d/config.json && ok || no "runs/$d has no record of its command"
 done
