@@ -86,7 +86,7 @@ const struct nm__lora *nm__engine_lora(const nm_engine *e, int *n) {
 
 /* The model's own adapters are in its hash. */
 void nm__engine_key(const nm_engine *e, struct nm__buf *b) {
-  nm__buf_puts(b, nm_engine_act(e));
+  if (e->bf16) nm__buf_puts(b, "bf16");
   nm__buf_puts(b, gelu_name[e->gelu]);
   nm__adapters_key(e->adapters, b);
 }
