@@ -15,6 +15,17 @@ struct active {                    /* a sequence of the current group */
   uint8_t **edit_mask;             /* [n_edits][len] */
 };
 
+struct nm_engine {
+  const nm_model *m;
+  const struct nm__kern *kern;
+  struct nm__pool *pool;
+  int n_ctx, chunk, batch;
+  enum nm__gelu gelu;
+  const nm_adapters *adapters;
+  struct nm__deltas beside;        /* of the model's own adapters and of these */
+  bool bf16;
+};
+
 struct nm__run {
   nm_engine *e;
   const nm_request *r;

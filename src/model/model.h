@@ -305,5 +305,7 @@ int nm__unembed(nm_engine *e, const float *x, int64_t n, nm__unembed_fn *rows, v
 
 /* What every forward of an engine has in common; the rest is zero. */
 struct nm__forward nm__engine_forward(const nm_engine *e);
+/* Ops with the engine's kernels, threads and precision, in a mode; without an arena. */
+struct nm__ops nm__engine_ops(const nm_engine *e, enum nm__mode mode);
 
 #endif

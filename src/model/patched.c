@@ -196,8 +196,7 @@ int nm__base_run(struct nm__base *b, const struct nm__patched *runs, size_t n,
 
 static int measure(nm_engine *e, int T, int rows, size_t *arena, nm_err *err) {
   const nm_model *m = nm__engine_model(e);
-  struct nm__ops ops = {.mode = NM__MEASURE, .kern = nm__engine_kern(e),
-                        .pool = nm__engine_pool(e)};
+  struct nm__ops ops = nm__engine_ops(e, NM__MEASURE);
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = m->L, .n_slots = T + rows, .width = (int64_t)m->K * m->hd};
   struct nm__forward f = nm__engine_forward(e);
@@ -268,8 +267,7 @@ int nm__base_open(nm_engine *e, nm_seq text, const struct nm__patch *p, int n,
   if (!b->stream || !b->start || !b->logits || !b->ids)
     return nm__fail_memory(err, "the base run", (size_t)m->L * text.n * D * sizeof(float));
   b->head_rows = b->ids + rows;
-  b->ops = (struct nm__ops){.mode = NM__RUN, .kern = nm__engine_kern(e),
-                            .pool = nm__engine_pool(e)};
+  b->ops = nm__engine_ops(e, NM__RUN);
   st = measure(e, b->T, b->rows, &arena, err);
   if (!st) st = nm__arena_init(&b->ops.arena, arena, err);
   if (!st) st = nm__kv_init(&b->kv, m->L, b->T + b->rows, (int64_t)m->K * m->hd, err);
