@@ -105,19 +105,9 @@ int nm_path_hash(const char *path, char hex[33], nm_err *err) {
 
 /* ---- equal but for times and names ------------------------------------------------- */
 
-/* Texts that stand for the same thing in two runs, each with what it becomes. */
-struct same { const char *text, *as; };
-enum { MOST_SAME = 24 };
-struct side { struct same v[MOST_SAME]; int n; char *own[MOST_SAME]; int n_own; };
-
-static void put_same(struct side *s, char *text, const char *as) {
-  if (!text || !*text || s->n == MOST_SAME || s->n_own == MOST_SAME) {
-    free(text);
-    return;
-  }
-  s->own[s->n_own++] = text;
-  s->v[s->n++] = (struct same){text, as};
-}
+/* Texts of one run that another one has in the same places in its own form: text k of each. */
+enum { N_SAME = 7 };
+struct side { char *text[N_SAME]; };
 
 /* "before TEXT after" */
 static char *between(const char *before, const char *text, const char *after) {
@@ -150,30 +140,24 @@ static char *as_json(const char *text) {
 static void side_open(struct side *s, const char *dir) {
   nm_run_about a;
   *s = (struct side){0};
-  const char *base = nm__path_base(dir);
-  if (!nm_run_about_load(dir, &a, NULL)) {
-    json_error_t je;
-    json_t *o = json_loads(a.json, 0, &je);
-    const char *command = json_string_value(json_object_get(o, "command")),
-               *said = json_string_value(json_object_get(o, "dir"));
-    if (command && *command) {
-      put_same(s, as_json(command), "\"COMMAND\"");
-      put_same(s, as_html(command), "COMMAND");
-      put_same(s, nm__strdup(command), "COMMAND");
-    }
-    if (said && *said) put_same(s, between(said, "", "/"), "FOLDER/");
-    if (said && *said) put_same(s, as_json(said), "\"FOLDER\"");
-    if (said && *said) base = nm__path_base(said);
-    base = *base ? base : "run";
-    put_same(s, between(">", base, "<"), ">FOLDER<");
-    put_same(s, between("'", base, "'"), "'FOLDER'");
-    json_decref(o);
-    nm_run_about_free(&a);
+  if (nm_run_about_load(dir, &a, NULL)) return;
+  json_t *o = json_loads(a.json, 0, NULL);
+  const char *command = json_string_value(json_object_get(o, "command")),
+             *said = json_string_value(json_object_get(o, "dir"));
+  if (command && *command && said && *said) {
+    const char *base = nm__path_base(said);
+    char *text[N_SAME] = {as_json(command),          as_html(command),
+                          nm__strdup(command),       between(said, "", "/"),
+                          as_json(said),             between(">", base, "<"),
+                          between("'", base, "'")};
+    memcpy(s->text, text, sizeof text);
   }
+  json_decref(o);
+  nm_run_about_free(&a);
 }
 
 static void side_done(struct side *s) {
-  for (int i = 0; i < s->n_own; i++) free(s->own[i]);
+  for (int i = 0; i < N_SAME; i++) free(s->text[i]);
 }
 
 /* Length of "2026-01-31T12:00:00Z" at s, or 0. */
@@ -184,11 +168,10 @@ static size_t moment(const char *s) {
   return sizeof form - 1;
 }
 
-/* Length of a JSON number at s whose key tells a time or a speed, with the key before it: 0 where
- * it is none. */
-static size_t timing(const char *s) {
+/* Length of "KEY": NUMBER at s where the key is one of a time or a speed, and which; 0: none. */
+static size_t timing(const char *s, size_t *which) {
   static const char *const keys[] = {"tokens_per_s", "seconds", "tokens_per_second", "eta_s",
-                                     "peak_share", "ms", "gflops", "peak_mb"};
+                                     "peak_share"};
   if (*s != '"') return 0;
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     size_t n = strlen(keys[i]);
@@ -196,25 +179,27 @@ static size_t timing(const char *s) {
     size_t at = n + 2 + strspn(s + n + 2, " ");
     if (s[at] != ':') continue;
     at += 1 + strspn(s + at + 1, " ");
+    *which = i;
     return at + strspn(s + at, "+-.0123456789eE");
   }
   return 0;
 }
 
-static void neutral(const char *s, const struct side *side, struct nm__buf *b) {
-  while (*s) {
-    size_t n = moment(s);
-    if (n) nm__buf_puts(b, "TIME");
-    else n = timing(s);
-    for (int i = 0; i < side->n && !n; i++) {
-      size_t k = strlen(side->v[i].text);
-      if (strncmp(s, side->v[i].text, k)) continue;
-      nm__buf_puts(b, side->v[i].as);
-      n = k;
-    }
-    if (!n) nm__buf_putc(b, *s);
-    s += n ? n : 1;
+/* How much of both texts stands for the same thing at these places; false where nothing does. */
+static bool same_here(const char *a, const char *b, const struct side side[2], size_t step[2]) {
+  size_t x = 0, y = 0;
+  for (int k = 0; k < N_SAME; k++) {
+    const char *p = side[0].text[k], *q = side[1].text[k];
+    if (!p || !q) continue;
+    step[0] = strlen(p), step[1] = strlen(q);
+    if (!strncmp(a, p, step[0]) && !strncmp(b, q, step[1])) return true;
   }
+  step[0] = moment(a), step[1] = moment(b);
+  if (step[0] && step[1]) return true;
+  step[0] = timing(a, &x), step[1] = timing(b, &y);
+  if (step[0] && step[1] && x == y) return true;
+  step[0] = step[1] = 1;
+  return *a == *b;
 }
 
 static bool is_text(const char *name) {
@@ -226,21 +211,17 @@ static bool is_text(const char *name) {
   return false;
 }
 
+/* Both texts side by side, as far as they go. */
 static bool alike(const struct nm__map *a, const struct nm__map *b, const struct side side[2]) {
-  struct nm__buf out[2];
-  for (int k = 0; k < 2; k++) {
-    const struct nm__map *m = k ? b : a;
-    char *text = nm__strndup((const char *)m->data, m->size);
-    nm__buf_init(&out[k], (size_t)1 << 30);
-    if (text) neutral(text, &side[k], &out[k]);
-    else out[k].failed = true;
-    free(text);
-  }
-  bool same = !out[0].failed && !out[1].failed && out[0].len == out[1].len &&
-              (!out[0].len || !memcmp(out[0].s, out[1].s, out[0].len));
-  nm__buf_done(&out[0]);
-  nm__buf_done(&out[1]);
-  return same;
+  char *text[2] = {nm__strndup((const char *)a->data, a->size),
+                   nm__strndup((const char *)b->data, b->size)};
+  const char *p = text[0], *q = text[1];
+  size_t step[2];
+  while (p && q && *p && *q && same_here(p, q, side, step)) p += step[0], q += step[1];
+  bool whole = p && q && p == text[0] + a->size && q == text[1] + b->size;
+  free(text[0]);
+  free(text[1]);
+  return whole;
 }
 
 static int compare(const char *a, const char *b, const char *name, const struct side side[2],

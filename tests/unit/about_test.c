@@ -160,8 +160,8 @@ static void test_compare(void **state) {
                             " \"at\": \"2026-01-31T12:00:00Z\", \"v\": 1}");
   put("runs/c2/sub/a.json", "{\"run\": \"runs/c2\", \"f\": \"runs/c2/x.npy\", \"seconds\": 22.75,"
                             " \"at\": \"2027-11-01T02:03:04Z\", \"v\": 1}");
-  put("runs/c1/p.html", "<pre>noema depth &lt;m&gt; -o runs/c1</pre><title>c1</title> 1");
-  put("runs/c2/p.html", "<pre>noema depth -o /abs/runs/c2 &lt;m&gt;</pre><title>c2</title> 1");
+  put("runs/c1/p.html", "<pre>noema depth &lt;m&gt; -o runs/c1</pre><title>c1</title><b>c2</b> 1");
+  put("runs/c2/p.html", "<pre>noema depth -o /abs/runs/c2 &lt;m&gt;</pre><title>c2</title><b>c2</b> 1");
   put("runs/c1/q.json", "{\"seconds\": 1, \"loss\": 2.5}");
   put("runs/c2/q.json", "{\"seconds\": 1, \"loss\": 2.6}");
   put("runs/c1/n.npy", "2026-01-31T12:00:00Z");    /* no text: every byte counts */
