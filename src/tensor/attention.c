@@ -57,23 +57,54 @@ static struct runs runs_of(const struct nm__op_args *a, const struct nm__span *s
                        {shared, n - first - shared}};
 }
 
-/* One query: scores are in s; leaves the head's output in y. */
+/* One query: the scores in s become its probabilities. */
 static void finish_query(struct job *j, const struct nm__span *sp, int row, int head, int pos,
                          float *s) {
   const struct nm__op_args *a = j->a;
   const struct nm__kern *k = j->o->kern;
-  int n = end_key(a, sp, pos), hd = a->head_dim, first = first_key(a, pos), from = first & ~15;
+  int n = end_key(a, sp, pos), first = first_key(a, pos), from = first & ~15;
   k->mul(s + first, a->scale, s + first, n - first);
   if (a->cap > 0) k->soft_cap(s + first, a->cap, s + first, n - first);
   if (a->hook) a->hook->fn(a->hook->arg, false, row, head, s, first, n);
   for (int j = from; j < first; j++) s[j] = -INFINITY;
   k->softmax(s + from, n - from);
   if (a->hook) a->hook->fn(a->hook->arg, true, row, head, s, first, n);
-  float *y = j->y->d + (int64_t)row * j->y->cols + (int64_t)head * hd;
-  memset(y, 0, sizeof(float) * (size_t)hd);
-  struct runs v = runs_of(a, sp, a->kv->v, head / (a->n_head / a->n_kv), first, n);
-  k->weighted_sum(y, s + first, v.p[0], (size_t)a->kv->width, v.n[0], hd);
-  k->weighted_sum(y, s + first + v.n[0], v.p[1], (size_t)a->kv->width, v.n[1], hd);
+}
+
+/* Adds the values of keys first..end - 1 to `rows` (1 or 4) outputs; s holds their weights. */
+static void add_values(struct job *j, const struct nm__span *sp, int kv_head, int rows, float *y,
+                       const float *s, int first, int end) {
+  const struct nm__op_args *a = j->a;
+  const struct nm__kern *k = j->o->kern;
+  if (first >= end) return;
+  struct runs v = runs_of(a, sp, a->kv->v, kv_head, first, end);
+  size_t ldv = (size_t)a->kv->width;
+  for (int r = 0, at = first; r < 2; at += v.n[r++])
+    if (rows == 1) k->weighted_sum(y, s + at, v.p[r], ldv, v.n[r], a->head_dim);
+    else k->weighted_sums(y, (size_t)j->y->cols, s + at, (size_t)j->max_keys, v.p[r], ldv, v.n[r],
+                          a->head_dim);
+}
+
+/* The outputs of nq (1 or 4) queries from pos on. What all of them see is added for all at once;
+ * each one's own keys come before and after that, so that a sum runs over ascending keys. */
+static void values(struct job *j, const struct nm__span *sp, int row, int head, int pos, int nq,
+                   const float *s) {
+  const struct nm__op_args *a = j->a;
+  int kv_head = head / (a->n_head / a->n_kv);
+  int low = first_key(a, pos + nq - 1), high = end_key(a, sp, pos);
+  float *y = j->y->d + (int64_t)row * j->y->cols + (int64_t)head * a->head_dim;
+  if (high < low) high = low;
+  for (int i = 0; i < nq; i++) {
+    float *yi = y + (int64_t)i * j->y->cols;
+    int end = end_key(a, sp, pos + i);
+    memset(yi, 0, sizeof(float) * (size_t)a->head_dim);
+    add_values(j, sp, kv_head, 1, yi, s + (size_t)i * (size_t)j->max_keys,
+               first_key(a, pos + i), low < end ? low : end);
+  }
+  add_values(j, sp, kv_head, nq, y, s, low, high);
+  for (int i = 0; i < nq; i++)
+    add_values(j, sp, kv_head, 1, y + (int64_t)i * j->y->cols,
+               s + (size_t)i * (size_t)j->max_keys, high, end_key(a, sp, pos + i));
 }
 
 /* QUERIES consecutive positions of one span and one head. */
@@ -81,16 +112,22 @@ static void query_tile(struct job *j, const struct nm__span *sp, int q0, int hea
   const struct nm__op_args *a = j->a;
   int nq = sp->n - q0 < QUERIES ? sp->n - q0 : QUERIES, hd = a->head_dim;
   int row = sp->row0 + q0, pos = sp->first + q0;
-  float *s = j->scratch + (size_t)thread * QUERIES * (size_t)j->max_keys;
+  size_t ld = (size_t)j->max_keys;
+  float *s = j->scratch + (size_t)thread * QUERIES * ld;
   const float *q = a->x.d + (int64_t)row * a->x.cols + (int64_t)head * hd;
   int first = first_key(a, pos);
   int end = end_key(a, sp, pos + nq - 1);
   struct runs k = runs_of(a, sp, a->kv->k, head / (a->n_head / a->n_kv), first, end);
   for (int r = 0, at = first; r < 2; at += k.n[r++])
-    j->o->kern->gemm(s + at, (size_t)j->max_keys, q, (size_t)a->x.cols, nq, k.p[r],
-                     (size_t)a->kv->width, k.n[r], hd);
+    j->o->kern->gemm(s + at, ld, q, (size_t)a->x.cols, nq, k.p[r], (size_t)a->kv->width, k.n[r],
+                     hd);
   for (int i = 0; i < nq; i++)
-    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * (size_t)j->max_keys);
+    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * ld);
+  for (int i = 0; i < nq;) {
+    int n = nq - i >= 4 ? 4 : 1;
+    values(j, sp, row + i, head, pos + i, n, s + (size_t)i * ld);
+    i += n;
+  }
 }
 
 static void tile(void *v, int t, int thread) {

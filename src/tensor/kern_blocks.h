@@ -138,11 +138,17 @@ ROW(q6_k) {
   }
 }
 
-/* The last elements of a row of whole numbers of none: fewer than 16, continued by zeros. */
+/* The last elements of a row of numbers that stand alone: fewer than 16, continued by zeros. */
 INLINE void put_tail(struct sink *s, int64_t i, int n, const float v[16], const enum use use) {
-  if (use == AS_F32) memcpy(s->f32 + i, v, sizeof(float) * (size_t)n);
-  else if (use == AS_BF16) for (int k = 0; k < n; k++) s->bf16[i + k] = nm__f32_to_bf16(v[k]);
-  else s->sum = v_fma(v_load_n(s->x + i, n), v_load(v), s->sum);
+  uint16_t half[16];
+  if (use == AS_F32) {
+    memcpy(s->f32 + i, v, sizeof(float) * (size_t)n);
+  } else if (use == AS_BF16) {
+    v_store_bf16(half, v_load(v));
+    memcpy(s->bf16 + i, half, sizeof *half * (size_t)n);
+  } else {
+    s->sum = v_fma(v_load_n(s->x + i, n), v_load(v), s->sum);
+  }
 }
 
 #define PLAIN_ROW(type, id, bytes, load) \
@@ -200,6 +206,8 @@ static void to_bf16(uint16_t *out, const void *blocks, int64_t n, uint32_t type)
   row(&s, blocks, n, type, AS_BF16);
 }
 
+/* One row after the other: two at once hide the latency of a sum, but two streams of odd blocks
+ * from memory are half as fast as one. */
 static void gemv(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
                  uint32_t type) {
   if (type == NM__F32 && row_bytes == sizeof(float) * (size_t)k) {

@@ -241,7 +241,7 @@ static void one_bf16_product(const struct nm__kern *k, int m, int n, int len, bo
     for (size_t i = 0; i < M * ld; i++) x[i] *= i / ld % 3 ? 1.0f : 0x1p-127f;
   uint16_t *xs = malloc(2 * M * ld), *ws = malloc(2 * N * ld);
   uint16_t *packed = calloc(M * nm__packed(len), 2);
-  for (size_t i = 0; i < M * ld; i++) xs[i] = nm__f32_to_bf16(x[i]);
+  for (size_t i = 0; i < M * ld; i++) xs[i] = nm__f32_to_bf16(flushed(x[i]));
   for (size_t i = 0; i < N * ld; i++) ws[i] = nm__f32_to_bf16(w[i]);
   float *c = calloc(M * ldc, sizeof *c), *again = calloc(M * ldc, sizeof *c);
   k->gemm_bf16(c, ldc, xs, ld, m, ws, ld, n, len);
@@ -277,6 +277,15 @@ static void weighted_sum_is_a_chain(void **state) {
           for (int j = 0; j < n; j++)
             want[e] = fmaf(p[j], v[(size_t)j * (size_t)ld + (size_t)e], want[e]);
         assert_same(out, want, (size_t)d, nm__kern_at(i)->name, "weighted_sum", d);
+        float *four = calloc(4 * (size_t)ld, sizeof *four), *weights = exact(4 * 9, 10, false);
+        nm__kern_at(i)->weighted_sums(four, (size_t)ld, weights, 9, v, (size_t)ld, n, d);
+        for (int q = 0; q < 4; q++) {
+          memset(out, 0, (size_t)d * sizeof *out);
+          nm__kern_at(i)->weighted_sum(out, weights + 9 * q, v, (size_t)ld, n, d);
+          assert_same(four + q * ld, out, (size_t)d, nm__kern_at(i)->name, "weighted_sums", d);
+        }
+        free(four);
+        free(weights);
         free(p);
         free(v);
         free(out);
@@ -504,7 +513,7 @@ static void one_stored_row(const struct nm__kern *k, uint32_t type, int n) {
     k->to_bf16(half, w + (size_t)j * bytes, n, type);
     for (int i = 0; i < n; i++) {
       fast[i] = nm__bf16_to_f32(half[i]);
-      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(row[i]));
+      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(flushed(row[i])));
     }
     assert_same(fast, row, N, k->name, t->name, n);
   }
