@@ -68,6 +68,9 @@ struct nm__kern {
    * whose weights are never written out. */
   void (*gemv)(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
                uint32_t type);
+  /* The same by the bf16 formula; x is packed. */
+  void (*gemv_bf16)(float *y, const uint16_t *x, const uint8_t *w, size_t row_bytes, int n, int k,
+                    uint32_t type);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

@@ -333,6 +333,7 @@ const struct nm__kern KERN_SET = {
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
     .weighted_sum = weighted_sum, .weighted_sums = weighted_sums,
     .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .gemv_bf16 = gemv_bf16,
     .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,

@@ -123,7 +123,8 @@ static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const 
 
 static bool read_in_place(const struct product *p) {
   const struct nm__w *w = &p->a->w;
-  return p->alone || (w->type == (p->bf16 ? NM__BF16 : NM__F32) && p->a->x.rows <= FEW);
+  return p->a->x.rows == 1 ||
+         (w->type == (p->bf16 ? NM__BF16 : NM__F32) && p->a->x.rows <= FEW);
 }
 
 static void add_bias(const struct product *p, int64_t first, int64_t end, int64_t begin_row,
@@ -180,6 +181,9 @@ static void matmul_tile(void *v, int t, int thread) {
   int n = (int)(end - first), k = (int)w->cols;
   if (p->alone) {
     kern->gemv(y, p->a->x.d, w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
+  } else if (m == 1 && w->type != NM__BF16) {
+    kern->gemv_bf16(y, (const uint16_t *)(const void *)p->x,
+                    w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
   } else {
     size_t ldw, ldy = (size_t)p->y->cols;
     const void *tile = weight_tile(p, first, end, thread, &ldw);
