@@ -9,7 +9,8 @@
  * with x and w continued by zeros. It depends on nothing else: not on how many
  * rows or columns are computed together, nor on threads or instruction set.
  *
- * The bf16 formula: x and w are rounded to bf16 (nearest, ties to even), and
+ * The bf16 formula: x and w are rounded to bf16 (nearest, ties to even; subnormal numbers to
+ * zero), and
  *
  *     lane l = 0..15:  a[l] = fma(x[32 s + 2 l + 1], w[32 s + 2 l + 1], a[l])
  *                      a[l] = fma(x[32 s + 2 l],     w[32 s + 2 l],     a[l])
@@ -57,6 +58,9 @@ struct nm__kern {
   void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
   /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
+  /* The same for four rows of p, ldp apart, and four of out, ldo apart, over the same v. */
+  void (*weighted_sums)(float *out, size_t ldo, const float *p, size_t ldp, const float *v,
+                        size_t ldv, int n, int d);
   /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32, and these rounded. */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
   void (*to_bf16)(uint16_t *out, const void *row, int64_t n, uint32_t type);
@@ -64,6 +68,9 @@ struct nm__kern {
    * whose weights are never written out. */
   void (*gemv)(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
                uint32_t type);
+  /* The same by the bf16 formula; x is packed. */
+  void (*gemv_bf16)(float *y, const uint16_t *x, const uint8_t *w, size_t row_bytes, int n, int k,
+                    uint32_t type);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

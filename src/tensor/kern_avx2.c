@@ -111,10 +111,13 @@ static inline __m128i bf16_of8(__m256 v) {
   __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
   r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+  __m256i power = _mm256_and_si256(u, _mm256_set1_epi32(0x7f800000));
+  __m256i tiny = _mm256_cmpeq_epi32(power, _mm256_setzero_si256());
+  r = _mm256_blendv_epi8(r, _mm256_and_si256(u, _mm256_set1_epi32(INT32_MIN)), tiny);
   r = _mm256_srli_epi32(r, 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
-/* Rounds to bf16, the high half of a float: nearest, ties to even. */
+/* Rounds to bf16, the high half of a float: nearest, ties to even, subnormal numbers zero. */
 static inline void v_store_bf16(uint16_t *p, v16 v) {
   _mm_storeu_si128((__m128i *)p, bf16_of8(v.a));
   _mm_storeu_si128((__m128i *)(p + 8), bf16_of8(v.b));

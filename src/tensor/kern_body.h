@@ -292,6 +292,34 @@ static void weighted_sum(float *out, const float *p, const float *v, size_t ldv,
   }
 }
 
+/* Four chains an output vector: a vector of v that is loaded serves four rows of p. */
+INLINE void sums_of(float *out, size_t ldo, const float *p, size_t ldp, const float *v, size_t ldv,
+                    int n, const int vectors) {
+  v16 a[4][TILE_W];
+  UNROLL for (int q = 0; q < 4; q++) UNROLL for (int e = 0; e < vectors; e++)
+    a[q][e] = v_load(out + (size_t)q * ldo + 16 * e);
+  for (int j = 0; j < n; j++, v += ldv) {
+    v16 b[TILE_W];
+    UNROLL for (int e = 0; e < vectors; e++) b[e] = v_load(v + 16 * e);
+    UNROLL for (int q = 0; q < 4; q++) {
+      v16 pj = v_set(p[(size_t)q * ldp + (size_t)j]);
+      UNROLL for (int e = 0; e < vectors; e++) a[q][e] = v_fma(pj, b[e], a[q][e]);
+    }
+  }
+  UNROLL for (int q = 0; q < 4; q++) UNROLL for (int e = 0; e < vectors; e++)
+    v_store(out + (size_t)q * ldo + 16 * e, a[q][e]);
+}
+
+static void weighted_sums(float *out, size_t ldo, const float *p, size_t ldp, const float *v,
+                          size_t ldv, int n, int d) {
+  int e = 0;
+  if (TILE_W == 4)                 /* sets with registers for 16 sums */
+    for (; e + 64 <= d; e += 64) sums_of(out + e, ldo, p, ldp, v + e, ldv, n, TILE_W);
+  for (; e + 16 <= d; e += 16) sums_of(out + e, ldo, p, ldp, v + e, ldv, n, 1);
+  for (int q = 0; q < 4 && e < d; q++)
+    weighted_sum(out + (size_t)q * ldo + e, p + (size_t)q * ldp, v + e, ldv, n, d - e);
+}
+
 #include "tensor/kern_blocks.h"
 #include "tensor/kern_grad.h"
 
@@ -303,7 +331,9 @@ const struct nm__kern KERN_SET = {
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
-    .weighted_sum = weighted_sum, .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .weighted_sum = weighted_sum, .weighted_sums = weighted_sums,
+    .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .gemv_bf16 = gemv_bf16,
     .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,

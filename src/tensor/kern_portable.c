@@ -100,10 +100,11 @@ static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return a.f[0]; }
 #define P_KEEP(x) "+m"(x)
 
-static inline void v_store_bf16(uint16_t *p, v16 v) { EACH p[i] = nm__f32_to_bf16(v.f[i]); }
-
 /* Subnormal numbers as zero of their sign. */
 static inline float flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? 0.0f * x : x; }
+static inline void v_store_bf16(uint16_t *p, v16 v) {
+  EACH p[i] = nm__f32_to_bf16(flush(v.f[i]));
+}
 /* x is flushed too when rounding without a smallest exponent would leave it below 2^-126: then
  * `near`, its value in double, lies below the last number that rounds up to that. */
 static inline float flush_fma(float x, float w, float a) {

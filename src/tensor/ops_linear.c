@@ -93,8 +93,8 @@ static bool matmul_shape(const struct nm__op_args *a, int64_t out[2]) {
  *
  *   x  [m, k]  packed once, as f32 or bf16 (kern.h); with a single row and f32 as it lies
  *   w  a tile is made f32 or bf16 once, in scratch of the thread, and then serves all positions;
- *      one that is stored so is read where it lies, but for rows that are whole pages apart,
- *      which would all fall on the same few lines of the first-level cache */
+ *      what is stored so already is copied too when many rows of x meet it: a file aligns
+ *      nothing to cache lines, and rows whole pages apart fall on the same few of them */
 struct product {
   struct nm__ops *o;
   const struct nm__op_args *a;
@@ -105,7 +105,7 @@ struct product {
   bool bf16, alone;
 };
 
-enum { TILE_BYTES = 512 << 10, CHUNK = 768 };
+enum { TILE_BYTES = 512 << 10, CHUNK = 768, FEW = 16 };
 
 static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y) {
   struct product p = {.o = o, .a = a, .y = y, .bf16 = o->bf16, .chunks = 1};
@@ -123,8 +123,8 @@ static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const 
 
 static bool read_in_place(const struct product *p) {
   const struct nm__w *w = &p->a->w;
-  return p->alone || (w->type == (p->bf16 ? NM__BF16 : NM__F32) &&
-                      (w->row_bytes % 4096 || p->a->x.rows == 1));
+  return p->a->x.rows == 1 ||
+         (w->type == (p->bf16 ? NM__BF16 : NM__F32) && p->a->x.rows <= FEW);
 }
 
 static void add_bias(const struct product *p, int64_t first, int64_t end, int64_t begin_row,
@@ -181,6 +181,9 @@ static void matmul_tile(void *v, int t, int thread) {
   int n = (int)(end - first), k = (int)w->cols;
   if (p->alone) {
     kern->gemv(y, p->a->x.d, w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
+  } else if (m == 1 && w->type != NM__BF16) {
+    kern->gemv_bf16(y, (const uint16_t *)(const void *)p->x,
+                    w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
   } else {
     size_t ldw, ldy = (size_t)p->y->cols;
     const void *tile = weight_tile(p, first, end, thread, &ldw);
