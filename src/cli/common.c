@@ -83,6 +83,13 @@ static int check_sizes(struct cli *c) {
   return 0;
 }
 
+nm_engine_opts cli_engine_opts(const struct cli *c) {
+  return (nm_engine_opts){
+      .threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
+      .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
+      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+}
+
 int cli_open(struct cli *c, struct cli_input *in) {
   nm_err err = {0};
   *in = (struct cli_input){0};
@@ -94,9 +101,7 @@ int cli_open(struct cli *c, struct cli_input *in) {
   const char *act = cli_text(c, "act");
   if (act && strcmp(act, "f32")) return cli_usage(c, "--act %s is not available (known: f32)", act);
   if (nm_model_open(c->pos[0], &in->m, &err)) return cli_fail(c, &err);
-  nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
-                      .chunk = (int)cli_int(c, "chunk", 0), .batch = (int)cli_int(c, "batch", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+  nm_engine_opts o = cli_engine_opts(c);
   const char *edit = cli_text(c, "edit");
   if (nm_engine_new(in->m, &o, &in->e, &err) || (edit && nm_edits_load(edit, &in->edits, &err))) {
     cli_close(in);
