@@ -78,7 +78,7 @@ fuzz:
 
 bench: $(BUILD)/noema $(BUILD)/bench/kernels
 	@$(BUILD)/bench/kernels && NOEMA=$(BUILD)/noema scripts/bench.sh
-$(BUILD)/bench/kernels: $(BUILD)/bench/kernels.o $(BUILD)/libnoema.a
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libnoema.a
 	@$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 
 worst:

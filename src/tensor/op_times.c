@@ -167,8 +167,10 @@ static int prepare(struct work *w, const nm_engine_opts *o, nm_err *err) {
   int st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &w->o.pool, err);
   if (!st) st = nm__arena_init(&w->o.arena, sizeof(float) * (size_t)VALUES * 3, err);
   if (st) return st;
-  bool good = (w->x = nm__alloc(VALUES, sizeof *w->x)) && (w->y = nm__alloc(VALUES, sizeof *w->y)) &&
-              (w->ids = nm__alloc(VALUES / 64, sizeof *w->ids));
+  w->x = nm__alloc(VALUES, sizeof *w->x);
+  w->y = nm__alloc(VALUES, sizeof *w->y);
+  w->ids = nm__alloc(VALUES / 64, sizeof *w->ids);
+  bool good = w->x && w->y && w->ids;
   for (int i = 0; i < 3 && good; i++) good = (w->pairs[i] = nm__alloc(BIG, sizeof(int32_t)));
   if (!good) return nm__fail_memory(err, "the matrices", sizeof(float) * (size_t)VALUES * 2);
   for (int64_t i = 0; i < VALUES / 64; i++) w->ids[i] = (int32_t)i;
