@@ -7,16 +7,21 @@
 #include "look/probe.h"
 #include "tensor/kern.h"
 
+enum { NM__LR_PAIRS = 24 };
+
 /* The fit of one label. */
 struct nm__lr_fit {
   double C, tol;
   double *w, b;                    /* [d] the point */
-  double *y, *z, *r, *D;           /* [n4] labels -1 +1, scores, derivatives of C loss(z) */
+  double *y, *z, *r, *D;           /* [n4] labels -1 +1 (0: the row is not in this fit), scores,
+                                      derivatives of C loss(z) */
   double *g, g_b, S;               /* [d] X^T r (then the gradient), sum of r, sum of D */
   double *s, s_b, *z_s;            /* [d] direction, [n4] its scores X s + s_b */
   double *scale, scale_c;          /* [d] Jacobi */
   double *res, res_c, *p, p_c;     /* conjugate gradients, in centred coordinates: [d], 1, [d], 1 */
   double *h, h_c, *t;              /* [d], 1, [n4]: the product with p */
+  double *pair[2 * NM__LR_PAIRS];  /* [2 (d + 1)]: steps and what H makes of them, oldest first */
+  int n_old, n_pairs;              /* of earlier systems, in use now; with those of this one */
   double rho, enough;
   double best, norm;
   int since, steps, left;          /* steps of Newton; conjugate gradients still allowed */

@@ -30,7 +30,9 @@ int nm__logreg_fit(const float *x, size_t ld, int d, const uint32_t *rows, size_
                    const uint8_t *label, const struct nm__logreg_opts *o, struct nm__logreg *out,
                    nm_err *err);
 /* The same for many labels: label[l] is that of out[l], with the bits nm__logreg_fit gives, in much
- * less time, since the rows are read once for all of them. On failure no result is left. */
+ * less time, since the rows are read once for all of them. A label NM__LOGREG_SKIP leaves the row
+ * out of that fit, so that repeated splits are one call, too. On failure no result is left. */
+enum { NM__LOGREG_SKIP = 255 };
 int nm__logreg_fit_many(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
                         const uint8_t *const *label, int n_labels, const struct nm__logreg_opts *o,
                         struct nm__logreg *out, nm_err *err);
