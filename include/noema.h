@@ -151,7 +151,7 @@ const char *nm_chat_family(int i);       /* "chatml" ...; NULL after the last */
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it) and gelu. */
+ * options but n_ctx (rope scalings may follow it), gelu and act. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -159,12 +159,16 @@ typedef struct nm_engine_opts {
   int chunk;                       /* most positions of a sequence at once; 0: 512. Without
                                       effect where positions see those after them */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
-  const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *kernels;             /* "portable", "avx2", "avx512", "avx512bf16"; NULL: the best */
   const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
+  const char *act;                 /* "f32" (NULL), or "bf16": products with weights take both
+                                      sides rounded to bf16, about twice as fast where the machine
+                                      has the instruction, the same bits everywhere */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);
 const char *nm_engine_kernels(const nm_engine *e);
+const char *nm_engine_act(const nm_engine *e);           /* "f32" or "bf16" */
 int nm_engine_threads(const nm_engine *e);
 
 typedef struct nm_seq { const int32_t *ids; size_t n; } nm_seq;

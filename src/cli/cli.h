@@ -66,8 +66,8 @@ struct cli_input {
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
   {"--chunk", CLI_INT, "N", "most positions of a text at once (default 512)"}, \
   {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
-  {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
-  {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
+  {"--act", CLI_TEXT, "KIND", "products from f32 (default) or bf16 numbers"}, \
+  {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_TEXT, "FILE", "edits of activations (JSON)"}
 #define CLI_CHAT_OPTS \
