@@ -1,6 +1,6 @@
 // peer_llama MODEL prefill|decode TOKENS THREADS: llama.cpp's speed through its public C API, in
 // tokens a second (the last line). Prefill: one batch of TOKENS, logits of the last. Decode: TOKENS
-// tokens one by one from an empty cache. The best of three after a warm-up, as llama-bench means it.
+// tokens one by one from an empty cache. The better of two after a warm-up.
 // Build it against a llama.cpp of your own (static or shared):
 //   g++ -O2 -I LLAMA/include -I LLAMA/ggml/include bench/peer_llama.cpp -o build/bench/peer_llama
 //     -lllama and the ggml libraries of that build
@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
   std::vector<llama_token> ids(n);
   for (int i = 0; i < n; i++) ids[i] = (llama_token)(((long long)i * 7919 + 13) % V);
   double best = 0;
-  for (int r = 0; r < 4; r++) {
+  for (int r = 0; r < 3; r++) {
     llama_memory_clear(llama_get_memory(c), true);
     double t0 = now();
     for (int at = 0; at < n;) {

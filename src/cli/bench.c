@@ -186,29 +186,25 @@ static int memory(struct bench *b) {
   return 0;
 }
 
-static int prefill(struct bench *b) {
-  double t[MOST_ROUNDS];
-  nm_err err = {0};
-  for (int r = 0; r < b->rounds; r++) {
-    if (bench_prefill(b, &t[r], &err)) return cli_fail(b->c, &err);
-    t[r] = (double)b->prompt.n / t[r];
-  }
-  struct figure *f = bench_add(b, "prefill", t, b->rounds, "tokens/s");
-  const char *act = cli_text(b->c, "act");
-  bench_share(b, f, act && !strcmp(act, "bf16") ? NM_LIMIT_BF16 : NM_LIMIT_F32,
-              flops_of(&b->i, (double)b->prompt.n) * f->value / (double)b->prompt.n);
-  return 0;
+void bench_figure(struct bench *b, const char *what, double *rate) {
+  struct figure *f = bench_add(b, what, rate, b->rounds, "tokens/s");
+  double n = (double)b->prompt.n;
+  if (!strcmp(what, "decode"))
+    bench_share(b, f, NM_LIMIT_READ, (double)b->i.weight_bytes * f->value);
+  else
+    bench_share(b, f, strcmp(nm_engine_act(b->in->e), "bf16") ? NM_LIMIT_F32 : NM_LIMIT_BF16,
+                flops_of(&b->i, n) * f->value / n);
 }
 
-static int decode(struct bench *b) {
+static int speed(struct bench *b, const char *what) {
+  bool decode = !strcmp(what, "decode");
   double t[MOST_ROUNDS];
   nm_err err = {0};
   for (int r = 0; r < b->rounds; r++) {
-    if (bench_decode(b, &t[r], &err)) return cli_fail(b->c, &err);
-    t[r] = (double)b->n_decode / t[r];
+    if ((decode ? bench_decode : bench_prefill)(b, &t[r], &err)) return cli_fail(b->c, &err);
+    t[r] = (double)(decode ? b->n_decode : b->prompt.n) / t[r];
   }
-  struct figure *f = bench_add(b, "decode", t, b->rounds, "tokens/s");
-  bench_share(b, f, NM_LIMIT_READ, (double)b->i.weight_bytes * f->value);
+  bench_figure(b, what, t);
   return 0;
 }
 
@@ -227,10 +223,8 @@ static int measure(struct bench *b) {
   int st = asked(c, "memory") && !peer ? memory(b) : 0;        /* before the meter takes its own */
   if (!st && nm_meter_new((int)cli_int(c, "threads", 0), &b->meter, &err)) st = cli_fail(c, &err);
   if (!st) st = limits(b);
-  if (!st && p) st = prefill(b);
-  if (!st && d) st = decode(b);
-  if (!st && peer && p) st = bench_peer(b, "prefill", peer, pattern);
-  if (!st && peer && d) st = bench_peer(b, "decode", peer, pattern);
+  if (!st && p) st = peer ? bench_peer(b, "prefill", peer, pattern) : speed(b, "prefill");
+  if (!st && d) st = peer ? bench_peer(b, "decode", peer, pattern) : speed(b, "decode");
   if (!st && cli_flag(c, "busy")) st = bench_busy(b);
   if (!st && !peer && (asked(c, "capture") || asked(c, "sites"))) st = bench_capture(b);
   cli_progress_end();
@@ -250,7 +244,8 @@ static int ops(struct cli *c) {
   if (threads < 0) return cli_usage(c, "-t must not be negative");
   if (c->n_pos) return cli_usage(c, "--ops takes no MODEL");
   cli_catch_interrupt();
-  nm_engine_opts o = {.threads = threads, .kernels = cli_text(c, "kernels")};
+  nm_engine_opts o = {.threads = threads, .kernels = cli_text(c, "kernels"),
+                      .act = cli_text(c, "act")};
   if (nm_meter_new(threads, &m, &err)) return cli_fail(c, &err);
   double peak = nm_meter_run(m, NM_LIMIT_F32), read = nm_meter_run(m, NM_LIMIT_READ);
   if (nm_op_times(&o, &cli_progress, &t, &n, &err)) {

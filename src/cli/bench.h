@@ -32,6 +32,8 @@ double bench_now(void);
 struct figure *bench_add(struct bench *b, const char *name, double *v, int n, const char *unit);
 /* The limit as it is now, and the share of it that `achieved` is. */
 void bench_share(struct bench *b, struct figure *f, enum nm_limit limit, double achieved);
+/* Tokens a second of "prefill" or "decode", one a round, with the share of their limit. */
+void bench_figure(struct bench *b, const char *what, double *rate);
 /* Seconds of the prompt, and of n_decode tokens one after the other. Status. */
 int bench_prefill(struct bench *b, double *seconds, nm_err *err);
 int bench_decode(struct bench *b, double *seconds, nm_err *err);

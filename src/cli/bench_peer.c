@@ -93,9 +93,8 @@ int bench_peer(struct bench *b, const char *what, const char *command, const cha
   }
   if (pattern) regfree(&re);
   if (st) return st;
-  snprintf(name, sizeof name, "%s, in turns: noema", what);
-  bench_add(b, name, ours, b->rounds, "tokens/s");
-  snprintf(name, sizeof name, "%s, in turns: peer", what);
+  bench_figure(b, what, ours);
+  snprintf(name, sizeof name, "%s of the peer", what);
   bench_add(b, name, theirs, b->rounds, "tokens/s");
   snprintf(name, sizeof name, "%s: noema / peer", what);
   bench_add(b, name, ratio, b->rounds, "x");

@@ -3,6 +3,7 @@
  * attention have the shapes of a model of half a billion weights. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "tensor/moe.h"
@@ -161,6 +162,7 @@ static int time_row(struct work *w, const struct row *r, nm_op_time *out, nm_err
 static int prepare(struct work *w, const nm_engine_opts *o, nm_err *err) {
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   w->o.mode = NM__RUN;
+  w->o.bf16 = o->act && !strcmp(o->act, "bf16");
   w->o.kern = nm__kern_find(o->kernels);
   if (!w->o.kern)
     return nm__fail(err, NM_EUSAGE, "kernels '%.40s' are not available here", o->kernels);
