@@ -78,8 +78,13 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ)
 
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 bench: $(BUILD)/noema $(BUILD)/bench/kernels
 	@$(BUILD)/bench/kernels && NOEMA=$(BUILD)/noema scripts/bench.sh
+# The whole table of docs/speed.md beside its peers, and the roofline figure: minutes, on a machine
+# that does nothing else. ARGS=--quick for the small part.
+bench-all: $(BUILD)/noema $(BENCHES)
+	@BUILD=$(BUILD) NOEMA=$(BUILD)/noema bash bench/all.sh $(ARGS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libnoema.a
 	@$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 
@@ -92,4 +97,4 @@ install: $(BUILD)/noema
 PREFIX ?= /usr/local
 clean:
 	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
-.PHONY: demo check check-long check-faults asan ubsan tsan sanitized fuzz study bench worst install clean
+.PHONY: demo check check-long check-faults asan ubsan tsan sanitized fuzz study bench bench-all worst install clean
