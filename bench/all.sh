@@ -3,6 +3,7 @@
 # the roofline figure. Writes $OUT/table.md, $OUT/roofline.svg and what they came from.
 #   BENCH_DIR  where the random models are (made when missing, which is not timed)
 #   OUT        default build/bench/out
+#   MODELS     which of them, for example "S-BF16 Q-Q8_0"
 #   PEER_LLAMA the program of bench/peer_llama.cpp; PYTHON one with scikit-learn and PyTorch
 # A peer that is not installed is left out with a sentence. Made for a machine that does nothing else.
 cd "$(dirname "$0")/.." || exit 1
@@ -57,8 +58,9 @@ need() { [ -f "$models/$2-$3.gguf" ] && return
 # ---- models ---------------------------------------------------------------------
 list="S-F32 S-BF16 S-Q8_0 S-Q4_0 Q-F32 Q-BF16 Q-Q8_0 Q-Q4_0 L-BF16 L-Q8_0 L-Q4_0 L-Q4_K"
 [ $quick ] && list="S-F32 S-BF16 S-Q8_0 S-Q4_0"
+list=${MODELS:-$list}
 need tiny tiny Q8_0
-for m in $list; do
+for m in $list S-Q8_0 $([ $quick ] && echo S-BF16 || echo Q-BF16); do
   case $m in S-*) shape=smollm2-135m ;; Q-*) shape=qwen2.5-0.5b ;; L-*) shape=llama3.2-1b ;; esac
   need $shape "${m%%-*}" "${m#*-}"
 done

@@ -29,7 +29,8 @@ int main(int argc, char **argv) {
   if (nm__pool_new(argc > 5 ? atoi(argv[5]) : 2, &o.pool, NULL)) return 1;
   for (int64_t i = 0; i < M * K; i++) x[i] = (float)((i * 7907 + 11) % 1013) / 1013 - 0.5f;
   for (int64_t j = 0; j < N; j++) {
-    for (int64_t k = 0; k < K; k++) one[k] = (float)(((j * K + k) * 7919 + 13) % 1009) / 1009 - 0.5f;
+    for (int64_t k = 0; k < K; k++)
+      one[k] = (float)(((j * K + k) * 7919 + 13) % 1009) / 1009 - 0.5f;
     t->from_f32(w + (size_t)j * row, one, K);
   }
   struct nm__op_args a = {.x = {.d = x, .rows = M, .cols = K}, .w = {w, type, N, K, row}};

@@ -1,8 +1,8 @@
 /* probe.c - probe N D LABELS [C] [THREADS] [FOLDER]: seconds a label of L2 logistic regression on
  * N rows of D floats, the last line; the best of three. With FOLDER it writes features and labels
- * there instead, for bench/peer_sklearn.py, which prints the same. The rows are two Gaussian clouds,
- * each 1 from the middle; label 0 is the cloud, the others follow directions of their own. The
- * gradient's norm to reach is 1e-3, about where scikit-learn stops (1e-4 in each direction). */
+ * there instead, for bench/peer_sklearn.py, which prints the same. The rows are two Gaussian
+ * clouds, each 1 from the middle; label 0 is the cloud, the others follow directions of their own.
+ * The gradient's norm to reach is 1e-3, about where scikit-learn stops (1e-4 in each direction). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

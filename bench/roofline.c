@@ -63,8 +63,9 @@ int main(int argc, char **argv) {
   for (int i = 0; i < groups; i++)
     s[n++] = (struct nm__series){.name = g[i].name, .x = g[i].x, .y = g[i].y, .n = g[i].n,
                                  .colour = 2 + i};
-  snprintf(sub, sizeof sub, "f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, memory %.1f GB/s, measured in the "
-           "same minutes", f32, bf16, read);
+  snprintf(sub, sizeof sub,
+           "f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, memory %.1f GB/s, measured in the same minutes", f32,
+           bf16, read);
   struct nm__chart c = {.title = "What was reached under what this machine can do", .subtitle = sub,
                         .x_label = "log10 of operations a byte of memory",
                         .y_label = "log10 of GFLOP/s", .y_lo = -1, .y_hi = 3, .series = s,

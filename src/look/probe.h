@@ -25,7 +25,8 @@ struct nm__logreg {
 };
 /* x: rows of `ld` floats, of which the first d are used; `rows` picks n of them (NULL: 0..n-1);
  * label 0/1 is indexed like x. NM_EFORMAT when a value is not finite (names the row) or one class
- * is empty. Truncated Newton with a search along each direction; the same bits whatever the pool. */
+ * is empty. Truncated Newton with a search along each direction; the same bits whatever the
+ * pool. */
 int nm__logreg_fit(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
                    const uint8_t *label, const struct nm__logreg_opts *o, struct nm__logreg *out,
                    nm_err *err);
