@@ -14,14 +14,14 @@ t=$(mktemp -d)
 trap 'rm -rf "$t"' EXIT
 "$noema" bench --make tiny:F32 -o "$t/f32.gguf" > /dev/null && "$noema" bench --make tiny:Q8_0 -o "$t/q8.gguf" > /dev/null || exit 1
 ids=$(seq -s ' ' 3 130)
-text=$(for i in 1 2 3 4 5 6; do echo "the red fox $i saw ann by night, and bob by day?"; done)
+for i in $(seq 40); do echo "the red fox $i saw ann by night, and bob by day?"; done > "$t/text"
 printf 'model: {arch: llama, layers: 1, width: 32, heads: 2, context: 32}\ntokenizer: {kind: char}\ndata:\n  - {world: facts, W: 7, n: 40}\nbatch: 2\nsteps: 2\n' > "$t/r.yaml"
 # name, then the command
 work() {
   case $1 in
     prefill)  "${@:2}" "$noema" logits "$t/f32.gguf" --ids "$ids" --at last --kernels avx2 -t 1 --json ;;
     capture)  "${@:2}" "$noema" acts "$t/q8.gguf" --site 'blk.*.*' --at all --ids "$ids" --kernels avx2 -t 1 -o "$t/acts" ;;
-    tokenize) "${@:2}" "$noema" tokenize "$t/f32.gguf" -p "$text" ;;
+    tokenize) "${@:2}" "$noema" tokenize "$t/f32.gguf" --ids < "$t/text" ;;
     probe)    "${@:2}" "${BUILD:-build}/bench/probe" 300 48 3 1 1 ;;
     train)    "${@:2}" "$noema" train "$t/r.yaml" -o "$t/run" --kernels avx2 -t 1 ;;
   esac > "$t/out" 2>&1 || { echo "FAILED: $1: $(tail -n 2 "$t/out")"; return 1; }

@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     s[n++] = (struct nm__series){.name = g[i].name, .x = g[i].x, .y = g[i].y, .n = g[i].n,
                                  .colour = 2 + i};
   snprintf(sub, sizeof sub,
-           "f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, memory %.1f GB/s, measured in the same minutes", f32,
+           "f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, memory %.1f GB/s, of the same minutes", f32,
            bf16, read);
   struct nm__chart c = {.title = "What was reached under what this machine can do", .subtitle = sub,
                         .x_label = "log10 of operations a byte of memory",
