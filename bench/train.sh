@@ -16,6 +16,6 @@ slots: ${SLOTS:-1}
 steps: 7
 optimizer: {kind: adamw, decay: 0.1}
 END
-[ "$act" = f32 ] || echo "act: $act" >> "$t/r.yaml"
+[ "$act" = f32 ] || echo "precision: $act" >> "$t/r.yaml"
 "$noema" train "$t/r.yaml" -o "$t/run" -t "${THREADS:-2}" > "$t/out" 2>&1 || { tail -n 3 "$t/out" >&2; exit 1; }
 grep -oE '"tokens_per_s": ?[0-9.]+' "$t/run/metrics.jsonl" | grep -oE '[0-9.]+$' | tail -n 5 | sort -n | sed -n 3p
