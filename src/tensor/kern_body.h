@@ -9,13 +9,19 @@
 #include "tensor/iq_tables.h"
 #include "tensor/quants.h"
 
-#if defined(__clang__)
+#if defined(KERN_PLAIN)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#if defined(KERN_PLAIN)
+#define INLINE static inline       /* nothing to gain there, and sanitizers take minutes */
+#else
 #define INLINE __attribute__((always_inline)) static inline
+#endif
 
 /* ---- products -------------------------------------------------------- */
 

@@ -138,6 +138,7 @@ static inline float pair_sum(v16 a) {
 #define v_sum4(o, a, b, c, d) (void)(o)      /* rows of four are never taken: TILE_W is 2 */
 #define pair_sum4 v_sum4
 
+#define KERN_PLAIN
 #define KERN_SET nm__kern_portable
 #define KERN_NAME "portable"
 #define KERN_USABLE 1
