@@ -42,6 +42,11 @@ struct nm__kern {
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
   /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32 */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
+  /* c[i][j] += sum_s a[i][s] b[s][j], one chain of fused multiply-adds an element, s ascending: on
+   * top of what c holds (go_on), or from zero and then added to c. a[i][s] lies at
+   * a[i * ai + s * as]. */
+  void (*chain)(float *c, size_t ldc, const float *a, size_t ai, size_t as, int m, const float *b,
+                size_t ldb, int n, int k, bool go_on);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

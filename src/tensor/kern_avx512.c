@@ -58,6 +58,9 @@ static inline part p_load(const float *x, int p) { (void)p; return v_load(x); }
 static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return _mm512_cvtss_f32(a); }
+static inline part p_set(float x) { return v_set(x); }
+static inline part p_add(part a, part b) { return v_add(a, b); }
+static inline void p_store(float *x, part a) { v_store(x, a); }
 #define P_KEEP(x) "+v"(x)
 
 #define KERN_SET nm__kern_avx512
@@ -66,5 +69,6 @@ static inline float p_first(part a) { return _mm512_cvtss_f32(a); }
                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
 #define TILE_X 6
 #define TILE_W 4
+#define CHAIN_W 4
 #include "tensor/kern_body.h"
 #endif

@@ -398,6 +398,7 @@ static void to_f32(float *o, const void *row, int64_t n, uint32_t type) {
   }
 }
 
+#include "tensor/kern_chain.h"
 #include "tensor/kern_grad.h"
 
 static bool usable(void) { return KERN_USABLE; }
@@ -411,5 +412,5 @@ const struct nm__kern KERN_SET = {
     .to_f32 = to_f32, .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
-    .softmax_back = softmax_back, .adamw = adamw,
+    .softmax_back = softmax_back, .adamw = adamw, .chain = chain,
 };

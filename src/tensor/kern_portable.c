@@ -70,11 +70,15 @@ static inline part p_load(const float *x, int p) { (void)p; return v_load(x); }
 static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return a.f[0]; }
+static inline part p_set(float x) { return v_set(x); }
+static inline part p_add(part a, part b) { return v_add(a, b); }
+static inline void p_store(float *x, part a) { v_store(x, a); }
 #define P_KEEP(x) "+m"(x)
 
 #define KERN_SET nm__kern_portable
 #define KERN_NAME "portable"
 #define KERN_USABLE 1
+#define CHAIN_W 1
 #define TILE_X 2
 #define TILE_W 2
 #include "tensor/kern_body.h"
