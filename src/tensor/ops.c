@@ -24,8 +24,8 @@ size_t nm__kv_bytes(int n_layer, int64_t n_slots, int64_t width) {
 int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, nm_err *err) {
   size_t bytes = nm__kv_bytes(n_layer, n_slots, width);
   *kv = (struct nm__kv){.n_layer = n_layer, .n_slots = n_slots, .width = width};
-  kv->k = nm__alloc(bytes / 2, 1);
-  kv->v = nm__alloc(bytes / 2, 1);
+  kv->k = nm__alloc_lines(bytes / 2, 1);
+  kv->v = nm__alloc_lines(bytes / 2, 1);
   if (kv->k && kv->v) return NM_OK;
   nm__kv_done(kv);
   return nm__fail_memory(err, "the KV cache", bytes);
@@ -33,8 +33,8 @@ int nm__kv_init(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t width, 
 
 int nm__kv_init_grad(struct nm__kv *kv, nm_err *err) {
   size_t bytes = nm__kv_bytes(kv->n_layer, kv->n_slots, kv->width);
-  kv->dk = nm__alloc(bytes / 2, 1);
-  kv->dv = nm__alloc(bytes / 2, 1);
+  kv->dk = nm__alloc_lines(bytes / 2, 1);
+  kv->dv = nm__alloc_lines(bytes / 2, 1);
   if (kv->dk && kv->dv) return NM_OK;
   return nm__fail_memory(err, "the gradient of the KV cache", bytes);
 }
