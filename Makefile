@@ -21,6 +21,8 @@ CLIOBJ  := $(CLISRC:%.c=$(BUILD)/%.o)
 $(BUILD)/src/tensor/kern_portable.o: CFLAGS += -O3
 $(BUILD)/src/tensor/kern_avx2.o:   CFLAGS += -O3 -mavx2 -mfma -mf16c
 $(BUILD)/src/tensor/kern_avx512.o: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(BUILD)/src/tensor/kern_avx512bf16.o: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+                                              -mavx512bf16 -mfma -mf16c
 
 all: $(BUILD)/noema
 

@@ -6,7 +6,7 @@
 static const struct nm__kern *const all[] = {
     &nm__kern_portable,
 #if defined(__x86_64__)
-    &nm__kern_avx2, &nm__kern_avx512,
+    &nm__kern_avx2, &nm__kern_avx512, &nm__kern_avx512bf16,
 #endif
 };
 
