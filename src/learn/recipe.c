@@ -173,6 +173,7 @@ struct top {
   struct nm__recipe r;
   const json_t *model, *tokenizer, *lora, *data, *optimizer, *schedule, *noise, *eval, *ckpt;
 };
+static const char *const precisions[] = {"f32", "bf16", NULL};
 #define AT(field) offsetof(struct top, field)
 static const struct nm__key top_keys[] = {
     {"base", NM__K_TEXT, AT(r.base), 0, 0, NULL},
@@ -194,6 +195,7 @@ static const struct nm__key top_keys[] = {
     {"clip", NM__K_REAL, AT(r.clip), 0, 1e9, NULL},
     {"loss", NM__K_TEXT, AT(r.loss), 0, 0, NULL},
     {"recompute", NM__K_FLAG, AT(r.recompute), 0, 0, NULL},
+    {"precision", NM__K_WORD, AT(r.precision), 0, 0, precisions},
     {"eval", NM__K_ANY, AT(eval), 0, 0, NULL},
     {"checkpoint", NM__K_ANY, AT(ckpt), 0, 0, NULL},
     {"out", NM__K_TEXT, AT(r.out), 0, 0, NULL},

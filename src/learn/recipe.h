@@ -68,6 +68,7 @@ struct nm__recipe {
   double clip;
   const char *loss;
   bool recompute;
+  int precision;                   /* of products: 0 f32, 1 bf16 */
   /* What is kept. */
   int ckpt_every, ckpt_keep;
   const char *out, *save;

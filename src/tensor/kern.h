@@ -69,6 +69,12 @@ struct nm__kern {
    * a[i * ai + s * as]. */
   void (*chain)(float *c, size_t ldc, const float *a, size_t ai, size_t as, int m, const float *b,
                 size_t ldb, int n, int k, bool go_on);
+  /* The same by the bf16 formula, each step a pair of bf16 (the earlier one in the low half) of a
+   * and of b: from zero, then added to c as subnormals-are-zero has it. */
+  void (*chain_bf16)(float *c, size_t ldc, const uint32_t *a, size_t ai, size_t as, int m,
+                     const uint32_t *b, size_t ldb, int n, int k);
+  /* to[j] = the pair of x[j] and y[j] rounded to bf16; y NULL: zeros */
+  void (*pair_rows)(uint32_t *to, const float *x, const float *y, int64_t n);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

@@ -140,6 +140,8 @@ static inline void v_sum4(float *o, v16 a, v16 b, v16 c, v16 d) {
   o[2] = v_sum(c);
   o[3] = v_sum(d);
 }
+static inline pair pair_set(uint32_t x) { return _mm256_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 

@@ -116,6 +116,8 @@ static inline part pair_dot(part a, pair x, pair w) {
                _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), a);
 #endif
 }
+static inline pair pair_set(uint32_t x) { return _mm512_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 

@@ -1,66 +1,66 @@
-/* kern_chain.h - products whose sum runs over rows of b: gradients and weighted sums. Each element
- * is one chain, s ascending; a lane is an output, so nothing is transposed and nothing folded:
+/* kern_chain.h - products whose sum runs over rows of b: gradients and weighted sums; kern_body.h
+ * includes it once for f32 and once for pairs of bf16, as kern_gemm.h. Each element is one chain,
+ * s ascending; a lane is an output, so nothing is transposed and nothing folded:
  *
  *              b[s][j..]  (CHAIN_W registers)
- *     a[i][s]      []  []  []  []         six rows of a, each number of them broadcast
+ *     a[i][s]      []  []  []  []         six rows of a, each element of them broadcast
  *     ...
- *
- * The end of kern_body.h includes it. */
-enum { CHAIN_X = 6, LANES = sizeof(part) / sizeof(float) };
-
-#define NEXT_TO(type, name) \
-  __attribute__((always_inline)) static inline void name(float *c, size_t ldc, const float *a, \
-                                                         size_t ai, size_t as, const float *b, \
-                                                         size_t ldb, int k, bool go_on, \
-                                                         const int nx, type nw)
+ */
+#define CHAIN_HEAD(name) \
+  INLINE void NAME(name)(float *c, size_t ldc, const ELEM *a, size_t ai, size_t as, \
+                         const ELEM *b, size_t ldb, int k, bool go_on, const int nx, const int nw)
 
 /* nw registers of columns. */
-NEXT_TO(const int, chain_tile) {
-  part acc[CHAIN_X][CHAIN_W < 16 / LANES ? 16 / LANES : CHAIN_W];
+CHAIN_HEAD(chain_tile) {
+  part acc[CHAIN_X][CHAIN_MOST];
   UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++)
     acc[i][j] = go_on ? p_load(c + (size_t)i * ldc + j * LANES, 0) : p_zero();
   for (int s = 0; s < k; s++, a += as, b += ldb) {
-    part v[CHAIN_W < 16 / LANES ? 16 / LANES : CHAIN_W];
-    UNROLL for (int j = 0; j < nw; j++) v[j] = p_load(b + j * LANES, 0);
+    PART v[CHAIN_MOST];
+    UNROLL for (int j = 0; j < nw; j++) v[j] = LOAD_P(b + j * LANES);
     UNROLL for (int i = 0; i < nx; i++) {
-      part f = p_set(a[(size_t)i * ai]);
+      PART f = SET_P(a[(size_t)i * ai]);
       __asm__("" : P_KEEP(f));
-      UNROLL for (int j = 0; j < nw; j++) acc[i][j] = p_fma(f, v[j], acc[i][j]);
+      UNROLL for (int j = 0; j < nw; j++) acc[i][j] = DOT_P(acc[i][j], f, v[j]);
     }
   }
   UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++) {
     float *to = c + (size_t)i * ldc + j * LANES;
-    p_store(to, go_on ? acc[i][j] : p_add(p_load(to, 0), acc[i][j]));
+    p_store(to, go_on ? acc[i][j] : ADD_P(p_load(to, 0), acc[i][j]));
   }
 }
 
-/* The last columns, fewer than 16. */
-NEXT_TO(int, chain_rest) {
-  v16 acc[CHAIN_X];
-  UNROLL for (int i = 0; i < nx; i++)
-    acc[i] = go_on ? v_load_n(c + (size_t)i * ldc, nw) : v_set(0.0f);
-  for (int s = 0; s < k; s++, a += as, b += ldb) {
-    v16 v = v_load_n(b, nw);
-    UNROLL for (int i = 0; i < nx; i++) acc[i] = v_fma(v_set(a[(size_t)i * ai]), v, acc[i]);
+/* The last nw < 16 columns: as sixteen, of which some are zero. */
+CHAIN_HEAD(chain_rest) {
+  enum { ROWS_OF_B = 32 };
+  float sum[CHAIN_X * 16] = {0}, held[CHAIN_X * 16] = {0};
+  ELEM wide[ROWS_OF_B * 16] = {0};
+  for (int i = 0; i < nx; i++)
+    memcpy((go_on ? sum : held) + i * 16, c + (size_t)i * ldc, sizeof(float) * (size_t)nw);
+  for (int s = 0; s < k; s += ROWS_OF_B) {
+    int n = k - s < ROWS_OF_B ? k - s : ROWS_OF_B;
+    for (int r = 0; r < n; r++)
+      memcpy(wide + r * 16, b + (size_t)(s + r) * ldb, sizeof(ELEM) * (size_t)nw);
+    NAME(chain_tile)(sum, 16, a + (size_t)s * as, ai, as, wide, 16, n, true, nx, 16 / LANES);
   }
-  UNROLL for (int i = 0; i < nx; i++) {
-    float *to = c + (size_t)i * ldc;
-    v_store_n(to, go_on ? acc[i] : v_add(v_load_n(to, nw), acc[i]), nw);
-  }
+  for (int i = 0; !go_on && i < nx * 16; i += LANES)
+    p_store(sum + i, ADD_P(p_load(held + i, 0), p_load(sum + i, 0)));
+  for (int i = 0; i < nx; i++)
+    memcpy(c + (size_t)i * ldc, sum + i * 16, sizeof(float) * (size_t)nw);
 }
 
-/* nx rows of c, n <= a register tile's columns. */
+/* NX rows of c, at most as many columns as a register tile has. */
 #define CHAIN_ROWS(NX) \
-  static void chain_##NX(float *c, size_t ldc, const float *a, size_t ai, size_t as, \
-                         const float *b, size_t ldb, int n, int k, bool go_on) { \
+  static void NAME(chain_##NX)(float *c, size_t ldc, const ELEM *a, size_t ai, size_t as, \
+                               const ELEM *b, size_t ldb, int n, int k, bool go_on) { \
     int j = 0; \
     for (; j + CHAIN_W * LANES <= n; j += CHAIN_W * LANES) \
-      chain_tile(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, CHAIN_W); \
+      NAME(chain_tile)(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, CHAIN_W); \
     for (; j + 32 <= n && CHAIN_W * LANES > 32; j += 32) \
-      chain_tile(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, 32 / LANES); \
+      NAME(chain_tile)(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, 32 / LANES); \
     for (; j + 16 <= n; j += 16) \
-      chain_tile(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, 16 / LANES); \
-    if (j < n) chain_rest(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, n - j); \
+      NAME(chain_tile)(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, 16 / LANES); \
+    if (j < n) NAME(chain_rest)(c + j, ldc, a, ai, as, b + j, ldb, k, go_on, NX, n - j); \
   }
 CHAIN_ROWS(1)
 CHAIN_ROWS(2)
@@ -68,12 +68,15 @@ CHAIN_ROWS(3)
 CHAIN_ROWS(4)
 CHAIN_ROWS(5)
 CHAIN_ROWS(6)
+#undef CHAIN_ROWS
+#undef CHAIN_HEAD
 
-static void chain(float *c, size_t ldc, const float *a, size_t ai, size_t as, int m,
-                  const float *b, size_t ldb, int n, int k, bool go_on) {
-  static void (*const rows[])(float *, size_t, const float *, size_t, size_t, const float *,
-                              size_t, int, int, bool) = {NULL,    chain_1, chain_2, chain_3,
-                                                         chain_4, chain_5, chain_6};
+static void NAME(chain)(float *c, size_t ldc, const ELEM *a, size_t ai, size_t as, int m,
+                        const ELEM *b, size_t ldb, int n, int k, bool go_on) {
+  static void (*const rows[])(float *, size_t, const ELEM *, size_t, size_t, const ELEM *, size_t,
+                              int, int, bool) = {
+      NULL, NAME(chain_1), NAME(chain_2), NAME(chain_3), NAME(chain_4), NAME(chain_5),
+      NAME(chain_6)};
   enum { PANEL = CHAIN_W * LANES };
   for (int j = 0; j < n; j += PANEL)
     for (int i = 0; i < m; i += CHAIN_X)
@@ -81,3 +84,11 @@ static void chain(float *c, size_t ldc, const float *a, size_t ai, size_t as, in
                                               ai, as, b + j, ldb, n - j < PANEL ? n - j : PANEL,
                                               k, go_on);
 }
+
+#undef NAME
+#undef ELEM
+#undef PART
+#undef LOAD_P
+#undef SET_P
+#undef DOT_P
+#undef ADD_P

@@ -130,6 +130,15 @@ static inline part pair_dot(part a, pair x, pair w) {
                             a.f[i]);
   return a;
 }
+static inline pair pair_set(uint32_t x) {
+  pair r;
+  for (int i = 0; i < 32; i++) r.e[i] = (uint16_t)(i % 2 ? x >> 16 : x);
+  return r;
+}
+static inline part pair_add(part a, part b) {
+  EACH a.f[i] = flush(flush(a.f[i]) + flush(b.f[i]));
+  return a;
+}
 static inline float pair_sum(v16 a) {
   for (int h = 8; h; h /= 2)
     for (int i = 0; i < h; i++) a.f[i] = flush(a.f[i] + a.f[i + h]);

@@ -156,7 +156,7 @@ static void experts_forward(struct nm__ops *o, const struct nm__op_args *a, stru
   const struct nm__route *r = a->route;
   size_t mark = o->arena.used, floats = 0;
   for (int e = 0; e < r->n_expert; e++) {
-    size_t n = nm__matmul_scratch(o, a->experts[e]);
+    size_t n = nm__matmul_scratch(o, a->experts[e], a->x.rows);
     if (n > floats) floats = n;
   }
   float *scratch = floats ? nm__scratch(o, floats, "a tile of an expert") : NULL;

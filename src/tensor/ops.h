@@ -103,6 +103,7 @@ struct nm__ops {
   struct nm__pool *pool;
   struct nm__arena arena;
   nm_err err;                                  /* status != 0: something failed, ops do nothing */
+  bool bf16;                                   /* matmul and its way back by the bf16 formula */
 };
 
 /* What a backward is given: the result with its values and gradient, and where the gradients

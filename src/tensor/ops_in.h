@@ -32,10 +32,16 @@ void nm__back_by_rows(struct nm__ops *o, const struct nm__op_args *a, const stru
 
 /* The product of the op matmul and its way back, with scratch that is taken already (forward) and
  * taken here (backward). */
-size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w);      /* floats */
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w, int64_t T);     /* floats */
 void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
                 float *scratch);
 void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
+/* The same in bf16 (ops_bf16.c); without the bias. */
+enum { NM__PIECE = 128 };          /* a gradient's chains are so long */
+size_t nm__bf16_scratch(const struct nm__ops *o, struct nm__w w, int64_t T);
+void nm__bf16_matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
+                     float *scratch);
+void nm__bf16_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
 
 /* Scratch that is taken in every mode, so that measuring counts it; NULL after the sentence. */
 float *nm__scratch(struct nm__ops *o, size_t floats, const char *what);

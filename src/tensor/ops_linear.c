@@ -1,6 +1,6 @@
 /* ops_linear.c - embed, matmul and gather, with their backwards.
  *
- * An element of a product of the backward is a sum of pieces, each one chain of PIECE fused
+ * An element of a product of the backward is a sum of pieces, each one chain of NM__PIECE fused
  * multiply-adds, added ascending to what the gradient holds (docs/numerics.md):
  *   dx = dz W     the chain runs over outputs; rows of W of any stored type are made f32 first
  *   dW = dz^T x   the chain runs over positions
@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-enum { TILE_ROWS = 32, OUT = 256, PIECE = 128 };
-/* Shapes of the blocks that the backward hands out. They change no bit; PIECE would. */
+enum { TILE_ROWS = 32, OUT = 256 };
+/* Shapes of the blocks that the backward hands out. They change no bit; NM__PIECE would. */
 enum { POS = 192, PANEL = 64, SOME = 24, MANY = 256 };
 
 /* ---- embed: y[i] = w[ids[i]] ------------------------------------------ */
@@ -119,18 +119,26 @@ static void matmul_tile(void *v, int64_t begin, int64_t end, int thread) {
   if (a->bias.data) add_bias(c, begin, end);
 }
 
-size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w) {
+size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w, int64_t T) {
+  if (o->bf16) return nm__bf16_scratch(o, w, T);
   return w.type == NM__F32 ? 0 : (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)w.cols;
+}
+
+static void bias_tile(void *v, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  add_bias(v, begin, end);
 }
 
 void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
                 float *scratch) {
-  nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile,
-                    &(struct nm__call){o, a, y, NULL, scratch});
+  struct nm__call c = {o, a, y, NULL, scratch};
+  if (o->bf16) nm__bf16_matmul(o, a, y, scratch);
+  else nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile, &c);
+  if (o->bf16 && a->bias.data) nm__rows_parallel(o, a->w.rows, TILE_ROWS, bias_tile, &c);
 }
 
 static void matmul_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  size_t mark = o->arena.used, n = nm__matmul_scratch(o, a->w);
+  size_t mark = o->arena.used, n = nm__matmul_scratch(o, a->w, a->x.rows);
   float *scratch = n ? nm__scratch(o, n, "a weight tile") : NULL;
   if (!o->err.status && o->mode != NM__MEASURE) nm__matmul(o, a, y, scratch);
   o->arena.used = mark;
@@ -167,11 +175,11 @@ static void input_block(void *v, int64_t begin, int64_t end, int thread) {
   int64_t panels = (cols + PANEL - 1) / PANEL;
   for (int64_t i = begin; i < end; i++) {
     int64_t t = i / panels * POS, c = i % panels * PANEL;
-    for (int64_t r = 0; r < j->n; r += PIECE)
+    for (int64_t r = 0; r < j->n; r += NM__PIECE)
       j->o->kern->chain(j->b->dx + t * cols + c, (size_t)cols,
                         j->b->d_out + t * rows + j->first + r, (size_t)rows, 1,
                         (int)least(POS, T - t), j->w + r * cols + c, (size_t)cols,
-                        (int)least(PANEL, cols - c), (int)least(PIECE, j->n - r), false);
+                        (int)least(PANEL, cols - c), (int)least(NM__PIECE, j->n - r), false);
   }
 }
 
@@ -195,11 +203,11 @@ static void weight_block(void *v, int64_t begin, int64_t end, int thread) {
   struct back *j = v;
   int64_t T = j->a->x.rows, cols = j->a->w.cols, rows = j->a->w.rows;
   int64_t across = (cols + MANY - 1) / MANY;
-  float *dz = j->scratch + (size_t)thread * PIECE * SOME;
+  float *dz = j->scratch + (size_t)thread * NM__PIECE * SOME;
   for (int64_t i = begin; i < end; i++) {
     int64_t r = i / across * SOME, c = i % across * MANY, n = least(SOME, rows - r);
-    for (int64_t t = 0; t < T; t += PIECE) {
-      int64_t k = least(PIECE, T - t);
+    for (int64_t t = 0; t < T; t += NM__PIECE) {
+      int64_t k = least(NM__PIECE, T - t);
       for (int64_t s = 0; s < k; s++)
         memcpy(dz + s * SOME, j->b->d_out + (t + s) * rows + r, sizeof(float) * (size_t)n);
       j->o->kern->chain(j->b->dw + r * cols + c, (size_t)cols, dz, 1, SOME, (int)n,
@@ -213,7 +221,7 @@ static void back_weight(struct back *j) {
   struct nm__ops *o = j->o;
   size_t threads = (size_t)nm__pool_size(o->pool);
   int64_t cols = j->a->w.cols, rows = j->a->w.rows;
-  j->scratch = nm__scratch(o, threads * PIECE * SOME, "a tile of gradients");
+  j->scratch = nm__scratch(o, threads * NM__PIECE * SOME, "a tile of gradients");
   if (o->err.status || o->mode == NM__MEASURE) return;
   nm__rows_parallel(o, (rows + SOME - 1) / SOME * ((cols + MANY - 1) / MANY), 1, weight_block, j);
 }
@@ -229,9 +237,13 @@ static void bias_columns(void *v, int64_t begin, int64_t end, int thread) {
 void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b) {
   struct back j = {.o = o, .a = a, .b = b};
   size_t mark = o->arena.used;
-  if (b->dx) back_input(&j);
-  o->arena.used = mark;
-  if (b->dw && !o->err.status) back_weight(&j);
+  if (o->bf16) {
+    nm__bf16_back(o, a, b);
+  } else {
+    if (b->dx) back_input(&j);
+    o->arena.used = mark;
+    if (b->dw && !o->err.status) back_weight(&j);
+  }
   o->arena.used = mark;
   if (b->dbias && !o->err.status && o->mode != NM__MEASURE)
     nm__rows_parallel(o, b->out.cols, TILE_ROWS, bias_columns,
