@@ -160,7 +160,8 @@ static void weight_block(void *v, int64_t begin, int64_t end, int thread) {
     for (int64_t p = 0; p < pairs; p += PAIRS)
       j->o->kern->chain_bf16(j->b->dw + r * cols + c, (size_t)cols, j->zp + p * rows + r, 1,
                              (size_t)rows, (int)least(SOME, rows - r), j->xp + p * cols + c,
-                             (size_t)cols, (int)least(MANY, cols - c), (int)least(PAIRS, pairs - p));
+                             (size_t)cols, (int)least(MANY, cols - c),
+                             (int)least(PAIRS, pairs - p));
   }
 }
 
