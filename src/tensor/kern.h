@@ -58,9 +58,6 @@ struct nm__kern {
   void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
   /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
-  /* The same for four rows of p, ldp apart, and four of out, ldo apart, over the same v. */
-  void (*weighted_sums)(float *out, size_t ldo, const float *p, size_t ldp, const float *v,
-                        size_t ldv, int n, int d);
   /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32, and these rounded. */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
   void (*to_bf16)(uint16_t *out, const void *row, int64_t n, uint32_t type);
@@ -71,6 +68,17 @@ struct nm__kern {
   /* The same by the bf16 formula; x is packed. */
   void (*gemv_bf16)(float *y, const uint16_t *x, const uint8_t *w, size_t row_bytes, int n, int k,
                     uint32_t type);
+  /* c[i][j] += sum_s a[i][s] b[s][j], one chain of fused multiply-adds an element, s ascending: on
+   * top of what c holds (go_on), or from zero and then added to c. a[i][s] lies at
+   * a[i * ai + s * as]. */
+  void (*chain)(float *c, size_t ldc, const float *a, size_t ai, size_t as, int m, const float *b,
+                size_t ldb, int n, int k, bool go_on);
+  /* The same by the bf16 formula, each step a pair of bf16 (the earlier one in the low half) of a
+   * and of b: from zero, then added to c as subnormals-are-zero has it. */
+  void (*chain_bf16)(float *c, size_t ldc, const uint32_t *a, size_t ai, size_t as, int m,
+                     const uint32_t *b, size_t ldb, int n, int k);
+  /* to[j] = the pair of x[j] and y[j] rounded to bf16; y NULL: zeros */
+  void (*pair_rows)(uint32_t *to, const float *x, const float *y, int64_t n);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

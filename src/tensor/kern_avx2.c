@@ -104,6 +104,9 @@ static inline part p_load(const float *x, int p) { return _mm256_loadu_ps(x + 8 
 static inline part p_fma(part a, part b, part c) { return _mm256_fmadd_ps(a, b, c); }
 static inline v16 p_join(const part *a) { return (v16){a[0], a[1]}; }
 static inline float p_first(part a) { return _mm256_cvtss_f32(a); }
+static inline part p_set(float x) { return _mm256_set1_ps(x); }
+static inline part p_add(part a, part b) { return _mm256_add_ps(a, b); }
+static inline void p_store(float *x, part a) { _mm256_storeu_ps(x, a); }
 #define P_KEEP(x) "+x"(x)
 
 static inline __m128i bf16_of8(__m256 v) {
@@ -140,12 +143,15 @@ static inline void v_sum4(float *o, v16 a, v16 b, v16 c, v16 d) {
   o[2] = v_sum(c);
   o[3] = v_sum(d);
 }
+static inline pair pair_set(uint32_t x) { return _mm256_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 
 #define KERN_SET nm__kern_avx2
 #define KERN_NAME "avx2"
 #define KERN_USABLE (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#define CHAIN_W 2
 #define TILE_X 3
 #define TILE_W 2
 #include "tensor/kern_body.h"

@@ -74,6 +74,9 @@ static inline part p_load(const float *x, int p) { (void)p; return v_load(x); }
 static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return _mm512_cvtss_f32(a); }
+static inline part p_set(float x) { return v_set(x); }
+static inline part p_add(part a, part b) { return v_add(a, b); }
+static inline void p_store(float *x, part a) { v_store(x, a); }
 #define P_KEEP(x) "+v"(x)
 
 /* bf16: the high half of a float. Rounding adds half of the last place that stays, less one
@@ -120,6 +123,8 @@ static inline part pair_dot(part a, pair x, pair w) {
                _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), a);
 #endif
 }
+static inline pair pair_set(uint32_t x) { return _mm512_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 
@@ -127,3 +132,4 @@ static inline part pair_dot(part a, pair x, pair w) {
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
 #define TILE_X 6
 #define TILE_W 4
+#define CHAIN_W 4

@@ -66,6 +66,52 @@ static void gemm_bf16(float *c, size_t ldc, const uint16_t *x, size_t ldx, int m
   flush_end(before);
 }
 
+/* ---- products by rows --------------------------------------------------- */
+
+enum {
+  CHAIN_X = 6,                     /* rows of a register tile, and registers of its columns */
+  LANES = sizeof(part) / sizeof(float),
+  CHAIN_MOST = CHAIN_W > 16 / LANES ? CHAIN_W : 16 / LANES
+};
+
+#define NAME(f) f32_##f
+#define ELEM float
+#define PART part
+#define LOAD_P(p) p_load((p), 0)
+#define SET_P p_set
+#define DOT_P(acc, x, w) p_fma(x, w, acc)
+#define ADD_P p_add
+#include "tensor/kern_chain.h"
+
+#define NAME(f) bf16_##f
+#define ELEM uint32_t
+#define PART pair
+#define LOAD_P(p) pair_load((const uint16_t *)(p), 0)
+#define SET_P pair_set
+#define DOT_P pair_dot
+#define ADD_P pair_add
+#include "tensor/kern_chain.h"
+
+static void chain_bf16(float *c, size_t ldc, const uint32_t *a, size_t ai, size_t as, int m,
+                       const uint32_t *b, size_t ldb, int n, int k) {
+  unsigned before = flush_begin();
+  bf16_chain(c, ldc, a, ai, as, m, b, ldb, n, k, false);
+  flush_end(before);
+}
+
+static void pair_rows(uint32_t *to, const float *x, const float *y, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    int left = n - i < 16 ? (int)(n - i) : 16;
+    uint16_t low[16], high[16] = {0};
+    v_store_bf16(low, left == 16 ? v_load(x + i) : v_load_n(x + i, left));
+    if (y) v_store_bf16(high, left == 16 ? v_load(y + i) : v_load_n(y + i, left));
+    if (left == 16)
+      for (int j = 0; j < 16; j++) to[i + j] = low[j] | (uint32_t)high[j] << 16;
+    else
+      for (int j = 0; j < left; j++) to[i + j] = low[j] | (uint32_t)high[j] << 16;
+  }
+}
+
 /* Twelve independent chains of register-only multiply-adds: the peak of the set. */
 static float fma_peak(int64_t n) {
   part a[12], x = p_zero();
@@ -298,34 +344,6 @@ static void weighted_sum(float *out, const float *p, const float *v, size_t ldv,
   }
 }
 
-/* Four chains an output vector: a vector of v that is loaded serves four rows of p. */
-INLINE void sums_of(float *out, size_t ldo, const float *p, size_t ldp, const float *v, size_t ldv,
-                    int n, const int vectors) {
-  v16 a[4][TILE_W];
-  UNROLL for (int q = 0; q < 4; q++) UNROLL for (int e = 0; e < vectors; e++)
-    a[q][e] = v_load(out + (size_t)q * ldo + 16 * e);
-  for (int j = 0; j < n; j++, v += ldv) {
-    v16 b[TILE_W];
-    UNROLL for (int e = 0; e < vectors; e++) b[e] = v_load(v + 16 * e);
-    UNROLL for (int q = 0; q < 4; q++) {
-      v16 pj = v_set(p[(size_t)q * ldp + (size_t)j]);
-      UNROLL for (int e = 0; e < vectors; e++) a[q][e] = v_fma(pj, b[e], a[q][e]);
-    }
-  }
-  UNROLL for (int q = 0; q < 4; q++) UNROLL for (int e = 0; e < vectors; e++)
-    v_store(out + (size_t)q * ldo + 16 * e, a[q][e]);
-}
-
-static void weighted_sums(float *out, size_t ldo, const float *p, size_t ldp, const float *v,
-                          size_t ldv, int n, int d) {
-  int e = 0;
-  if (TILE_W == 4)                 /* sets with registers for 16 sums */
-    for (; e + 64 <= d; e += 64) sums_of(out + e, ldo, p, ldp, v + e, ldv, n, TILE_W);
-  for (; e + 16 <= d; e += 16) sums_of(out + e, ldo, p, ldp, v + e, ldv, n, 1);
-  for (int q = 0; q < 4 && e < d; q++)
-    weighted_sum(out + (size_t)q * ldo + e, p + (size_t)q * ldp, v + e, ldv, n, d - e);
-}
-
 #include "tensor/kern_blocks.h"
 #include "tensor/kern_grad.h"
 
@@ -337,11 +355,12 @@ const struct nm__kern KERN_SET = {
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
-    .weighted_sum = weighted_sum, .weighted_sums = weighted_sums,
+    .weighted_sum = weighted_sum,
     .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
     .gemv_bf16 = gemv_bf16,
     .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
-    .softmax_back = softmax_back, .adamw = adamw,
+    .softmax_back = softmax_back, .adamw = adamw, .chain = f32_chain,
+    .chain_bf16 = chain_bf16, .pair_rows = pair_rows,
 };

@@ -277,15 +277,6 @@ static void weighted_sum_is_a_chain(void **state) {
           for (int j = 0; j < n; j++)
             want[e] = fmaf(p[j], v[(size_t)j * (size_t)ld + (size_t)e], want[e]);
         assert_same(out, want, (size_t)d, nm__kern_at(i)->name, "weighted_sum", d);
-        float *four = calloc(4 * (size_t)ld, sizeof *four), *weights = exact(4 * 9, 10, false);
-        nm__kern_at(i)->weighted_sums(four, (size_t)ld, weights, 9, v, (size_t)ld, n, d);
-        for (int q = 0; q < 4; q++) {
-          memset(out, 0, (size_t)d * sizeof *out);
-          nm__kern_at(i)->weighted_sum(out, weights + 9 * q, v, (size_t)ld, n, d);
-          assert_same(four + q * ld, out, (size_t)d, nm__kern_at(i)->name, "weighted_sums", d);
-        }
-        free(four);
-        free(weights);
         free(p);
         free(v);
         free(out);
