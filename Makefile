@@ -51,7 +51,7 @@ demo:
 	@scripts/need.sh && $(MAKE) --no-print-directory $(BUILD)/noema && \
 	 NOEMA=$(BUILD)/noema TRAIN=$(TRAIN) scripts/demo.sh $(REAL)
 check:
-	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema unit && \
+	@scripts/need.sh && $(MAKE) --no-print-directory WERROR=-Werror $(BUILD)/noema $(BUILD)/bench/probe unit && \
 	 BUILD=$(BUILD) scripts/check.sh
 check-long: check crash check-faults asan ubsan tsan fuzz study
 
@@ -81,9 +81,19 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ)
 
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 bench: $(BUILD)/noema $(BUILD)/bench/kernels
 	@$(BUILD)/bench/kernels && NOEMA=$(BUILD)/noema scripts/bench.sh
-$(BUILD)/bench/kernels: $(BUILD)/bench/kernels.o $(BUILD)/libnoema.a
+# Instructions of five workloads against bench/counts.txt; and that file anew.
+# bench-all: the whole table of docs/speed.md beside its peers, and the roofline figure: minutes, on a machine
+# that does nothing else. ARGS=--quick for the small part.
+counts: $(BUILD)/noema $(BUILD)/bench/probe
+	@NOEMA=$(BUILD)/noema BUILD=$(BUILD) CC=$(CC) bash bench/counts.sh
+counts-write: $(BUILD)/noema $(BUILD)/bench/probe
+	@NOEMA=$(BUILD)/noema BUILD=$(BUILD) CC=$(CC) bash bench/counts.sh --write
+bench-all: $(BUILD)/noema $(BENCHES)
+	@BUILD=$(BUILD) NOEMA=$(BUILD)/noema bash bench/all.sh $(ARGS)
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libnoema.a
 	@$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 
 worst:
@@ -131,4 +141,4 @@ uninstall:
 
 clean:
 	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
-.PHONY: demo check check-long crash check-faults asan ubsan tsan sanitized fuzz study bench worst install clean
+.PHONY: demo check check-long crash check-faults asan ubsan tsan sanitized fuzz study bench bench-all counts counts-write worst install clean

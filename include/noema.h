@@ -862,6 +862,32 @@ typedef struct nm_train_result {
 int nm_train(const char *recipe, const nm_train_opts *o, nm_train_result *out, nm_err *err);
 void nm_train_result_free(nm_train_result *r);
 
+/* ---- speed ------------------------------------------------------------- */
+
+/* The limits of this machine with so many threads (0: all cores), measured when asked: the best
+ * of five short runs (tens of milliseconds). Holds 1 GiB of memory, in huge pages where it can. */
+typedef struct nm_meter nm_meter;
+enum nm_limit {
+  NM_LIMIT_F32,                    /* fused multiply-adds of floats in registers, operations/s */
+  NM_LIMIT_BF16,                   /* dot products of bfloat16, operations/s; 0: not in this CPU */
+  NM_LIMIT_READ                    /* bytes/s read from 1 GiB of memory */
+};
+int nm_meter_new(int threads, nm_meter **out, nm_err *err);
+void nm_meter_free(nm_meter *m);
+int nm_meter_threads(const nm_meter *m);
+double nm_meter_run(nm_meter *m, enum nm_limit which);
+
+/* One forward of every operation a model is made of, at a shape that is no small one: the median
+ * seconds, the arithmetic of its formula (a function counts one), and the bytes it must read and
+ * write. Free with nm_free. Options: threads and kernels. */
+typedef struct nm_op_time {
+  const char *name, *formula;
+  char shape[40];
+  double seconds, flops, bytes;
+} nm_op_time;
+int nm_op_times(const nm_engine_opts *o, const nm_progress *p, nm_op_time **out, int *n,
+                nm_err *err);
+
 /* ---- records --------------------------------------------------------- */
 
 typedef struct nm_run_record {

@@ -31,6 +31,7 @@ if [ "${1:-}" != unit ]; then
   tally "house and style" scripts/style.sh
   for t in tests/cli/*.sh; do tally "cli: $(basename "$t" .sh)" bash "$t"; done
   tally "examples of the docs" scripts/examples.sh
+  tally "instruction counts" bash bench/counts.sh
 fi
 echo "$pass passed, $fail failed"
 [ $fail -eq 0 ]

@@ -123,9 +123,10 @@ struct cli_input {
   {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"}, \
   {"--chat", CLI_FLAG, NULL, "each text is a user's turn in the model's chat template"}, \
   CLI_CHAT_OPTS
+/* CLI_RUN_OPTS as the engine takes them. */
+nm_engine_opts cli_engine_opts(const struct cli *c);
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
-nm_engine_opts cli_engine_opts(const struct cli *c);
 int cli_read_input(struct cli *c, struct cli_input *in);
 /* The adapters of --lora and --lora-scaled, in the order typed; said on stderr. Status. */
 int cli_adapters(struct cli *c, const nm_model *m, nm_adapters **out, nm_err *err);

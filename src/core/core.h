@@ -33,6 +33,9 @@ const char *nm__printable(char *out, size_t n, const char *s, size_t len);
 
 /* Overflow-checked n * size allocations; NULL when it cannot be had. */
 void *nm__alloc(size_t n, size_t size);   /* zeroed */
+/* The same for numbers that are read by the register: on a cache line, large ones on large pages
+ * where the system has them. free() gives both back. */
+void *nm__alloc_lines(size_t n, size_t size);
 void *nm__realloc(void *p, size_t n, size_t size);
 char *nm__strdup(const char *s);
 char *nm__strndup(const char *s, size_t n);

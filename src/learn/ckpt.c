@@ -26,7 +26,7 @@ int nm__moments_make(const struct nm__params *p, const enum nm__optim_kind *kind
   for (size_t i = 0; out->v && out->n && i < n; i++) {
     out->n[i] = nm__optim_state(kind[i], (size_t)(p->v[i].rows * p->v[i].cols));
     bytes += out->n[i] * sizeof(float);
-    if (!(out->v[i] = nm__alloc(out->n[i] + 1, sizeof(float)))) break;
+    if (!(out->v[i] = nm__alloc_lines(out->n[i] + 1, sizeof(float)))) break;
     if (i + 1 == n) return NM_OK;
   }
   if (out->v && out->n && !n) return NM_OK;

@@ -52,7 +52,7 @@ int nm__params_add(struct nm__params *p, struct nm__gguf *g, const char *name, i
   size_t all = p->n_floats + ((size_t)rows * (size_t)cols + ALIGN - 1) / ALIGN * ALIGN;
   struct nm__learned *v = nm__realloc(p->v, (size_t)p->n + 1, sizeof *v);
   if (v) p->v = v;
-  float *values = v ? nm__alloc(all + ALIGN, sizeof *values) : NULL;
+  float *values = v ? nm__alloc_lines(all + ALIGN, sizeof *values) : NULL;
   if (!values) return nm__fail_memory(err, "a learned tensor", all * sizeof *values);
   if (p->values) memcpy(values, p->values, p->n_floats * sizeof *values);
   rebase_all(p, g, p->n_floats, values);

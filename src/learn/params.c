@@ -78,7 +78,7 @@ int nm__params_make(const struct nm__gguf *g, const char *const *globs, int n_gl
   *out = NULL;
   int st = list(g, globs, n_globs, p, err);
   if (!st) st = nm__gguf_new(g->path, g->format, out, err);
-  if (!st) p->values = nm__alloc(p->n_floats + ALIGN, sizeof *p->values);
+  if (!st) p->values = nm__alloc_lines(p->n_floats + ALIGN, sizeof *p->values);
   if (!st && !p->values)
     st = nm__fail_memory(err, "the parameters", p->n_floats * sizeof *p->values);
   if (!st) st = fill(g, *out, p, err);
@@ -161,7 +161,7 @@ int nm__params_lora(struct nm__params *p, const nm_model *m, const struct nm__lo
     add_learned(p, t->name, "lora_b", t->ne[1], o->rank);
   }
   struct nm__deltas d = {0};
-  p->values = nm__alloc(p->n_floats + ALIGN, sizeof *p->values);
+  p->values = nm__alloc_lines(p->n_floats + ALIGN, sizeof *p->values);
   int st = p->values ? NM_OK
                      : nm__fail_memory(err, "the adapters", p->n_floats * sizeof *p->values);
   for (int i = 0; i < p->n && !st; i += 2) {

@@ -185,6 +185,7 @@ struct top {
   const json_t *prompt, *chat;
   struct nm__recipe_lists lists;
 };
+static const char *const precisions[] = {"f32", "bf16", NULL};
 #define AT(field) offsetof(struct top, field)
 static const struct nm__key top_keys[] = {
     {"base", NM__K_TEXT, AT(r.base), 0, 0, NULL},
@@ -212,6 +213,7 @@ static const struct nm__key top_keys[] = {
     {"loss", NM__K_ANY, AT(lists.loss), 0, 0, NULL},
     {"reference", NM__K_TEXT, AT(r.reference), 0, 0, NULL},
     {"recompute", NM__K_FLAG, AT(r.recompute), 0, 0, NULL},
+    {"precision", NM__K_WORD, AT(r.precision), 0, 0, precisions},
     {"eval", NM__K_ANY, AT(eval), 0, 0, NULL},
     {"taps", NM__K_ANY, AT(lists.taps), 0, 0, NULL},
     {"probes", NM__K_ANY, AT(lists.probes), 0, 0, NULL},

@@ -113,6 +113,7 @@ struct nm__recipe {
   struct nm__tap_key *tap;
   struct nm__probe_key *probe;
   int n_taps, n_probes;
+  int precision;                   /* of products: 0 f32, 1 bf16 */
   /* What is kept. */
   int ckpt_every, ckpt_keep;
   const char *out, *save;

@@ -14,7 +14,7 @@ int nm__stepper_init(struct nm__stepper *s, nm_model *m, struct nm__params *p, i
   *s = (struct nm__stepper){.m = m, .p = p};
   s->ops = (struct nm__ops){.mode = NM__RECORD, .kern = nm__kern_find(kernels), .tape = &s->tape};
   if (!s->ops.kern) return nm__fail(err, NM_EUSAGE, "kernels '%.40s' are not available", kernels);
-  s->grad = nm__alloc(p->n_floats + 1, sizeof *s->grad);
+  s->grad = nm__alloc_lines(p->n_floats + 1, sizeof *s->grad);
   s->seen = nm__alloc(NM__MOST_LOSSES, sizeof *s->seen);
   int st = s->grad && s->seen
                ? nm__pool_new(threads, &s->ops.pool, err)
@@ -234,7 +234,7 @@ static int join(struct nm__stepper *s, int i, nm_err *err) {
   int level = 0;
   for (; (i >> level) & 1; level++)
     s->ops.kern->add(s->grad, s->level[level], s->grad, (int64_t)n);
-  if (!s->level[level]) s->level[level] = nm__alloc(n + 1, sizeof(float));
+  if (!s->level[level]) s->level[level] = nm__alloc_lines(n + 1, sizeof(float));
   if (!s->level[level]) return nm__fail_memory(err, "the gradients of a slot", n * sizeof(float));
   memcpy(s->level[level], s->grad, sizeof(float) * n);
   return NM_OK;

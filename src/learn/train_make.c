@@ -101,6 +101,7 @@ static int make_optimiser(struct nm__training *t, nm_err *err) {
   if (!st) st = nm__stepper_init(&t->s, t->m, &t->p, t->o->threads, t->o->kernels, err);
   if (st) return st;
   t->s.again = t->r.recompute;
+  t->s.ops.bf16 = t->r.precision == 1;
   t->opt = (struct nm__ops){.mode = NM__RUN, .kern = t->s.ops.kern, .pool = t->s.ops.pool};
   return nm__arena_init(&t->opt.arena, scratch(t), err);
 }

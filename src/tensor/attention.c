@@ -58,6 +58,35 @@ static struct runs runs_of(const struct nm__op_args *a, const struct nm__span *s
                        {shared, n - first - shared}};
 }
 
+/* out[i] += sum of p[i][key] v[key] over keys begin..end, for m queries that see them all. */
+static void weigh_run(const struct nm__ops *o, const struct nm__op_args *a,
+                      const struct nm__span *sp, const float *base, int kv_head, int begin, int end,
+                      const float *p, size_t ld, int m, float *out) {
+  if (begin >= end) return;
+  struct runs v = runs_of(a, sp, base, kv_head, begin, end);
+  for (int r = 0, key = begin; r < 2; key += v.n[r++])
+    o->kern->chain(out, (size_t)a->x.cols, p + key, ld, 1, m, v.p[r], (size_t)a->kv->width,
+                   a->head_dim, v.n[r], true);
+}
+
+/* out[i] += sum of p[i][key] v[key] over the keys each of nq queries sees, ascending: those that
+ * only it sees before and behind those that all see. */
+static void weigh(const struct nm__ops *o, const struct nm__op_args *a, const struct nm__span *sp,
+                  const float *base, int kv_head, int pos, int nq, const float *p, size_t ld,
+                  float *out) {
+  int from = first_key(a, pos + nq - 1), to = end_key(a, sp, pos);
+  if (from > to) from = to;
+  for (int i = 0; i < nq; i++)
+    weigh_run(o, a, sp, base, kv_head, first_key(a, pos + i), from, p + (size_t)i * ld, ld, 1,
+              out + (int64_t)i * a->x.cols);
+  weigh_run(o, a, sp, base, kv_head, from, to, p, ld, nq, out);
+  for (int i = 0; i < nq; i++) {
+    int first = first_key(a, pos + i);
+    weigh_run(o, a, sp, base, kv_head, first > to ? first : to, end_key(a, sp, pos + i),
+              p + (size_t)i * ld, ld, 1, out + (int64_t)i * a->x.cols);
+  }
+}
+
 /* Keys (or values) i..i+n of a cache of F16 as floats [n, head_dim]; n <= HALF_ROWS. */
 static const float *half_rows(struct job *j, const struct nm__span *sp, const uint16_t *base,
                               int kv_head, int i, int n, float *out) {
@@ -91,53 +120,49 @@ static void scores(struct job *j, const struct nm__span *sp, const float *q, int
     j->o->kern->gemm(s + at, ld, q, ldq, nq, k.p[r], (size_t)a->kv->width, k.n[r], a->head_dim);
 }
 
-/* y += sum of p[key] v[key] over the keys first..end-1, ascending. */
-static void sum_values(struct job *j, const struct nm__span *sp, int kv_head, int first, int end,
-                       const float *p, float *y, float *rows) {
+/* y += sum of p[key] v[key] over the keys first..end-1 of a cache of F16, ascending. */
+static void sum_half_values(struct job *j, const struct nm__span *sp, int kv_head, int first,
+                            int end, const float *p, float *y, float *rows) {
   const struct nm__op_args *a = j->a;
   int hd = a->head_dim;
-  if (a->kv->half_v) {
-    for (int at = first, n; at < end; at += n) {
-      n = end - at < HALF_ROWS ? end - at : HALF_ROWS;
-      const float *v = half_rows(j, sp, a->kv->v16, kv_head, at, n, rows);
-      j->o->kern->weighted_sum(y, p + at, v, (size_t)hd, n, hd);
-    }
-    return;
+  for (int at = first, n; at < end; at += n) {
+    n = end - at < HALF_ROWS ? end - at : HALF_ROWS;
+    const float *v = half_rows(j, sp, a->kv->v16, kv_head, at, n, rows);
+    j->o->kern->weighted_sum(y, p + at, v, (size_t)hd, n, hd);
   }
-  struct runs v = runs_of(a, sp, a->kv->v, kv_head, first, end);
-  j->o->kern->weighted_sum(y, p + first, v.p[0], (size_t)a->kv->width, v.n[0], hd);
-  j->o->kern->weighted_sum(y, p + first + v.n[0], v.p[1], (size_t)a->kv->width, v.n[1], hd);
 }
 
-/* One query: scores are in s; leaves the head's output in y. */
+/* One query's scores in s become its probabilities. */
 static void finish_query(struct job *j, const struct nm__span *sp, int row, int head, int pos,
-                         float *s, float *rows) {
+                         float *s) {
   const struct nm__op_args *a = j->a;
   const struct nm__kern *k = j->o->kern;
-  int n = end_key(a, sp, pos), hd = a->head_dim, first = first_key(a, pos), from = first & ~15;
+  int n = end_key(a, sp, pos), first = first_key(a, pos), from = first & ~15;
   k->mul(s + first, a->scale, s + first, n - first);
   if (a->cap > 0) k->soft_cap(s + first, a->cap, s + first, n - first);
   if (a->hook) a->hook->fn(a->hook->arg, false, row, head, s, first, n);
   for (int j = from; j < first; j++) s[j] = -INFINITY;
   k->softmax(s + from, n - from);
   if (a->hook) a->hook->fn(a->hook->arg, true, row, head, s, first, n);
-  float *y = j->y->d + (int64_t)row * j->y->cols + (int64_t)head * hd;
-  memset(y, 0, sizeof(float) * (size_t)hd);
-  sum_values(j, sp, head / (a->n_head / a->n_kv), first, n, s, y, rows);
+  memset(j->y->d + (int64_t)row * j->y->cols + (int64_t)head * a->head_dim, 0,
+         sizeof(float) * (size_t)a->head_dim);
 }
 
 /* QUERIES consecutive positions of one span and one head. */
 static void query_tile(struct job *j, const struct nm__span *sp, int q0, int head, int thread) {
   const struct nm__op_args *a = j->a;
   int nq = sp->n - q0 < QUERIES ? sp->n - q0 : QUERIES, hd = a->head_dim;
-  int row = sp->row0 + q0, pos = sp->first + q0;
-  float *s = j->scratch + (size_t)thread * j->scratch_n, *rows = s + QUERIES * (size_t)j->max_keys;
-  const float *q = a->x.d + (int64_t)row * a->x.cols + (int64_t)head * hd;
-  int first = first_key(a, pos);
-  int end = end_key(a, sp, pos + nq - 1);
-  scores(j, sp, q, nq, head / (a->n_head / a->n_kv), first, end, s, rows);
+  int row = sp->row0 + q0, pos = sp->first + q0, kv_head = head / (a->n_head / a->n_kv);
+  size_t ld = (size_t)j->max_keys;
+  float *s = j->scratch + (size_t)thread * j->scratch_n, *rows = s + QUERIES * ld;
+  int64_t at = (int64_t)row * a->x.cols + (int64_t)head * hd;
+  scores(j, sp, a->x.d + at, nq, kv_head, first_key(a, pos), end_key(a, sp, pos + nq - 1), s, rows);
   for (int i = 0; i < nq; i++)
-    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * (size_t)j->max_keys, rows);
+    finish_query(j, sp, row + i, head, pos + i, s + (size_t)i * ld);
+  if (!a->kv->half_v) weigh(j->o, a, sp, a->kv->v, kv_head, pos, nq, s, ld, j->y->d + at);
+  for (int i = 0; a->kv->half_v && i < nq; i++)
+    sum_half_values(j, sp, kv_head, first_key(a, pos + i), end_key(a, sp, pos + i),
+                    s + (size_t)i * ld, j->y->d + at + (int64_t)i * a->x.cols, rows);
 }
 
 static void tile(void *v, int t, int thread) {
@@ -178,24 +203,16 @@ struct back {
   struct nm__ops *o;
   const struct nm__op_args *a;
   const struct nm__back *b;
-  float *scratch;                  /* four tiles a thread */
+  float *scratch;                  /* three tiles a thread */
   bool shared;
 };
 
-/* p[nq][keys] transposed, so that a key's weights over the queries are one run. */
-static void turn(float *out, const float *p, int nq, int first, int n, size_t ld) {
-  for (int j = first; j < n; j++)
-    for (int i = 0; i < nq; i++) out[j * QUERIES + i] = p[(size_t)i * ld + (size_t)j];
-}
-
-/* rows[j] += sum over the tile's queries of w[j][i] v[i], for the keys of one or two runs. */
-static void to_keys(const struct back *j, struct runs to, const float *w, int first,
-                    const float *v, size_t ldv, int nq) {
-  size_t width = (size_t)j->a->kv->width;
-  for (int r = 0, at = first; r < 2; at += to.n[r++])
-    for (int k = 0; k < to.n[r]; k++)
-      j->o->kern->weighted_sum((float *)(uintptr_t)to.p[r] + (size_t)k * width,
-                               w + (at + k) * QUERIES, v, ldv, nq, j->a->head_dim);
+/* rows[key] += sum over the tile's queries of w[i][key] v[i], for the keys of one or two runs. */
+static void to_keys(const struct back *j, struct runs to, const float *w, size_t ld, int first,
+                    const float *v, int nq) {
+  for (int r = 0, key = first; r < 2; key += to.n[r++])
+    j->o->kern->chain((float *)(uintptr_t)to.p[r], (size_t)j->a->kv->width, w + key, 1, ld,
+                      to.n[r], v, (size_t)j->a->x.cols, j->a->head_dim, nq, true);
 }
 
 /* Scores and probabilities of a query as in the forward; then dp, in place, becomes ds. */
@@ -224,7 +241,7 @@ static void back_tile(const struct back *j, const struct nm__span *sp, int q0, i
   int kv_head = head / (a->n_head / a->n_kv), first = first_key(a, pos);
   int end = end_key(a, sp, pos + nq - 1);
   size_t ld = (size_t)a->max_keys, tile = QUERIES * ld, width = (size_t)a->kv->width;
-  float *s = scratch, *p = s + tile, *dp = p + tile, *turned = dp + tile;
+  float *s = scratch, *p = s + tile, *dp = p + tile;
   int64_t at = (int64_t)(sp->row0 + q0) * a->x.cols + (int64_t)head * hd;
   const float *q = a->x.d + at, *dz = j->b->d_out + at;
   struct runs k = runs_of(a, sp, a->kv->k, kv_head, first, end);
@@ -239,16 +256,10 @@ static void back_tile(const struct back *j, const struct nm__span *sp, int q0, i
     back_query(j, pos + i, n, s + row, p + row, dp + row);
     for (int key = first; key < end; key++)
       if (key < seen || key >= n) p[row + (size_t)key] = dp[row + (size_t)key] = 0;
-    float *dq = j->b->dx ? j->b->dx + at + (int64_t)i * a->x.cols : NULL;
-    for (int r = 0, key = first; dq && r < 2; key += k.n[r++])
-      j->o->kern->weighted_sum(dq, dp + row + key, k.p[r], width, k.n[r], hd);
   }
-  turn(turned, p, nq, first, end, ld);
-  to_keys(j, runs_of(a, sp, a->kv->dv, kv_head, first, end), turned, first, dz,
-          (size_t)a->x.cols, nq);
-  turn(turned, dp, nq, first, end, ld);
-  to_keys(j, runs_of(a, sp, a->kv->dk, kv_head, first, end), turned, first, q, (size_t)a->x.cols,
-          nq);
+  if (j->b->dx) weigh(j->o, a, sp, a->kv->k, kv_head, pos, nq, dp, ld, j->b->dx + at);
+  to_keys(j, runs_of(a, sp, a->kv->dv, kv_head, first, end), p, ld, first, dz, nq);
+  to_keys(j, runs_of(a, sp, a->kv->dk, kv_head, first, end), dp, ld, first, q, nq);
 }
 
 static void back_span(const struct back *j, int s, int kv_head, float *scratch) {
@@ -260,7 +271,7 @@ static void back_span(const struct back *j, int s, int kv_head, float *scratch) 
 
 static void back_task(void *v, int t, int thread) {
   const struct back *j = v;
-  float *scratch = j->scratch + (size_t)thread * 4 * QUERIES * (size_t)j->a->max_keys;
+  float *scratch = j->scratch + (size_t)thread * 3 * QUERIES * (size_t)j->a->max_keys;
   int n = j->a->n_spans;
   if (!j->shared) back_span(j, t % n, t / n, scratch);
   else for (int s = 0; s < n; s++) back_span(j, s, t, scratch);
@@ -269,11 +280,9 @@ static void back_task(void *v, int t, int thread) {
 static void attention_backward(struct nm__ops *o, const struct nm__op_args *a,
                                const struct nm__back *b) {
   size_t mark = o->arena.used;
-  size_t n = (size_t)nm__pool_size(o->pool) * 4 * QUERIES * (size_t)a->max_keys;
+  size_t n = (size_t)nm__pool_size(o->pool) * 3 * QUERIES * (size_t)a->max_keys;
   struct back j = {o, a, b, nm__scratch(o, n, "attention scores"), false};
   for (int i = 0; i < a->n_spans; i++) j.shared |= a->spans[i].n_prefix > 0;
-  if (a->kv->half_k || a->kv->half_v)
-    nm__fail(&o->err, NM_EFAIL, "op attention: no gradient flows through a cache of F16");
   if (a->hook)
     nm__fail(&o->err, NM_EFAIL, "op attention: no gradient flows through scores that are edited");
   if (!o->err.status && o->mode != NM__MEASURE)

@@ -9,7 +9,8 @@
  * with x and w continued by zeros. It depends on nothing else: not on how many
  * rows or columns are computed together, nor on threads or instruction set.
  *
- * The bf16 formula: x and w are rounded to bf16 (nearest, ties to even), and
+ * The bf16 formula: x and w are rounded to bf16 (nearest, ties to even; subnormal numbers to
+ * zero), and
  *
  *     lane l = 0..15:  a[l] = fma(x[32 s + 2 l + 1], w[32 s + 2 l + 1], a[l])
  *                      a[l] = fma(x[32 s + 2 l],     w[32 s + 2 l],     a[l])
@@ -64,6 +65,20 @@ struct nm__kern {
    * whose weights are never written out. */
   void (*gemv)(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
                uint32_t type);
+  /* The same by the bf16 formula; x is packed. */
+  void (*gemv_bf16)(float *y, const uint16_t *x, const uint8_t *w, size_t row_bytes, int n, int k,
+                    uint32_t type);
+  /* c[i][j] += sum_s a[i][s] b[s][j], one chain of fused multiply-adds an element, s ascending: on
+   * top of what c holds (go_on), or from zero and then added to c. a[i][s] lies at
+   * a[i * ai + s * as]. */
+  void (*chain)(float *c, size_t ldc, const float *a, size_t ai, size_t as, int m, const float *b,
+                size_t ldb, int n, int k, bool go_on);
+  /* The same by the bf16 formula, each step a pair of bf16 (the earlier one in the low half) of a
+   * and of b: from zero, then added to c as subnormals-are-zero has it. */
+  void (*chain_bf16)(float *c, size_t ldc, const uint32_t *a, size_t ai, size_t as, int m,
+                     const uint32_t *b, size_t ldb, int n, int k);
+  /* to[j] = the pair of x[j] and y[j] rounded to bf16; y NULL: zeros */
+  void (*pair_rows)(uint32_t *to, const float *x, const float *y, int64_t n);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);

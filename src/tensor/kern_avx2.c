@@ -104,6 +104,9 @@ static inline part p_load(const float *x, int p) { return _mm256_loadu_ps(x + 8 
 static inline part p_fma(part a, part b, part c) { return _mm256_fmadd_ps(a, b, c); }
 static inline v16 p_join(const part *a) { return (v16){a[0], a[1]}; }
 static inline float p_first(part a) { return _mm256_cvtss_f32(a); }
+static inline part p_set(float x) { return _mm256_set1_ps(x); }
+static inline part p_add(part a, part b) { return _mm256_add_ps(a, b); }
+static inline void p_store(float *x, part a) { _mm256_storeu_ps(x, a); }
 #define P_KEEP(x) "+x"(x)
 
 static inline __m128i bf16_of8(__m256 v) {
@@ -111,10 +114,13 @@ static inline __m128i bf16_of8(__m256 v) {
   __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
   r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+  __m256i power = _mm256_and_si256(u, _mm256_set1_epi32(0x7f800000));
+  __m256i tiny = _mm256_cmpeq_epi32(power, _mm256_setzero_si256());
+  r = _mm256_blendv_epi8(r, _mm256_and_si256(u, _mm256_set1_epi32(INT32_MIN)), tiny);
   r = _mm256_srli_epi32(r, 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
-/* Rounds to bf16, the high half of a float: nearest, ties to even. */
+/* Rounds to bf16, the high half of a float: nearest, ties to even, subnormal numbers zero. */
 static inline void v_store_bf16(uint16_t *p, v16 v) {
   _mm_storeu_si128((__m128i *)p, bf16_of8(v.a));
   _mm_storeu_si128((__m128i *)(p + 8), bf16_of8(v.b));
@@ -137,12 +143,15 @@ static inline void v_sum4(float *o, v16 a, v16 b, v16 c, v16 d) {
   o[2] = v_sum(c);
   o[3] = v_sum(d);
 }
+static inline pair pair_set(uint32_t x) { return _mm256_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 
 #define KERN_SET nm__kern_avx2
 #define KERN_NAME "avx2"
 #define KERN_USABLE (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#define CHAIN_W 2
 #define TILE_X 3
 #define TILE_W 2
 #include "tensor/kern_body.h"

@@ -74,16 +74,26 @@ static inline part p_load(const float *x, int p) { (void)p; return v_load(x); }
 static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return _mm512_cvtss_f32(a); }
+static inline part p_set(float x) { return v_set(x); }
+static inline part p_add(part a, part b) { return v_add(a, b); }
+static inline void p_store(float *x, part a) { v_store(x, a); }
 #define P_KEEP(x) "+v"(x)
 
 /* bf16: the high half of a float. Rounding adds half of the last place that stays, less one
- * where that place is even; what is no number keeps its sign and becomes quiet. */
+ * where that place is even; what is no number keeps its sign and becomes quiet; subnormal
+ * numbers are zero. */
 static inline void v_store_bf16(uint16_t *p, v16 v) {
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v));
+#else
   __m512i u = _mm512_castps_si512(v), odd = _mm512_srli_epi32(_mm512_slli_epi32(u, 15), 31);
   __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
   r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+  __mmask16 tiny = _mm512_testn_epi32_mask(u, _mm512_set1_epi32(0x7f800000));
+  r = _mm512_mask_and_epi32(r, tiny, u, _mm512_set1_epi32(INT32_MIN));
   _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+#endif
 }
 
 /* The four sums of a, b, c, d: each level of the tree for all of them at once. */
@@ -113,6 +123,8 @@ static inline part pair_dot(part a, pair x, pair w) {
                _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), a);
 #endif
 }
+static inline pair pair_set(uint32_t x) { return _mm512_set1_epi32((int)x); }
+#define pair_add p_add
 #define pair_sum v_sum
 #define pair_sum4 v_sum4
 
@@ -120,3 +132,4 @@ static inline part pair_dot(part a, pair x, pair w) {
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
 #define TILE_X 6
 #define TILE_W 4
+#define CHAIN_W 4

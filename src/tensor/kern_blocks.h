@@ -1,6 +1,6 @@
 /* kern_blocks.h - stored rows: how each type's blocks become vectors of 16 floats, written once,
- * and the three things that are done with a vector: it is stored as f32, it is stored as
- * bf16, or it is multiplied into the sums of a product while it is still in its register. The
+ * and the four things that are done with a vector: it is stored as f32, it is stored as bf16, or
+ * it is multiplied into the sums of a product, by either formula, while still in its register. The
  * end of kern_body.h includes it. Values have the bits of the plain readers in dtype.c and
  * quants.c, whatever is done with them.
  *
@@ -10,19 +10,32 @@
  *      16 bytes     [ high:low | high:low | ... ]
  *      elements 0..15: table[low nibble]     elements 16..31: table[high nibble]            */
 
-enum use { AS_F32, AS_BF16, TIMES_X };
+enum use { AS_F32, AS_BF16, TIMES_F32, TIMES_BF16 };
 struct sink {
   float *f32;
   uint16_t *bf16;
   const float *x;
-  v16 sum;
+  const uint16_t *x_bf16;          /* continued by zeros to a multiple of 32 */
+  v16 sum, low;                    /* low: elements 0..15 of 32, until the others come */
+  part sums[PARTS];                /* of bf16 */
 };
+
+/* Elements i .. i + 31 of a row, rounded, into the sums. */
+INLINE void times_bf16(struct sink *s, int64_t i, v16 low, v16 high) {
+  uint16_t w[32];
+  v_store_bf16(w, low);
+  v_store_bf16(w + 16, high);
+  UNROLL for (int p = 0; p < PARTS; p++)
+    s->sums[p] = pair_dot(s->sums[p], pair_load(s->x_bf16 + i, p), pair_load(w, p));
+}
 
 /* Elements i .. i + 15 of the row are v. `use` is a constant wherever this is called. */
 INLINE void put(struct sink *s, int64_t i, v16 v, const enum use use) {
   if (use == AS_F32) v_store(s->f32 + i, v);
   else if (use == AS_BF16) v_store_bf16(s->bf16 + i, v);
-  else s->sum = v_fma(v_load(s->x + i), v, s->sum);
+  else if (use == TIMES_F32) s->sum = v_fma(v_load(s->x + i), v, s->sum);
+  else if (i % 32 == 0) s->low = v;
+  else times_bf16(s, i - 16, s->low, v);
 }
 
 /* A block's scale. The sets that have the instruction use it: a call would cost as much as the
@@ -138,11 +151,19 @@ ROW(q6_k) {
   }
 }
 
-/* The last elements of a row of whole numbers of none: fewer than 16, continued by zeros. */
+/* The last elements of a row of numbers that stand alone: fewer than 16, continued by zeros. */
 INLINE void put_tail(struct sink *s, int64_t i, int n, const float v[16], const enum use use) {
-  if (use == AS_F32) memcpy(s->f32 + i, v, sizeof(float) * (size_t)n);
-  else if (use == AS_BF16) for (int k = 0; k < n; k++) s->bf16[i + k] = nm__f32_to_bf16(v[k]);
-  else s->sum = v_fma(v_load_n(s->x + i, n), v_load(v), s->sum);
+  uint16_t half[16];
+  if (use == AS_F32) {
+    memcpy(s->f32 + i, v, sizeof(float) * (size_t)n);
+  } else if (use == AS_BF16) {
+    v_store_bf16(half, v_load(v));
+    memcpy(s->bf16 + i, half, sizeof *half * (size_t)n);
+  } else if (use == TIMES_F32) {
+    s->sum = v_fma(v_load_n(s->x + i, n), v_load(v), s->sum);
+  } else {
+    put(s, i, v_load(v), use);
+  }
 }
 
 #define PLAIN_ROW(type, id, bytes, load) \
@@ -200,6 +221,8 @@ static void to_bf16(uint16_t *out, const void *blocks, int64_t n, uint32_t type)
   row(&s, blocks, n, type, AS_BF16);
 }
 
+/* One row after the other: two at once hide the latency of a sum, but two streams of odd blocks
+ * from memory are half as fast as one. */
 static void gemv(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
                  uint32_t type) {
   if (type == NM__F32 && row_bytes == sizeof(float) * (size_t)k) {
@@ -208,7 +231,21 @@ static void gemv(float *y, const float *x, const uint8_t *w, size_t row_bytes, i
   }
   for (int j = 0; j < n; j++, w += row_bytes) {
     struct sink s = {.x = x, .sum = v_set(0.0f)};
-    row(&s, w, k, type, TIMES_X);
+    row(&s, w, k, type, TIMES_F32);
     y[j] = v_sum(s.sum);
   }
+}
+
+static void gemv_bf16(float *y, const uint16_t *x, const uint8_t *w, size_t row_bytes, int n,
+                      int k, uint32_t type) {
+  unsigned before = flush_begin();
+  bool whole = (k + 15) / 16 % 2 == 0;
+  for (int j = 0; j < n; j++, w += row_bytes) {
+    struct sink s = {.x_bf16 = x};
+    UNROLL for (int p = 0; p < PARTS; p++) s.sums[p] = p_zero();
+    row(&s, w, k, type, TIMES_BF16);
+    if (!whole) times_bf16(&s, (k - 1) / 32 * 32, s.low, v_set(0.0f));
+    y[j] = pair_sum(p_join(s.sums));
+  }
+  flush_end(before);
 }

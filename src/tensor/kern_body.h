@@ -9,13 +9,19 @@
 #include "tensor/iq_tables.h"
 #include "tensor/quants.h"
 
-#if defined(__clang__)
+#if defined(KERN_PLAIN)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#if defined(KERN_PLAIN)
+#define INLINE static inline       /* nothing to gain there, and sanitizers take minutes */
+#else
 #define INLINE __attribute__((always_inline)) static inline
+#endif
 
 /* ---- products -------------------------------------------------------- */
 
@@ -58,6 +64,52 @@ static void gemm_bf16(float *c, size_t ldc, const uint16_t *x, size_t ldx, int m
   unsigned before = flush_begin();
   bf16_gemm(c, ldc, x, ldx, m, w, ldw, n, k);
   flush_end(before);
+}
+
+/* ---- products by rows --------------------------------------------------- */
+
+enum {
+  CHAIN_X = 6,                     /* rows of a register tile, and registers of its columns */
+  LANES = sizeof(part) / sizeof(float),
+  CHAIN_MOST = CHAIN_W > 16 / LANES ? CHAIN_W : 16 / LANES
+};
+
+#define NAME(f) f32_##f
+#define ELEM float
+#define PART part
+#define LOAD_P(p) p_load((p), 0)
+#define SET_P p_set
+#define DOT_P(acc, x, w) p_fma(x, w, acc)
+#define ADD_P p_add
+#include "tensor/kern_chain.h"
+
+#define NAME(f) bf16_##f
+#define ELEM uint32_t
+#define PART pair
+#define LOAD_P(p) pair_load((const uint16_t *)(p), 0)
+#define SET_P pair_set
+#define DOT_P pair_dot
+#define ADD_P pair_add
+#include "tensor/kern_chain.h"
+
+static void chain_bf16(float *c, size_t ldc, const uint32_t *a, size_t ai, size_t as, int m,
+                       const uint32_t *b, size_t ldb, int n, int k) {
+  unsigned before = flush_begin();
+  bf16_chain(c, ldc, a, ai, as, m, b, ldb, n, k, false);
+  flush_end(before);
+}
+
+static void pair_rows(uint32_t *to, const float *x, const float *y, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    int left = n - i < 16 ? (int)(n - i) : 16;
+    uint16_t low[16], high[16] = {0};
+    v_store_bf16(low, left == 16 ? v_load(x + i) : v_load_n(x + i, left));
+    if (y) v_store_bf16(high, left == 16 ? v_load(y + i) : v_load_n(y + i, left));
+    if (left == 16)
+      for (int j = 0; j < 16; j++) to[i + j] = low[j] | (uint32_t)high[j] << 16;
+    else
+      for (int j = 0; j < left; j++) to[i + j] = low[j] | (uint32_t)high[j] << 16;
+  }
 }
 
 /* Twelve independent chains of register-only multiply-adds: the peak of the set. */
@@ -303,9 +355,12 @@ const struct nm__kern KERN_SET = {
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
-    .weighted_sum = weighted_sum, .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .weighted_sum = weighted_sum,
+    .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .gemv_bf16 = gemv_bf16,
     .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
-    .softmax_back = softmax_back, .adamw = adamw,
+    .softmax_back = softmax_back, .adamw = adamw, .chain = f32_chain,
+    .chain_bf16 = chain_bf16, .pair_rows = pair_rows,
 };

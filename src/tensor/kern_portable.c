@@ -98,12 +98,16 @@ static inline part p_load(const float *x, int p) { (void)p; return v_load(x); }
 static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return a.f[0]; }
+static inline part p_set(float x) { return v_set(x); }
+static inline part p_add(part a, part b) { return v_add(a, b); }
+static inline void p_store(float *x, part a) { v_store(x, a); }
 #define P_KEEP(x) "+m"(x)
-
-static inline void v_store_bf16(uint16_t *p, v16 v) { EACH p[i] = nm__f32_to_bf16(v.f[i]); }
 
 /* Subnormal numbers as zero of their sign. */
 static inline float flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? 0.0f * x : x; }
+static inline void v_store_bf16(uint16_t *p, v16 v) {
+  EACH p[i] = nm__f32_to_bf16(flush(v.f[i]));
+}
 /* x is flushed too when rounding without a smallest exponent would leave it below 2^-126: then
  * `near`, its value in double, lies below the last number that rounds up to that. */
 static inline float flush_fma(float x, float w, float a) {
@@ -127,6 +131,15 @@ static inline part pair_dot(part a, pair x, pair w) {
                             a.f[i]);
   return a;
 }
+static inline pair pair_set(uint32_t x) {
+  pair r;
+  for (int i = 0; i < 32; i++) r.e[i] = (uint16_t)(i % 2 ? x >> 16 : x);
+  return r;
+}
+static inline part pair_add(part a, part b) {
+  EACH a.f[i] = flush(flush(a.f[i]) + flush(b.f[i]));
+  return a;
+}
 static inline float pair_sum(v16 a) {
   for (int h = 8; h; h /= 2)
     for (int i = 0; i < h; i++) a.f[i] = flush(a.f[i] + a.f[i + h]);
@@ -137,9 +150,11 @@ static inline float pair_sum(v16 a) {
 #define v_sum4(o, a, b, c, d) (void)(o)      /* rows of four are never taken: TILE_W is 2 */
 #define pair_sum4 v_sum4
 
+#define KERN_PLAIN
 #define KERN_SET nm__kern_portable
 #define KERN_NAME "portable"
 #define KERN_USABLE 1
+#define CHAIN_W 1
 #define TILE_X 2
 #define TILE_W 2
 #include "tensor/kern_body.h"

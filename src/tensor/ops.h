@@ -108,8 +108,8 @@ struct nm__ops {
   const struct nm__kern *kern;
   struct nm__pool *pool;
   struct nm__arena arena;
-  bool bf16;                                   /* products with weights by the bf16 formula */
   nm_err err;                                  /* status != 0: something failed, ops do nothing */
+  bool bf16;                                   /* matmul and its way back by the bf16 formula */
 };
 
 /* What a backward is given: the result with its values and gradient, and where the gradients

@@ -35,6 +35,9 @@ void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm_
 /* Sees to it that the arena has the scratch of a product, now or when it is made. */
 void nm__matmul_room(struct nm__ops *o, const struct nm__op_args *a);
 void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
+/* The way back in bf16 (ops_bf16.c); without the bias. */
+enum { NM__PIECE = 128 };          /* a gradient's chains are so long */
+void nm__bf16_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
 
 /* Scratch that is taken in every mode, so that measuring counts it; NULL after the sentence. */
 float *nm__scratch(struct nm__ops *o, size_t floats, const char *what);

@@ -1,15 +1,17 @@
 /* ops_linear.c - embed, matmul and gather, with their backwards.
  *
- * The products of a backward follow the f32 formula of the forward (docs/numerics.md):
- *   dx = dz W     k runs over outputs, in pieces of OUT rows of W that are made f32 and
- *                 transposed once and then serve all positions; pieces are added ascending
- *   dW = dz^T x   k runs over positions
- * so neither depends on threads, and dx works for every stored type of W. */
+ * An element of a product of the backward is a sum of pieces, each one chain of NM__PIECE fused
+ * multiply-adds, added ascending to what the gradient holds (docs/numerics.md):
+ *   dx = dz W     the chain runs over outputs; rows of W of any stored type are made f32 first
+ *   dW = dz^T x   the chain runs over positions
+ * so neither depends on threads, and in neither is a matrix transposed. */
 #include "tensor/ops_in.h"
 
 #include <string.h>
 
-enum { TILE_ROWS = 32, OUT = 256, POS = 64 };
+enum { TILE_ROWS = 32, OUT = 256 };
+/* Shapes of the blocks that the backward hands out. They change no bit; NM__PIECE would. */
+enum { POS = 192, PANEL = 64, SOME = 24, MANY = 256 };
 
 /* ---- embed: y[i] = w[ids[i]] ------------------------------------------ */
 
@@ -93,8 +95,8 @@ static bool matmul_shape(const struct nm__op_args *a, int64_t out[2]) {
  *
  *   x  [m, k]  packed once, as f32 or bf16 (kern.h); with a single row and f32 as it lies
  *   w  a tile is made f32 or bf16 once, in scratch of the thread, and then serves all positions;
- *      one that is stored so is read where it lies, but for rows that are whole pages apart,
- *      which would all fall on the same few lines of the first-level cache */
+ *      what is stored so already is copied too when many rows of x meet it: a file aligns
+ *      nothing to cache lines, and rows whole pages apart fall on the same few of them */
 struct product {
   struct nm__ops *o;
   const struct nm__op_args *a;
@@ -105,7 +107,7 @@ struct product {
   bool bf16, alone;
 };
 
-enum { TILE_BYTES = 512 << 10, CHUNK = 768 };
+enum { TILE_BYTES = 512 << 10, CHUNK = 768, FEW = 16 };
 
 static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y) {
   struct product p = {.o = o, .a = a, .y = y, .bf16 = o->bf16, .chunks = 1};
@@ -123,8 +125,8 @@ static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const 
 
 static bool read_in_place(const struct product *p) {
   const struct nm__w *w = &p->a->w;
-  return p->alone || (w->type == (p->bf16 ? NM__BF16 : NM__F32) &&
-                      (w->row_bytes % 4096 || p->a->x.rows == 1));
+  return p->a->x.rows == 1 ||
+         (w->type == (p->bf16 ? NM__BF16 : NM__F32) && p->a->x.rows <= FEW);
 }
 
 static void add_bias(const struct product *p, int64_t first, int64_t end, int64_t begin_row,
@@ -181,6 +183,9 @@ static void matmul_tile(void *v, int t, int thread) {
   int n = (int)(end - first), k = (int)w->cols;
   if (p->alone) {
     kern->gemv(y, p->a->x.d, w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
+  } else if (m == 1 && w->type != NM__BF16) {
+    kern->gemv_bf16(y, (const uint16_t *)(const void *)p->x,
+                    w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
   } else {
     size_t ldw, ldy = (size_t)p->y->cols;
     const void *tile = weight_tile(p, first, end, thread, &ldw);
@@ -230,85 +235,80 @@ struct back {
   struct nm__ops *o;
   const struct nm__op_args *a;
   const struct nm__back *b;
-  int64_t first, n;                /* the piece of W's rows at hand */
-  float *wt, *rows, *tmp;          /* [cols][OUT]; a row and a tile of results a thread */
-  float *xt;                       /* [cols][T] */
+  int64_t first, n;                /* the rows of W at hand */
+  const float *w;                  /* they, as f32 */
+  float *scratch;
 };
 
-/* Rows first + begin .. of W into wt, transposed. */
-static void transpose_rows(void *v, int64_t begin, int64_t end, int thread) {
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Rows first + begin .. of W made f32. */
+static void plain_rows(void *v, int64_t begin, int64_t end, int thread) {
+  (void)thread;
   struct back *j = v;
   const struct nm__w *w = &j->a->w;
-  float *row = j->rows + (size_t)thread * (size_t)w->cols;
-  for (int64_t r = begin; r < end; r++) {
-    j->o->kern->to_f32(row, w->data + (size_t)(j->first + r) * w->row_bytes, w->cols, w->type);
-    for (int64_t i = 0; i < w->cols; i++) j->wt[i * OUT + r] = row[i];
-  }
+  for (int64_t r = begin; r < end; r++)
+    j->o->kern->to_f32(j->scratch + r * w->cols, w->data + (size_t)(j->first + r) * w->row_bytes,
+                       w->cols, w->type);
 }
 
-/* Columns begin..end of dx get what the piece gives. */
-static void input_columns(void *v, int64_t begin, int64_t end, int thread) {
+/* Blocks of POS positions by PANEL columns of dx. */
+static void input_block(void *v, int64_t begin, int64_t end, int thread) {
+  (void)thread;
   struct back *j = v;
-  int64_t T = j->a->x.rows, cols = j->a->w.cols, n = end - begin;
-  float *tmp = j->tmp + (size_t)thread * POS * TILE_ROWS;
-  for (int64_t t = 0; t < T; t += POS) {
-    int m = T - t < POS ? (int)(T - t) : POS;
-    j->o->kern->gemm(tmp, TILE_ROWS, j->b->d_out + t * j->a->w.rows + j->first,
-                     (size_t)j->a->w.rows, m, j->wt + begin * OUT, OUT, (int)n, (int)j->n);
-    for (int i = 0; i < m; i++) {
-      float *dx = j->b->dx + (t + i) * cols + begin;
-      j->o->kern->add(dx, dx, tmp + i * TILE_ROWS, n);
-    }
+  int64_t T = j->a->x.rows, cols = j->a->w.cols, rows = j->a->w.rows;
+  int64_t panels = (cols + PANEL - 1) / PANEL;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t t = i / panels * POS, c = i % panels * PANEL;
+    for (int64_t r = 0; r < j->n; r += NM__PIECE)
+      j->o->kern->chain(j->b->dx + t * cols + c, (size_t)cols,
+                        j->b->d_out + t * rows + j->first + r, (size_t)rows, 1,
+                        (int)least(POS, T - t), j->w + r * cols + c, (size_t)cols,
+                        (int)least(PANEL, cols - c), (int)least(NM__PIECE, j->n - r), false);
   }
 }
 
 static void back_input(struct back *j) {
   struct nm__ops *o = j->o;
-  size_t threads = (size_t)nm__pool_size(o->pool), cols = (size_t)j->a->w.cols;
-  j->wt = nm__scratch(o, cols * OUT, "transposed weights");
-  j->rows = nm__scratch(o, threads * cols, "weight rows");
-  j->tmp = nm__scratch(o, threads * POS * TILE_ROWS, "a tile of gradients");
-  for (j->first = 0; j->first < j->a->w.rows && !o->err.status; j->first += OUT) {
-    j->n = j->a->w.rows - j->first < OUT ? j->a->w.rows - j->first : OUT;
+  const struct nm__w *w = &j->a->w;
+  int64_t blocks = (j->a->x.rows + POS - 1) / POS * ((w->cols + PANEL - 1) / PANEL);
+  bool plain = w->type == NM__F32;
+  if (!plain) j->scratch = nm__scratch(o, (size_t)(OUT * w->cols), "weight rows");
+  for (j->first = 0; j->first < w->rows && !o->err.status; j->first += j->n) {
+    j->n = plain ? w->rows : least(OUT, w->rows - j->first);
+    j->w = plain ? (const float *)(const void *)w->data : j->scratch;
     if (o->mode == NM__MEASURE) break;
-    nm__rows_parallel(o, j->n, 16, transpose_rows, j);
-    nm__rows_parallel(o, j->a->w.cols, TILE_ROWS, input_columns, j);
+    if (!plain) nm__rows_parallel(o, j->n, 16, plain_rows, j);
+    nm__rows_parallel(o, blocks, 1, input_block, j);
   }
 }
 
-static void transpose_input(void *v, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  struct back *j = v;
-  int64_t T = j->a->x.rows, cols = j->a->x.cols;
-  for (int64_t t = 0; t < T; t++)
-    for (int64_t i = begin; i < end; i++) j->xt[i * T + t] = j->a->x.d[t * cols + i];
-}
-
-/* Rows begin..end of dw. */
-static void weight_rows(void *v, int64_t begin, int64_t end, int thread) {
+/* Blocks of SOME rows by MANY columns of dw. The rows' gradients are copied together first. */
+static void weight_block(void *v, int64_t begin, int64_t end, int thread) {
   struct back *j = v;
   int64_t T = j->a->x.rows, cols = j->a->w.cols, rows = j->a->w.rows;
-  float *dzt = j->rows + (size_t)thread * TILE_ROWS * (size_t)T;
-  float *tmp = j->tmp + (size_t)thread * TILE_ROWS * (size_t)cols;
-  for (int64_t t = 0; t < T; t++)
-    for (int64_t r = begin; r < end; r++)
-      dzt[(r - begin) * T + t] = j->b->d_out[t * rows + r];
-  j->o->kern->gemm(tmp, (size_t)cols, dzt, (size_t)T, (int)(end - begin), j->xt, (size_t)T,
-                   (int)cols, (int)T);
-  float *dw = j->b->dw + begin * cols;
-  j->o->kern->add(dw, dw, tmp, (end - begin) * cols);
+  int64_t across = (cols + MANY - 1) / MANY;
+  float *dz = j->scratch + (size_t)thread * NM__PIECE * SOME;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t r = i / across * SOME, c = i % across * MANY, n = least(SOME, rows - r);
+    for (int64_t t = 0; t < T; t += NM__PIECE) {
+      int64_t k = least(NM__PIECE, T - t);
+      for (int64_t s = 0; s < k; s++)
+        memcpy(dz + s * SOME, j->b->d_out + (t + s) * rows + r, sizeof(float) * (size_t)n);
+      j->o->kern->chain(j->b->dw + r * cols + c, (size_t)cols, dz, 1, SOME, (int)n,
+                        j->a->x.d + t * cols + c, (size_t)cols, (int)least(MANY, cols - c), (int)k,
+                        false);
+    }
+  }
 }
 
 static void back_weight(struct back *j) {
   struct nm__ops *o = j->o;
-  size_t threads = (size_t)nm__pool_size(o->pool), cols = (size_t)j->a->w.cols;
-  size_t T = (size_t)j->a->x.rows;
-  j->xt = nm__scratch(o, cols * T, "transposed inputs");
-  j->rows = nm__scratch(o, threads * TILE_ROWS * T, "transposed gradients");
-  j->tmp = nm__scratch(o, threads * TILE_ROWS * cols, "a tile of gradients");
+  size_t threads = (size_t)nm__pool_size(o->pool);
+  int64_t cols = j->a->w.cols, rows = j->a->w.rows;
+  j->scratch = nm__scratch(o, threads * NM__PIECE * SOME, "a tile of gradients");
   if (o->err.status || o->mode == NM__MEASURE) return;
-  nm__rows_parallel(o, j->a->w.cols, 16, transpose_input, j);
-  nm__rows_parallel(o, j->a->w.rows, TILE_ROWS, weight_rows, j);
+  nm__rows_parallel(o, (rows + SOME - 1) / SOME * ((cols + MANY - 1) / MANY), 1, weight_block, j);
 }
 
 static void bias_columns(void *v, int64_t begin, int64_t end, int thread) {
@@ -322,9 +322,13 @@ static void bias_columns(void *v, int64_t begin, int64_t end, int thread) {
 void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b) {
   struct back j = {.o = o, .a = a, .b = b};
   size_t mark = o->arena.used;
-  if (b->dx) back_input(&j);
-  o->arena.used = mark;
-  if (b->dw && !o->err.status) back_weight(&j);
+  if (o->bf16) {
+    nm__bf16_back(o, a, b);
+  } else {
+    if (b->dx) back_input(&j);
+    o->arena.used = mark;
+    if (b->dw && !o->err.status) back_weight(&j);
+  }
   o->arena.used = mark;
   if (b->dbias && !o->err.status && o->mode != NM__MEASURE)
     nm__rows_parallel(o, b->out.cols, TILE_ROWS, bias_columns,

@@ -522,12 +522,71 @@ static void planted(void **state) {
   nm_model_close(m);
 }
 
+/* What --act bf16 costs: its logits against those of f32 on the same weights. */
+static void deviation(const char *path, double *kl_out, double *same_out) {
+  enum { N = 64 };
+  nm_model *m = open_model(path);
+  int n = m->n_ctx < N ? m->n_ctx : N, same = 0;
+  int32_t ids[N];
+  double kl = 0, worst = 0, square = 0, *p[2];
+  struct rows r[2];
+  for (int i = 0; i < n; i++) ids[i] = (int32_t)(nm__rand_at(7, 1, (uint64_t)i) % (uint64_t)m->V);
+  for (int a = 0; a < 2; a++) {
+    nm_engine *e = new_engine(m, (nm_engine_opts){.act = a ? "bf16" : "f32"});
+    r[a] = tap_one(e, ids, (size_t)n, "logits", "all", NULL);
+    p[a] = malloc(sizeof(double) * (size_t)m->V);
+    nm_engine_free(e);
+  }
+  for (int i = 0; i < n; i++) {
+    int top[2] = {0, 0};
+    const float *z[2];
+    for (int a = 0; a < 2; a++) {
+      z[a] = row_of(&r[a], "logits", 0, i, m->V);
+      nm_log_softmax(z[a], m->V, p[a]);
+      for (int v = 0; v < m->V; v++) top[a] = z[a][v] > z[a][top[a]] ? v : top[a];
+    }
+    same += top[0] == top[1];
+    for (int v = 0; v < m->V; v++) {
+      double d = (double)z[1][v] - (double)z[0][v];
+      kl += nm_exp(p[0][v]) * (p[0][v] - p[1][v]);
+      worst = fabs(d) > worst ? fabs(d) : worst;
+      square += d * d;
+    }
+  }
+  *kl_out = kl / n;
+  *same_out = (double)same / n;
+  print_message("bf16: %-52s logits %.1e (rms %.1e)  KL %.1e  same argmax %d of %d\n", path, worst,
+                sqrt(square / n / m->V), *kl_out, same, n);
+  for (int a = 0; a < 2; a++) {
+    rows_done(&r[a]);
+    free(p[a]);
+  }
+  nm_model_close(m);
+}
+
+static void bf16_is_near(void **state) {
+  (void)state;
+  static const char *const files[] = {
+      "models/stories260K/stories260K.f32.gguf", "models/stories260K/stories260K.BF16.gguf",
+      "models/stories260K/stories260K.Q8_0.gguf", "models/stories260K/stories260K.Q4_0.gguf",
+      "reference/llama/model.gguf", "reference/qwen2/model.gguf", "reference/gemma2/model.gguf",
+      "reference/gpt2/model.gguf", "reference/phi3/model.gguf", "reference/qwen2moe/model.gguf"};
+  if (no_shared()) skip();
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char path[160];
+    double kl, same;
+    snprintf(path, sizeof path, SHARED "%s", files[i]);
+    deviation(path, &kl, &same);
+    if (!(kl > 0 && kl < 1e-2 && same >= 0.9)) fail_msg("%s: --act bf16 is far from f32", path);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(planted), cmocka_unit_test(reference), cmocka_unit_test(reference_erf),
     cmocka_unit_test(arch),
     cmocka_unit_test(kmix),
-    cmocka_unit_test(stories), cmocka_unit_test(sorter),
+    cmocka_unit_test(stories), cmocka_unit_test(sorter), cmocka_unit_test(bf16_is_near),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

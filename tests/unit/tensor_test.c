@@ -241,7 +241,7 @@ static void one_bf16_product(const struct nm__kern *k, int m, int n, int len, bo
     for (size_t i = 0; i < M * ld; i++) x[i] *= i / ld % 3 ? 1.0f : 0x1p-127f;
   uint16_t *xs = malloc(2 * M * ld), *ws = malloc(2 * N * ld);
   uint16_t *packed = calloc(M * nm__packed(len), 2);
-  for (size_t i = 0; i < M * ld; i++) xs[i] = nm__f32_to_bf16(x[i]);
+  for (size_t i = 0; i < M * ld; i++) xs[i] = nm__f32_to_bf16(flushed(x[i]));
   for (size_t i = 0; i < N * ld; i++) ws[i] = nm__f32_to_bf16(w[i]);
   float *c = calloc(M * ldc, sizeof *c), *again = calloc(M * ldc, sizeof *c);
   k->gemm_bf16(c, ldc, xs, ld, m, ws, ld, n, len);
@@ -494,7 +494,11 @@ static void one_stored_row(const struct nm__kern *k, uint32_t type, int n) {
   float y[3];
   for (size_t i = 0; i < 3 * bytes; i++) w[i] = (uint8_t)nm__rand_at(12, type, i);
   t->to_f32(plain, w, 3 * n);
+  uint16_t *packed = calloc(nm__packed(n), 2), *rounded = malloc(2 * N);
+  float z[3];
+  k->pack_bf16(packed, x, N, 1, n);
   k->gemv(y, x, w, bytes, 3, n, type);
+  k->gemv_bf16(z, packed, w, bytes, 3, n, type);
   for (int j = 0; j < 3; j++) {
     const float *row = plain + j * n;
     float want = formula(x, row, n);
@@ -504,10 +508,14 @@ static void one_stored_row(const struct nm__kern *k, uint32_t type, int n) {
     k->to_bf16(half, w + (size_t)j * bytes, n, type);
     for (int i = 0; i < n; i++) {
       fast[i] = nm__bf16_to_f32(half[i]);
-      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(row[i]));
+      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(flushed(row[i])));
     }
     assert_same(fast, row, N, k->name, t->name, n);
+    for (int i = 0; i < n; i++) rounded[i] = nm__f32_to_bf16(row[i]);
+    float want_bf16 = formula_bf16(packed, rounded, n);
+    assert_same(&z[j], &want_bf16, 1, k->name, t->name, n);
   }
+  free(packed), free(rounded);
   free(w), free(x), free(plain), free(fast), free(half);
 }
 

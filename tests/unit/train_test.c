@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -360,12 +361,30 @@ static void no_number(void **state) {
   nm_train_result_free(&r);
 }
 
+/* Products in bf16: any threads give the same bits, others than f32, and much the same loss. */
+static void bf16(void **state) {
+  (void)state;
+  nm_train_result f32 = train(FACTS "steps: 12\n", "as_f32", 1, 0, false, NM_OK);
+  const char *text = FACTS "steps: 12\nprecision: bf16\n";
+  nm_train_result one = train(text, "bf1", 1, 0, false, NM_OK);
+  nm_train_result two = train(text, "bf2", 2, 0, false, NM_OK);
+  same_files("bf1/model.gguf", "bf2/model.gguf");
+  assert_true(one.loss != f32.loss && fabs(one.loss - f32.loss) < 0.01);
+  nm_train_result again =
+      train(FACTS "steps: 12\nprecision: bf16\nrecompute: true\n", "bf3", 2, 0, false, NM_OK);
+  same_files("bf1/model.gguf", "bf3/model.gguf");
+  nm_train_result_free(&f32);
+  nm_train_result_free(&one);
+  nm_train_result_free(&two);
+  nm_train_result_free(&again);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(mistakes),      cmocka_unit_test(damaged_recipes),
       cmocka_unit_test(weights_of_rows), cmocka_unit_test(bad_rows),
       cmocka_unit_test(permutations),  cmocka_unit_test(stream_is_a_function),
-      cmocka_unit_test(learns),        cmocka_unit_test(same_bits),
+      cmocka_unit_test(learns),        cmocka_unit_test(bf16), cmocka_unit_test(same_bits),
       cmocka_unit_test(goes_on),       cmocka_unit_test(parts_of_a_file),
       cmocka_unit_test(no_number)};
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
