@@ -45,6 +45,7 @@
  *                                                           how many. Several engines of one
  *                                                           model may run at once
  *     nm_session   nm_session_new       nm_session_free     the thread of its engine
+ *     nm_meter     nm_meter_new         nm_meter_free       one thread at a time
  *     nm_edits     nm_edits_load        nm_edits_free       one run at a time: a run counts in it
  *                                                           what it touched
  *     results      nm_embed, nm_depth,  nm_*_free           plain data, as any struct in C

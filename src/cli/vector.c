@@ -11,7 +11,7 @@ static const struct cli_opt opts[] = {
     {"--pos", CLI_TEXT, "FILE", "make: texts the vector leads to, one a line"},
     {"--neg", CLI_TEXT, "FILE", "make: texts it leads away from"},
     {"--labelled", CLI_TEXT, "FILE", "make: labelled rows, as depth reads them"},
-    {"--method", CLI_TEXT, "NAME", "make: mean (default), pca or probe"},
+    {"--method", CLI_TEXT, "mean|pca|probe", "make: how the direction is found (default mean)"},
     {"--site", CLI_TEXT, "NAME", "make: resid_post (default), or another site inside the block"},
     {"--at", CLI_TEXT, "POS", "make: last (default); of several positions the mean is taken"},
     {"--repeats", CLI_INT, "N", "make: splits into fitted and held-out texts (default 10)"},

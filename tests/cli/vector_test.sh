@@ -69,7 +69,7 @@ run 0 "sweep of one prompt" "$noema" vector sweep $m --control-vector runs/mean/
 run 2 "again" "$noema" vector make $m --labelled train.tsv -o runs/mean; says 'already holds'
 run 2 "no texts" "$noema" vector make $m; says 'pairs, labelled data'
 run 2 "half" "$noema" vector make $m --pos a.txt; says 'one against'
-run 2 "method" "$noema" vector make $m --labelled train.tsv --method max -o runs/x; says "'max' is not known"
+run 2 "method" "$noema" vector make $m --labelled train.tsv --method max -o runs/x; says "not 'max'"
 run 2 "what" "$noema" vector bake $m; says 'make, sweep, add'
 run 2 "nothing to sweep" "$noema" vector sweep $m --target yes -p ann; says 'nothing to sweep'
 run 2 "strengths" "$noema" vector sweep $m --edit runs/mean/edit.json --target yes -p ann --strengths 1,x; says 'numbers with commas'
