@@ -98,11 +98,47 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libnoema.a
 
 worst:
 	@scripts/worst.sh
-install: $(BUILD)/noema
-	install -D $(BUILD)/noema $(DESTDIR)$(PREFIX)/bin/noema
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	$(BUILD)/noema --man > $(DESTDIR)$(PREFIX)/share/man/man1/noema.1
-PREFIX ?= /usr/local
+# ---- the library as others use it ---------------------------------------------------
+# Only what noema.h declares is to be seen of it: nm_ without a second underscore.
+VERSION := $(shell sed -n 's/^\#define NM_VERSION "\(.*\)"/\1/p' include/noema.h)
+SOMAJOR := $(firstword $(subst ., ,$(VERSION)))
+SONAME  := libnoema.so.$(SOMAJOR)
+SHARED  := libnoema.so.$(VERSION)
+
+$(BUILD)/$(SHARED): $(LIBOBJ) src/noema.map
+	@echo "  link $@"; $(CC) $(SAN) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/noema.map \
+	 -Wl,-Bsymbolic-functions -Wl,--no-undefined -o $@ $(LIBOBJ) $(LDLIBS)
+$(BUILD)/static/libnoema.a: $(LIBOBJ)
+	@mkdir -p $(@D) && rm -f $@ && ld -r -o $(@D)/noema.o $^ && \
+	 objcopy -w --keep-global-symbol='nm_[!_]*' $(@D)/noema.o && ar rcs $@ $(@D)/noema.o
+lib: $(BUILD)/$(SHARED) $(BUILD)/static/libnoema.a
+
+PREFIX    ?= /usr/local
+LIBDIR    ?= $(PREFIX)/lib
+AT        := $(DESTDIR)$(PREFIX)
+LIBAT     := $(DESTDIR)$(LIBDIR)
+BASHCOMP  := $(AT)/share/bash-completion/completions/noema
+ZSHCOMP   := $(AT)/share/zsh/site-functions/_noema
+
+install: $(BUILD)/noema lib
+	install -D $(BUILD)/noema $(AT)/bin/noema
+	install -D -m 644 include/noema.h $(AT)/include/noema.h
+	install -D -m 644 $(BUILD)/static/libnoema.a $(LIBAT)/libnoema.a
+	install -D -m 644 $(BUILD)/$(SHARED) $(LIBAT)/$(SHARED)
+	ln -sf $(SHARED) $(LIBAT)/$(SONAME)
+	ln -sf $(SONAME) $(LIBAT)/libnoema.so
+	install -d $(LIBAT)/pkgconfig $(AT)/share/man/man1 $(dir $(BASHCOMP)) $(dir $(ZSHCOMP))
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|; s|@PKGS@|$(PKGS)|' \
+	 noema.pc.in > $(LIBAT)/pkgconfig/noema.pc
+	$(BUILD)/noema --man > $(AT)/share/man/man1/noema.1
+	$(BUILD)/noema --completion bash > $(BASHCOMP)
+	$(BUILD)/noema --completion zsh > $(ZSHCOMP)
+uninstall:
+	rm -f $(AT)/bin/noema $(AT)/include/noema.h $(LIBAT)/libnoema.a $(LIBAT)/libnoema.so \
+	 $(LIBAT)/$(SONAME) $(LIBAT)/$(SHARED) $(LIBAT)/pkgconfig/noema.pc \
+	 $(AT)/share/man/man1/noema.1 $(BASHCOMP) $(ZSHCOMP)
+.PHONY: lib uninstall
+
 clean:
 	rm -rf build build-study build-asan build-ubsan build-tsan build-fuzz
 .PHONY: demo check check-long crash check-faults asan ubsan tsan sanitized fuzz study bench bench-all counts counts-write worst install clean

@@ -15,7 +15,7 @@
  *   nm_seq seq = {ids, n};
  *   nm_tap tap = {"blk.*.resid_post", "last"};
  *   nm_run(e, &(nm_request){.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1,
- *                           .row = print_row}, NULL, &err);
+ *                           .row = print_row}, &err);
  *   nm_session *s;                                    // and it goes on:
  *   nm_session_new(e, NULL, &s, &err);
  *   nm_session_append(s, 0, ids, n, &err);
@@ -25,14 +25,32 @@
  *   nm_generated_free(&g, 1); nm_session_free(s);
  *   nm_free(ids); nm_engine_free(e); nm_model_close(m);
  *
- * Ownership: *_open, *_new and *_load give the caller an object; the matching
- *   *_close or *_free releases it and accepts NULL. Memory returned through a
- *   pointer argument is released with nm_free. Strings inside objects live as long
- *   as the object.
+ * Ownership: *_open, *_new and *_load give the caller an object; the matching *_close or *_free
+ *   releases it and accepts NULL. Memory returned through a pointer argument is released with
+ *   nm_free. Strings inside objects live as long as the object. What is given to a function stays
+ *   the caller's; an object made from another (an engine of a model) must be released before it.
  * Errors: functions return 0 or a negative nm_status, and put one sentence into the
  *   caller's nm_err (NULL is allowed): what was attempted, on what, what was found.
- * Threads: a model is read-only and may be shared; an engine belongs to one thread at
- *   a time. Nothing here prints, exits, or reads the environment.
+ * Threads: nothing here prints, exits, reads the environment or keeps global state that a result
+ *   depends on. Functions that take no object may be called from any thread at any time; two calls
+ *   that write the same file or folder are the caller's to keep apart.
+ *
+ *     object       made by              released by         who may use it
+ *     nm_model     nm_model_open        nm_model_close      any number of threads: read-only
+ *     nm_adapters  nm_adapters_load     nm_adapters_free    any number of threads: read-only
+ *     nm_world     nm_world_open        nm_world_close      any number of threads: read-only
+ *     nm_probe     nm_probe_load        nm_probe_free       any number of threads: read-only
+ *     nm_engine    nm_engine_new        nm_engine_free      one thread at a time; its own helpers
+ *                                                           do the work, results never depend on
+ *                                                           how many. Several engines of one
+ *                                                           model may run at once
+ *     nm_session   nm_session_new       nm_session_free     the thread of its engine
+ *     nm_edits     nm_edits_load        nm_edits_free       one run at a time: a run counts in it
+ *                                                           what it touched
+ *     results      nm_embed, nm_depth,  nm_*_free           plain data, as any struct in C
+ *     (structs)    nm_train, ...
+ *
+ *   Callbacks (row, done, step, progress) come on the thread that made the call, one at a time.
  * Shape letters: B batch, T positions, D model, H heads, K kv heads, F mlp, V vocab,
  *   L layers. */
 #ifndef NOEMA_H
@@ -41,6 +59,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define NM_VERSION "0.1.0"
 
@@ -64,6 +86,8 @@ enum nm_status {
 
 typedef struct nm_err { int status; char text[640]; } nm_err;
 int nm_exit_code(int status);
+/* "jansson 2.14, PCRE2 10.42, ...": the libraries at work. */
+void nm_libraries(char out[256]);
 void nm_free(void *p);
 
 /* Called now and then during long work; returning nonzero asks to stop: what is
@@ -467,6 +491,7 @@ typedef struct nm_acts_opts {
   nm_edits *edits;
   bool share_prefix, dry_run;
   bool squeeze;                    /* F.npy without the axis of sites (one site only) */
+  const char *command;             /* as typed: a folder is recorded as a run; NULL: it is not */
   const nm_progress *progress;
 } nm_acts_opts;
 /* F.npy: [sites, D] for one position, [sites, positions, D] for several; with several
@@ -871,8 +896,41 @@ typedef struct nm_run_record {
   char *dir, *model, *command, *summary;
   double seconds;
 } nm_run_record;
+/* The rows of ROOT/runs.db, newest first; `find` (or NULL) matches in verb, model, command, dir and
+ * summary. A run whose process is gone reads "died". */
 int nm_runs(const char *root, const char *find, nm_run_record **out, size_t *n, nm_err *err);
 void nm_runs_free(nm_run_record *r, size_t n);
+
+/* What a run's folder says of how it was made (config.json). */
+typedef struct nm_run_input { char *path, *hash; uint64_t bytes; } nm_run_input;
+typedef struct nm_run_about {
+  char *dir, *verb, *noema, *utc, *cwd, *model;
+  char **argv; int n_argv;         /* as typed, "noema" first; none: a program of its own ran it */
+  nm_run_input *input; int n_inputs;           /* files and folders it was given or names */
+  char *json;                      /* all of config.json */
+} nm_run_about;
+/* NM_EFORMAT where DIR is no folder of a run of noema. */
+int nm_run_about_load(const char *dir, nm_run_about *out, nm_err *err);
+void nm_run_about_free(nm_run_about *a);
+/* The hash of a file's bytes, or of names and hashes of all files of a folder. */
+int nm_path_hash(const char *path, char hex[33], nm_err *err);
+
+/* How the files of one folder of results compare with those of another. NM_FILE_ALIKE: equal but
+ * for times, speeds and the names of the two folders. config.json tells of a run, not of its
+ * result, and is left out. */
+enum nm_file_state { NM_FILE_EQUAL, NM_FILE_ALIKE, NM_FILE_DIFFERS, NM_FILE_ONLY_A,
+                     NM_FILE_ONLY_B };
+typedef struct nm_file_pair { char *name; enum nm_file_state state; } nm_file_pair;
+int nm_folders_compare(const char *a, const char *b, nm_file_pair **out, size_t *n, nm_err *err);
+void nm_file_pairs_free(nm_file_pair *v, size_t n);
+
+/* Bytes of all files of a run's folder; NM_EFORMAT where it is no folder of a run. */
+int nm_run_bytes(const char *dir, uint64_t *bytes, nm_err *err);
+/* Takes the rows of `dir` (as listed) out of ROOT/runs.db and removes the folder, which must hold
+ * the config.json of a run; links are removed, not followed. A missing folder is no error. */
+int nm_run_remove(const char *root, const char *dir, nm_err *err);
+/* Where the folder of a listed run lies: beside ROOT/runs.db. Free with nm_free. */
+char *nm_run_dir(const char *root, const char *dir);
 
 /* ---- writing models again ---------------------------------------------- */
 
@@ -921,7 +979,7 @@ char *nm_convert_types(void);
 int nm_write_planted(const char *path, nm_err *err);
 /* Sentences for its concept 'A' or 'B' as TSV (text, label, set): n_sets sets of eight that
  * differ only in the words the concepts are made of. */
-int nm_write_planted_data(const char *path, char concept, int n_sets, uint64_t seed, nm_err *err);
+int nm_write_planted_data(const char *path, char which, int n_sets, uint64_t seed, nm_err *err);
 /* A model of random weights in a given shape ("qwen2.5-0.5b", "smollm2-135m", "llama3.2-1b",
  * "tiny"; encoders "tiny-bert", "minilm-l6", "nomic-embed") and type ("F32", "F16", "BF16", "Q8_0",
  * "Q4_0", "Q4_K", ...), for measuring. */
@@ -1025,5 +1083,9 @@ typedef struct nm_study_result {
  * fault that is not known. */
 int nm_study(const char *name, const nm_study_opts *o, nm_study_result *out, nm_err *err);
 void nm_study_result_free(nm_study_result *r);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

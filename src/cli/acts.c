@@ -36,6 +36,7 @@ static int to_files(struct cli *c, struct cli_input *in, const char *site, bool 
                     .share_prefix = true,
                     .dry_run = dry,
                     .squeeze = squeeze,
+                    .command = c->command,
                     .progress = &cli_progress};
   if (nm_acts(in->e, in->seqs, in->n, &o, dry ? &need : NULL, &err)) return cli_fail(c, &err);
   cli_progress_end();

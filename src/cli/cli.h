@@ -3,6 +3,7 @@
 #ifndef NM_CLI_H
 #define NM_CLI_H
 
+#include <stdio.h>
 #include "noema.h"
 
 /* CLI_PAIR: like CLI_LIST, with a value A:NUMBER that may also be typed as two words, A NUMBER. */
@@ -11,11 +12,13 @@ enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_REAL, CLI_LIST, CLI_PAIR };
 struct cli_opt {
   const char *name;                /* "--at", or with a letter: "-p, --prompt" */
   enum cli_kind kind;
-  const char *arg;                 /* what the value is called in the help */
+  const char *arg;                 /* what the value is called in the help; the completion reads it
+                                      too: F, FILE and DIR are files, "train|test" is a choice of
+                                      small words, and the parser takes no other */
   const char *help;
 };
 
-enum { CLI_MAX_OPTS = 64, CLI_MAX_LIST = 32, CLI_MAX_POS = 4 };
+enum { CLI_MAX_OPTS = 64, CLI_MAX_LIST = 32, CLI_MAX_POS = 9 };
 
 struct cli {
   const struct cli_verb *verb;
@@ -25,7 +28,7 @@ struct cli {
   long long num[CLI_MAX_OPTS];
   double real[CLI_MAX_OPTS];
   const char *pos[CLI_MAX_POS]; int n_pos;
-  char command[2048];              /* as typed */
+  const char *command;             /* as typed, as a shell reads it */
 };
 
 struct cli_verb {
@@ -36,6 +39,31 @@ struct cli_verb {
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
     cli_score, cli_lens, cli_vector, cli_run, cli_adapter, cli_patch;
+
+extern const struct cli_verb cli_rerun;
+
+/* main.c: all verbs, NULL at the end; one by name; a whole command, as if it had been typed. */
+extern const struct cli_verb *const cli_verbs[];
+const struct cli_verb *cli_verb_of(const char *name);
+int cli_call(int argc, char **argv);
+/* The option a word stands for (its length without "=..."), or -1. */
+int cli_find_opt(const struct cli_verb *v, const char *given, size_t n);
+
+/* pages.c: what the tables say to people, man and the shells. */
+void cli_help(FILE *f);
+void cli_verb_help(const struct cli_verb *v);
+void cli_version(void);
+void cli_man(void);
+int cli_completion(const char *shell);
+
+/* hints.c: what an option's value is, by what the help calls it. */
+enum { CLI_MAX_WORD = 160 };
+bool cli_choices(const struct cli_opt *o, char list[CLI_MAX_WORD]);      /* words with spaces */
+bool cli_takes_file(const struct cli_opt *o);
+/* The likeliest of the words that are offered one after the other for what was typed; best NULL:
+ * none is near. */
+struct cli_near { const char *given; size_t n; const char *best; size_t n_best; int distance; };
+void cli_near_word(struct cli_near *near, const char *word, size_t n);
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);
@@ -68,14 +96,15 @@ struct cli_input {
 #define CLI_LORA_OPTS \
   {"--lora", CLI_LIST, "F", "an adapter beside the weights: GGUF, or a folder of PEFT's"}, \
   {"--lora-scaled", CLI_PAIR, "F S", "the same times S (also F:S in one word)"}
+#define CLI_KERNELS "portable|avx2|avx512|avx512bf16"
 #define CLI_RUN_OPTS \
   {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"}, \
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
   {"--chunk", CLI_INT, "N", "most positions of a text at once (default 512)"}, \
   {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
-  {"--act", CLI_TEXT, "KIND", "products from f32 (default) or bf16 numbers"}, \
-  {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"}, \
-  {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
+  {"--act", CLI_TEXT, "f32|bf16", "products from f32 (default) or bf16 numbers"}, \
+  {"--kernels", CLI_TEXT, CLI_KERNELS, "the instruction set (same bits)"}, \
+  {"--gelu", CLI_TEXT, "tanh|erf", "form of GELU (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_LIST, "FILE", "edits of activations and weights (YAML, JSON); may be repeated"}, \
   {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
   {"--control-vector-scaled", CLI_PAIR, "F S", "the same, times S (also F:S)"}, \

@@ -150,9 +150,9 @@ static const struct cli_opt probe_opts[] = {
     {"--json", CLI_FLAG, NULL, "a JSON object a line"},
     {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"},
     {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"},
-    {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"},
-    {"--act", CLI_TEXT, "KIND", "products from f32 (default) or bf16 numbers"},
-    {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published)"},
+    {"--kernels", CLI_TEXT, CLI_KERNELS, "the instruction set (same bits)"},
+    {"--act", CLI_TEXT, "f32|bf16", "products from f32 (default) or bf16 numbers"},
+    {"--gelu", CLI_TEXT, "tanh|erf", "form of GELU (default: as published)"},
     CLI_LORA_OPTS, {0}};
 
 static int judge(struct cli *c, nm_engine *e, const nm_probe *p, const char *text, nm_err *err) {

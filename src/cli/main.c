@@ -1,4 +1,4 @@
-/* main.c - finds the verb, parses its options by its table, prints help. */
+/* main.c - finds the verb and parses its options by its table. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_logits,
+const struct cli_verb *const cli_verbs[] = {&cli_info, &cli_tokenize, &cli_logits,
                                                &cli_acts, &cli_depth,    &cli_probe,
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
                                                &cli_study, &cli_score, &cli_lens, &cli_vector,
-                                               &cli_run, &cli_adapter, &cli_patch};
-enum { N_VERBS = sizeof verbs / sizeof *verbs };
+                                               &cli_run, &cli_adapter, &cli_patch, &cli_rerun,
+                                               NULL};
 
 /* ---- options by the table ----------------------------------------------- */
 
@@ -30,7 +30,7 @@ static bool answers(const struct cli_opt *o, const char *given, size_t n) {
   return false;
 }
 
-static int find_opt(const struct cli_verb *v, const char *given, size_t n) {
+int cli_find_opt(const struct cli_verb *v, const char *given, size_t n) {
   for (int i = 0; v->opts[i].name; i++)
     if (answers(&v->opts[i], given, n)) return i;
   return -1;
@@ -39,10 +39,10 @@ static int find_opt(const struct cli_verb *v, const char *given, size_t n) {
 static int by_name(const struct cli *c, const char *name) {
   char full[40];
   snprintf(full, sizeof full, "--%s", name);
-  int i = find_opt(c->verb, full, strlen(full));
+  int i = cli_find_opt(c->verb, full, strlen(full));
   if (i < 0) {
     snprintf(full, sizeof full, "-%s", name);
-    i = find_opt(c->verb, full, strlen(full));
+    i = cli_find_opt(c->verb, full, strlen(full));
   }
   return i;
 }
@@ -85,11 +85,22 @@ int cli_usage(const struct cli *c, const char *fmt, ...) {
   return 2;
 }
 
+/* Whether the value is one of an option's choices, if it has any. */
+static bool is_choice(const struct cli_opt *o, const char *value) {
+  char list[CLI_MAX_WORD], *rest = list;
+  if (!cli_choices(o, list)) return true;
+  for (char *w; (w = strsep(&rest, " "));)
+    if (!strcmp(w, value)) return true;
+  return false;
+}
+
 static int take_value(struct cli *c, int i, const char *value) {
   const struct cli_opt *o = &c->verb->opts[i];
   char *end = NULL;
   errno = 0;
   c->text[i] = value;
+  if (!is_choice(o, value))
+    return cli_usage(c, "%s takes one of %s, not '%s'", o->name, o->arg, value);
   if (o->kind == CLI_INT) c->num[i] = strtoll(value, &end, 10);
   if (o->kind == CLI_REAL) c->real[i] = strtod(value, &end);
   if (end && (end == value || *end || errno))
@@ -118,6 +129,19 @@ static char *joined(const char *a, const char *b) {
   return s;
 }
 
+static int unknown_option(struct cli *c, const char *given, size_t n) {
+  struct cli_near near = {.given = given, .n = n};
+  for (int i = 0; c->verb->opts[i].name; i++)
+    for (const char *s = c->verb->opts[i].name; *s; s += strspn(s, ", ")) {
+      size_t k = strcspn(s, ", ");
+      cli_near_word(&near, s, k);
+      s += k;
+    }
+  if (!near.best) return cli_usage(c, "unknown option '%s'", given);
+  return cli_usage(c, "unknown option '%s'; did you mean %.*s?", given, (int)near.n_best,
+                   near.best);
+}
+
 static int parse(struct cli *c, int argc, char **argv) {
   bool only_pos = false;
   for (int k = 0; k < argc; k++) {
@@ -129,8 +153,8 @@ static int parse(struct cli *c, int argc, char **argv) {
     }
     if (!strcmp(a, "--")) { only_pos = true; continue; }
     eq = a[1] == '-' ? strchr(a, '=') : NULL;
-    int i = find_opt(c->verb, a, eq ? (size_t)(eq - a) : strlen(a));
-    if (i < 0) return cli_usage(c, "unknown option '%s'", a);
+    int i = cli_find_opt(c->verb, a, eq ? (size_t)(eq - a) : strlen(a));
+    if (i < 0) return unknown_option(c, a, eq ? (size_t)(eq - a) : strlen(a));
     if (c->verb->opts[i].kind == CLI_FLAG) {
       if (eq) return cli_usage(c, "%.*s takes no value", (int)(eq - a), a);
       c->text[i] = "";
@@ -148,116 +172,38 @@ static int parse(struct cli *c, int argc, char **argv) {
   return 0;
 }
 
-/* ---- help ------------------------------------------------------------------ */
-
-static void print_opts(FILE *f, const struct cli_verb *v) {
-  for (int i = 0; v->opts[i].name; i++) {
-    char left[64];
-    snprintf(left, sizeof left, "%s%s %s", v->opts[i].name[1] == '-' ? "    " : "", v->opts[i].name,
-             v->opts[i].arg ? v->opts[i].arg : "");
-    fprintf(f, "  %-28s %s\n", left, v->opts[i].help);
-  }
-}
-
-static void verb_help(FILE *f, const struct cli_verb *v) {
-  fprintf(f, "noema %s - %s\n\nusage: noema %s\n\n%s\n\noptions:\n", v->name, v->summary, v->usage,
-          v->about);
-  print_opts(f, v);
-  fprintf(f, "\nexample:\n%s\n", v->example);
-}
-
-static void help(FILE *f) {
-  fprintf(f, "noema %s - what a language model knows, where it keeps it, and how to change it\n\n"
-             "usage: noema VERB ... ; noema VERB --help\n\n", NM_VERSION);
-  for (int i = 0; i < N_VERBS; i++) fprintf(f, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
-  fprintf(f, "\nTo begin:  noema info MODEL.gguf\n"
-             "           noema depth MODEL.gguf --data sentences.csv\n"
-             "Exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input file, 4 not enough memory,\n"
-             "            5 a stated check failed, 6 cannot conclude, 130 interrupted\n");
-}
-
-/* roff text: backslashes and leading dots are escaped. */
-static void roff(const char *s) {
-  for (bool start = true; *s; start = *s++ == '\n') {
-    if (start && (*s == '.' || *s == '\'')) fputs("\\&", stdout);
-    if (*s == '\\' ) fputs("\\e", stdout);
-    else if (*s == '-') fputs("\\-", stdout);
-    else putchar(*s);
-  }
-}
-
-static void man_page(void) {
-  printf(".TH NOEMA 1 \"\" \"noema %s\" \"User Commands\"\n.SH NAME\nnoema \\- read the inside of "
-         "a language "
-         "model\n.SH SYNOPSIS\n.B noema\nVERB [options]\n.SH DESCRIPTION\nOpens GGUF language "
-         "models on a plain "
-         "CPU, reads and edits their activations, and shows at which layer a concept becomes "
-         "readable.\n"
-         ".SH VERBS\n",
-         NM_VERSION);
-  for (int i = 0; i < N_VERBS; i++) {
-    printf(".SS ");
-    roff(verbs[i]->usage);
-    printf("\n");
-    roff(verbs[i]->about);
-    printf("\n");
-    for (int k = 0; verbs[i]->opts[k].name; k++) {
-      printf(".TP\n.B ");
-      roff(verbs[i]->opts[k].name);
-      printf(" %s\n", verbs[i]->opts[k].arg ? verbs[i]->opts[k].arg : "");
-      roff(verbs[i]->opts[k].help);
-      printf("\n");
-    }
-    printf(".PP\nExample:\n.PP\n.nf\n");
-    roff(verbs[i]->example);
-    printf("\n.fi\n");
-  }
-  printf(".SH EXIT STATUS\n0 ok, 1 failed, 2 wrong use, 3 bad input file, 4 not enough memory, 5 a "
-         "stated check "
-         "failed, 6 ran and cannot conclude, 130 interrupted.\n");
-}
-
-static void completion(void) {
-  printf("# bash completion of noema: eval \"$(noema --completion)\"\n_noema() {\n  local "
-         "v=${COMP_WORDS[1]}\n"
-         "  if [ $COMP_CWORD = 1 ]; then COMPREPLY=($(compgen -W \"");
-  for (int i = 0; i < N_VERBS; i++) printf("%s ", verbs[i]->name);
-  printf("\" -- \"$2\")); return; fi\n  case $v in\n");
-  for (int i = 0; i < N_VERBS; i++) {
-    printf("    %s) o=\"", verbs[i]->name);
-    for (int k = 0; verbs[i]->opts[k].name; k++) {
-      const char *dash = strstr(verbs[i]->opts[k].name, "--");
-      printf("%s ", dash ? dash : verbs[i]->opts[k].name);
-    }
-    printf("\" ;;\n");
-  }
-  printf("  esac\n  case $2 in -*) COMPREPLY=($(compgen -W \"$o\" -- \"$2\")) ;; *) "
-         "COMPREPLY=($(compgen -f -- "
-         "\"$2\")) ;; esac\n}\ncomplete -o filenames -F _noema noema\n");
-}
-
-static void keep_command(struct cli *c, int argc, char **argv) {
-  size_t at = 0;
-  for (int i = 0; i < argc && at + 4 < sizeof c->command; i++) {
+/* The words so that a shell, and config.json of a run, read the same ones again. */
+static char *quoted(int argc, char **argv) {
+  size_t n = 1, at = 0;
+  for (int i = 0; i < argc; i++) n += 4 * strlen(argv[i]) + 3;
+  char *s = malloc(n);
+  for (int i = 0; s && i < argc; i++) {
     const char *a = i ? argv[i] : "noema";
-    bool quote = !*a || strpbrk(a, " \t\n'\"$*?[]{}()<>|&;#`\\!");
-    at += (size_t)snprintf(c->command + at, sizeof c->command - at, "%s%s%.900s%s", i ? " " : "",
-                           quote ? "'" : "", a, quote ? "'" : "");
+    bool quote = !*a || strpbrk(a, " \t\r\n'\"$*?[]{}()<>|&;#`\\!~");
+    if (i) s[at++] = ' ';
+    if (quote) s[at++] = '\'';
+    for (; *a; a++) {
+      if (*a == '\'') at += (size_t)snprintf(s + at, n - at, "'\\''");
+      else s[at++] = *a;
+    }
+    if (quote) s[at++] = '\'';
   }
+  if (s) s[at] = 0;
+  return s;
 }
 
 static int run_verb(const struct cli_verb *v, int argc, char **argv) {
-  static struct cli c;
-  c.verb = v;
-  keep_command(&c, argc, argv);
-  for (int k = 2; k < argc; k++)
-    if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) {
-      verb_help(stdout, v);
-      return 0;
-    }
-  int st = parse(&c, argc - 2, argv + 2);
-  if (st) return st;
-  st = v->run(&c);
+  struct cli *c = calloc(1, sizeof *c);
+  char *command = quoted(argc, argv);
+  int st = c && command ? 0 : 4;
+  if (!st) {
+    c->verb = v;
+    c->command = command;
+    st = parse(c, argc - 2, argv + 2);
+    if (!st) st = v->run(c);
+  }
+  free(command);
+  free(c);
   if (fflush(stdout) || ferror(stdout)) {
     fprintf(stderr, "noema %s: the output could not be written\n", v->name);
     return st ? st : 1;
@@ -265,16 +211,37 @@ static int run_verb(const struct cli_verb *v, int argc, char **argv) {
   return st;
 }
 
+const struct cli_verb *cli_verb_of(const char *name) {
+  for (int i = 0; cli_verbs[i]; i++)
+    if (!strcmp(name, cli_verbs[i]->name)) return cli_verbs[i];
+  return NULL;
+}
+
+static int unknown_verb(const char *given) {
+  struct cli_near near = {.given = given, .n = strlen(given)};
+  for (int i = 0; cli_verbs[i]; i++)
+    cli_near_word(&near, cli_verbs[i]->name, strlen(cli_verbs[i]->name));
+  fprintf(stderr, "noema: unknown verb '%s'%s%.*s%s; noema --help lists them\n", given,
+          near.best ? ": did you mean '" : "", (int)near.n_best, near.best ? near.best : "",
+          near.best ? "'?" : "");
+  return 2;
+}
+
+int cli_call(int argc, char **argv) {
+  const struct cli_verb *v = cli_verb_of(argv[1]);
+  if (!v) return unknown_verb(argv[1]);
+  for (int k = 2; k < argc; k++)
+    if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) return cli_verb_help(v), 0;
+  return run_verb(v, argc, argv);
+}
+
 int main(int argc, char **argv) {
   const char *v = argc > 1 ? argv[1] : "";
   signal(SIGXFSZ, SIG_IGN);        /* a file that may not grow is an error like a full disk */
-  if (!*v || !strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help"))
-    return help(*v ? stdout : stderr), *v ? 0 : 2;
-  if (!strcmp(v, "--version")) return printf("noema %s\n", NM_VERSION), 0;
-  if (!strcmp(v, "--man")) return man_page(), 0;
-  if (!strcmp(v, "--completion")) return completion(), 0;
-  for (int i = 0; i < N_VERBS; i++)
-    if (!strcmp(v, verbs[i]->name)) return run_verb(verbs[i], argc, argv);
-  fprintf(stderr, "noema: unknown verb '%s'; noema --help lists them\n", v);
-  return 2;
+  if (!*v) return cli_help(stderr), 2;
+  if (!strcmp(v, "--help") || !strcmp(v, "-h") || !strcmp(v, "help")) return cli_help(stdout), 0;
+  if (!strcmp(v, "--version")) return cli_version(), 0;
+  if (!strcmp(v, "--man")) return cli_man(), 0;
+  if (!strcmp(v, "--completion")) return cli_completion(argc > 2 ? argv[2] : "bash");
+  return cli_call(argc, argv);
 }

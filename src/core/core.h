@@ -134,6 +134,7 @@ int nm__mkdirs(const char *path, nm_err *err);    /* like mkdir -p */
 bool nm__exists(const char *path);
 /* "dir/name" in a fresh string. */
 char *nm__path_join(const char *dir, const char *name);
+char *nm__folder_name(const char *path);          /* without slashes at its end */
 const char *nm__path_base(const char *path);
 
 #endif

@@ -133,6 +133,12 @@ int nm__mkdirs(const char *path, nm_err *err) {
   return NM_OK;
 }
 
+char *nm__folder_name(const char *path) {
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--;
+  return nm__strndup(path, n);
+}
+
 bool nm__exists(const char *path) { return access(path, F_OK) == 0; }
 
 char *nm__path_join(const char *dir, const char *name) {

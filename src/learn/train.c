@@ -242,10 +242,17 @@ static int finish(struct nm__training *t, nm_train_result *out, nm_err *err) {
   return st ? st : nm__training_save(t, err);
 }
 
+static json_t *settings(const struct nm__training *t) {
+  return json_pack("{s:O, s:i, s:i, s:s, s:s}", "recipe", t->r.y.root, "seed", t->r.seed,
+                   "threads", nm__pool_size(t->s.ops.pool), "data_hash", t->at.data,
+                   "base_hash", t->at.base);
+}
+
 static int begin(struct nm__training *t, nm_err *err) {
   int st = nm__mkdirs(t->dir, err);
   if (!st && t->o->resume) st = go_on(t, err);
   if (!st) st = nm__runs_open(t->root, &t->runs, err);
+  if (!st) nm__runs_settings(t->runs, settings(t));
   if (!st)
     st = nm__runs_begin(t->runs, "train", t->dir, t->m->path, t->o->command ? t->o->command : "",
                         &t->run_id, err);

@@ -343,7 +343,8 @@ static int run_lens(struct lens *l, size_t n_seqs, nm_err *err) {
 
 static int write_folder(const struct lens *l, nm_err *err) {
   struct nm__record rec;
-  int st = nm__record_begin(&rec, "lens", l->o->out, "lens.json", l->m->path, l->o->command, err);
+  int st = nm__record_begin(&rec, "lens", l->o->out, "lens.json", l->m->path, l->o->command,
+                           nm__engine_record(l->e), err);
   if (!st) {
     l->r->dir = nm__strdup(rec.dir);
     st = nm__lens_write(l->r, l->m, l->o, &rec, err);

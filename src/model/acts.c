@@ -13,6 +13,7 @@
 #include "core/json.h"
 #include "file/npy.h"
 #include "model/model.h"
+#include "report/report.h"
 
 enum { SHARD_SEQS = 512 };
 static const size_t SHARD_BYTES = (size_t)64 << 20;
@@ -371,6 +372,17 @@ static int read_index(struct acts *a, const char *path, nm_err *err) {
   return st || !a->skip || a->skip >= a->n_seqs ? st : resume_shard(a, err);
 }
 
+static int fill_folder(struct acts *a, nm_request *r, nm_err *err) {
+  r->seqs += a->skip;
+  r->n_seqs -= a->skip;
+  r->done = seq_done;
+  int st = nm_run(a->e, r, err);
+  nm_err ignored;
+  int st2 =
+      st && st != NM_EINTR ? NM_OK : flush(a, st ? &ignored : err); /* Ctrl-C keeps what is done */
+  return st ? st : st2;
+}
+
 static int to_folder(struct acts *a, nm_request *r, nm_err *err) {
   int st = nm__mkdirs(a->o->out, err);
   if (st) return st;
@@ -380,14 +392,16 @@ static int to_folder(struct acts *a, nm_request *r, nm_err *err) {
   st = nm__exists(index) ? read_index(a, index, err) : write_header(a, err);
   free(index);
   if (st || a->skip >= a->n_seqs) return st;
-  r->seqs += a->skip;
-  r->n_seqs -= a->skip;
-  r->done = seq_done;
-  st = nm_run(a->e, r, err);
-  nm_err ignored;
-  int st2 =
-      st && st != NM_EINTR ? NM_OK : flush(a, st ? &ignored : err); /* Ctrl-C keeps what is done */
-  return st ? st : st2;
+  struct nm__record rec = {0};
+  const char *command = a->o->command;
+  if (command)
+    st = nm__record_begin(&rec, "acts", a->o->out, NULL, a->m->path, command,
+                          nm__engine_record(a->e), err);
+  if (!st) st = fill_folder(a, r, err);
+  char said[80];
+  snprintf(said, sizeof said, "%zu texts at %d sites", a->n_seqs, a->n_sites);
+  if (command) nm__record_end(&rec, st, said, err);
+  return st;
 }
 
 /* Rows that wait in memory for their file: all of them for one array (twice where they must be put

@@ -229,6 +229,16 @@ json_t *nm__adapters_record(const nm_engine *e) {
   return list;
 }
 
+json_t *nm__engine_record(const nm_engine *e) {
+  char hex[33] = "";
+  nm_model_hash((nm_model *)(uintptr_t)nm__engine_model(e), hex, NULL);
+  return json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:o}", "model_hash", hex, "kernels",
+                   nm_engine_kernels(e), "act", nm_engine_act(e), "threads",
+                   nm_engine_threads(e), "ctx",
+                   nm__engine_ctx(e), "gelu", nm__engine_gelu(e), "adapters",
+                   nm__adapters_record(e));
+}
+
 /* ---- showing, converting ---------------------------------------------------------- */
 
 static json_t *to_json(const struct nm__adapter *a) {

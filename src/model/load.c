@@ -4,6 +4,7 @@
 #include "model/hf.h"
 #include "model/load.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -536,10 +537,14 @@ void nm_model_describe(const nm_model *m, nm_model_info *o) {
   snprintf(o->rope, sizeof o->rope, "%s", m->rope_text);
 }
 
+/* The only thing of a model that is found out later; threads that share it may ask at once. */
 int nm_model_hash(nm_model *m, char hex[33], nm_err *err) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   (void)err;
+  pthread_mutex_lock(&lock);
   if (!m->hash[0]) nm__gguf_hash(m->g, m->hash);
   memcpy(hex, m->hash, 33);
+  pthread_mutex_unlock(&lock);
   return NM_OK;
 }
 

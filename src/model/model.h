@@ -3,6 +3,7 @@
 #ifndef NM_MODEL_H
 #define NM_MODEL_H
 
+#include "core/json.h"
 #include "file/gguf.h"
 #include "tensor/moe.h"
 #include "text/tokenizer.h"
@@ -205,6 +206,8 @@ bool nm__edit_apply(const struct nm__edit *e, struct nm__edit_at at, const struc
 
 const nm_model *nm__engine_model(const nm_engine *e);
 int nm__engine_ctx(const nm_engine *e);
+/* For config.json of a run: model, kernels, threads, context, form of GELU, adapters. */
+json_t *nm__engine_record(const nm_engine *e);
 const char *nm__engine_gelu(const nm_engine *e);         /* "tanh", "erf"; "": the family's */
 struct nm__pool *nm__engine_pool(const nm_engine *e);
 /* Those it was given, or NULL; the model may have its own. */

@@ -23,18 +23,21 @@ static char *root_of(const char *dir) {
 }
 
 int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
-                     const char *model, const char *command, nm_err *err) {
+                     const char *model, const char *command, json_t *settings, nm_err *err) {
   *r = (struct nm__record){.start = nm__now()};
   r->dir = dir ? nm__strdup(dir) : own_name(verb);
   size_t n = r->dir ? strlen(r->dir) : 0;
   while (n > 1 && r->dir[n - 1] == '/') r->dir[--n] = 0;
-  char *root = n ? root_of(r->dir) : NULL, *done = n ? nm__path_join(r->dir, finished) : NULL;
+  char *root = n ? root_of(r->dir) : NULL,
+       *done = n ? nm__path_join(r->dir, finished ? finished : "") : NULL;
   int st = NM_OK;
   if (!root || !done) st = nm__fail_memory(err, "a folder name", 0);
-  else if (nm__exists(done))
+  else if (finished && nm__exists(done))
     st = nm__fail(err, NM_EUSAGE, "%s already holds a finished run: choose another -o", r->dir);
   if (!st) st = nm__mkdirs(r->dir, err);
   if (!st) st = nm__runs_open(root, &r->runs, err);
+  if (!st) nm__runs_settings(r->runs, settings);
+  else json_decref(settings);
   if (!st)
     st = nm__runs_begin(r->runs, verb, r->dir, model, command ? command : "", &r->id, err);
   free(root);

@@ -4,6 +4,7 @@
 #define NM_REPORT_H
 
 #include "core/core.h"
+#include "core/json.h"
 
 /* ---- terminal -------------------------------------------------------- */
 
@@ -98,21 +99,32 @@ int nm__runs_open(const char *root, struct nm__runs **out, nm_err *err);   /* cr
 /* For reading: NM_EFORMAT when root holds no runs.db (or one that is not SQLite). */
 int nm__runs_open_read(const char *root, struct nm__runs **out, nm_err *err);
 void nm__runs_close(struct nm__runs *r);
+/* What the verb adds to config.json of the run that begins next: options as they were taken,
+ * seeds, kernels. Takes `settings` (NULL: nothing). */
+void nm__runs_settings(struct nm__runs *r, json_t *settings);
+/* Makes the folder, writes its config.json (about.c) and the row. `command` as a shell would read
+ * it, "" where there was none. */
 int nm__runs_begin(struct nm__runs *r, const char *verb, const char *dir, const char *model,
                    const char *command, int64_t *id, nm_err *err);
 int nm__runs_end(struct nm__runs *r, int64_t id, const char *status, const char *summary,
                  double seconds, nm_err *err);
-/* Newest first; `find` (may be NULL) matches a substring of verb, model, command or summary.
+int nm__runs_forget(struct nm__runs *r, const char *dir, nm_err *err);     /* all rows of dir */
+/* Newest first; `find` (may be NULL) matches in verb, model, command, summary, dir.
  * A row "running" whose process is gone reads "died". */
 int nm__runs_list(struct nm__runs *r, const char *find, struct nm__run_row **rows, size_t *n,
                   nm_err *err);
 void nm__runs_rows_free(struct nm__run_row *rows, size_t n);
 
+/* about.c; for runs.c. `settings` may be NULL. */
+int nm__about_write(const char *dir, const char *verb, const char *model, const char *command,
+                    const json_t *settings, nm_err *err);
+
 /* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
- * `finished` is the file whose presence says that DIR holds a finished run, which is refused. */
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused (NULL:
+ * a run may go on in DIR). Takes `settings`: nm__runs_settings. */
 struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
 int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
-                     const char *model, const char *command, nm_err *err);
+                     const char *model, const char *command, json_t *settings, nm_err *err);
 /* st: how it ended; says `summary`, or the error. Releases everything. */
 void nm__record_end(struct nm__record *r, int st, const char *summary, const nm_err *err);
 /* A file of the folder: text, or a chart that failed for want of memory (NULL). */

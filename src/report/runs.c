@@ -21,6 +21,7 @@ enum { BUSY_MS = 15000, SCHEMA_VERSION = 1 };
 struct nm__runs {
   sqlite3 *db;
   char *path;       /* of runs.db, for messages */
+  json_t *settings; /* of the run that is about to begin */
 };
 
 static const char SCHEMA[] =
@@ -88,6 +89,7 @@ static struct nm__runs *runs_new(const char *root) {
 void nm__runs_close(struct nm__runs *r) {
   if (!r) return;
   sqlite3_close(r->db);
+  json_decref(r->settings);
   free(r->path);
   free(r);
 }
@@ -246,11 +248,18 @@ static int change(struct nm__runs *r, sqlite3_stmt *q, nm_err *err) {
   return st;
 }
 
+void nm__runs_settings(struct nm__runs *r, json_t *settings) {
+  json_decref(r->settings);
+  r->settings = settings;
+}
+
 int nm__runs_begin(struct nm__runs *r, const char *verb, const char *dir, const char *model,
                    const char *command, int64_t *id, nm_err *err) {
   sqlite3_stmt *q = NULL;
   const char *sql = "INSERT INTO runs(utc, verb, dir, model, command, pid, pid_start, host)"
                     " VALUES(?, ?, ?, ?, ?, ?, ?, ?)";
+  int st = nm__about_write(dir, verb, model, command, r->settings, err);
+  if (st) return st;
   if (sqlite3_prepare_v2(r->db, sql, -1, &q, NULL)) return runs_fail(r, "written", err);
   char utc[32], host[128];
   nm__utc(utc);
@@ -263,7 +272,7 @@ int nm__runs_begin(struct nm__runs *r, const char *verb, const char *dir, const 
   sqlite3_bind_int64(q, 6, getpid());
   sqlite3_bind_int64(q, 7, process_start(getpid()));
   bind_text(q, 8, host);
-  int st = change(r, q, err);
+  st = change(r, q, err);
   if (!st) *id = sqlite3_last_insert_rowid(r->db);
   return st;
 }
@@ -296,6 +305,14 @@ int nm__runs_end(struct nm__runs *r, int64_t id, const char *status, const char 
   if (!st && sqlite3_changes(r->db) != 1)
     st = nm__fail(err, NM_EFAIL, "%s: has no run %lld to end", r->path, (long long)id);
   return st;
+}
+
+int nm__runs_forget(struct nm__runs *r, const char *dir, nm_err *err) {
+  sqlite3_stmt *q = NULL;
+  if (sqlite3_prepare_v2(r->db, "DELETE FROM runs WHERE dir = ?", -1, &q, NULL))
+    return runs_fail(r, "written", err);
+  bind_text(q, 1, dir);
+  return change(r, q, err);
 }
 
 /* ---- reading --------------------------------------------------------- */
@@ -368,7 +385,7 @@ int nm__runs_list(struct nm__runs *r, const char *find, struct nm__run_row **row
       "SELECT id, utc, verb, status, dir, model, command, summary, seconds, pid, pid_start, host"
       " FROM runs WHERE ?1 = '' OR instr(lower(verb), lower(?1)) OR"
       " instr(lower(model), lower(?1)) OR instr(lower(command), lower(?1)) OR"
-      " instr(lower(summary), lower(?1)) ORDER BY id DESC";
+      " instr(lower(summary), lower(?1)) OR instr(lower(dir), lower(?1)) ORDER BY id DESC";
   if (sqlite3_prepare_v2(r->db, sql, -1, &q, NULL)) return runs_fail(r, "read", err);
   bind_text(q, 1, find);
   int st = rows_read(r, q, rows, n, err);

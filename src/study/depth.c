@@ -30,7 +30,7 @@ static char *dup_or_empty(const char *s) { return nm__strdup(s ? s : ""); }
 static int open_folder(struct study *S, nm_err *err) {
   char name[64], utc[32];
   if (S->o.out) {
-    S->dir = nm__strdup(S->o.out);
+    S->dir = nm__folder_name(S->o.out);
     char *slash = S->dir ? strrchr(S->dir, '/') : NULL;
     S->root = slash && slash > S->dir ? nm__strndup(S->dir, (size_t)(slash - S->dir))
                                       : nm__strdup(slash ? "/" : ".");
@@ -56,39 +56,26 @@ static int open_folder(struct study *S, nm_err *err) {
   return st ? st : nm__mkdirs(S->cache, err);
 }
 
-static int write_config(struct study *S, nm_err *err) {
-  char hex[33], utc[32];
-  nm_model_hash(S->m, hex, NULL);
-  nm__utc(utc);
-  json_t *data = json_array();
+/* What config.json says beside what every run's does. */
+static json_t *settings(struct study *S) {
+  json_t *o = nm__engine_record(S->e), *data = json_array();
   for (int i = 0; i < S->o.n_data; i++)
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
-  json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o,"
-      " s:o}",
-      "noema", NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command),
-      "model", nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e),
-      "act", nm_engine_act(S->e), "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e),
-      "gelu", nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats,
-      "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data",
-      data,
-      "adapters", nm__adapters_record(S->e));
-  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
-  int st = s && path ? nm__write_file(path, s, strlen(s), err)
-                     : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
-  free(s);
-  free(path);
-  json_decref(o);
-  return st;
+  json_t *own = json_pack("{s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "seed", (json_int_t)S->o.seed,
+                          "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C,
+                          "site", S->o.site, "noise", S->o.noise, "data", data);
+  json_object_update(o, own);
+  json_decref(own);
+  return o;
 }
 
 static int begin_record(struct study *S, nm_err *err) {
   int st = nm__runs_open(S->root, &S->runs, err);
-  if (!st)
-    st = nm__runs_begin(S->runs, "depth", S->dir, S->m->path, S->o.command ? S->o.command : "",
+  if (st) return st;
+  nm__runs_settings(S->runs, settings(S));
+  return nm__runs_begin(S->runs, "depth", S->dir, S->m->path, S->o.command ? S->o.command : "",
                         &S->run_id, err);
-  return st;
 }
 
 static void end_record(struct study *S, int st, const nm_err *err) {
@@ -295,8 +282,7 @@ static int run_study(struct study *S, nm_err *err) {
   if (!st) st = load_sets(S, err);
   if (!st) st = measure(S, err);
   if (st || S->o.dry_run) return st;
-  if ((st = open_folder(S, err)) || (st = begin_record(S, err)) || (st = write_config(S, err)) ||
-      (st = open_random(S, err)))
+  if ((st = open_folder(S, err)) || (st = begin_record(S, err)) || (st = open_random(S, err)))
     return st;
   S->r->dir = dup_or_empty(S->dir);
   for (int i = 0; i < S->o.n_data && !st; i++) {

@@ -192,8 +192,8 @@ static int open_folder(struct nm__patching *P, char **root, nm_err *err) {
   for (char *c = utc; *c; c++)
     if (*c == ':') *c = '-';
   snprintf(name, sizeof name, "runs/patch-%s-%d", utc, (int)getpid());
-  const char *dir = P->o.out ? P->o.out : name, *slash = strrchr(dir, '/');
-  P->r->dir = nm__strdup(dir);
+  P->r->dir = nm__folder_name(P->o.out ? P->o.out : name);
+  const char *dir = P->r->dir ? P->r->dir : name, *slash = strrchr(dir, '/');
   *root = !slash ? nm__strdup(".") : slash == dir ? nm__strdup("/")
                                                   : nm__strndup(dir, (size_t)(slash - dir));
   char *path = nm__path_join(dir, "cells.jsonl");
@@ -213,27 +213,15 @@ static int open_folder(struct nm__patching *P, char **root, nm_err *err) {
   return st;
 }
 
-/* What the run was: time, command, model, data, what can change a bit and what cannot. */
-static int write_config(struct nm__patching *P, nm_err *err) {
-  char hex[33] = "", utc[32], data[33] = "";
-  nm__utc(utc);
-  int st = nm_model_hash(P->m, hex, err);
-  if (!st && P->o.data) st = nm__hash_file(P->o.data, data, err);
-  if (st) return st;
-  json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:I, s:o, s:s}", "noema", NM_VERSION,
-      "verb", "patch", "utc", utc, "command", nm__json_text(P->o.command), "model",
-      nm__json_text(P->m->path), "model_hash", hex, "kernels", nm_engine_kernels(P->e), "threads",
-      nm_engine_threads(P->e), "ctx", nm__engine_ctx(P->e), "gelu", nm__engine_gelu(P->e), "seed",
-      (json_int_t)P->o.seed, "data", nm__json_text(P->o.data), "data_hash", data);
-  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
-  char *path = nm__path_join(P->r->dir, "config.json");
-  st = s && path ? nm__write_file(path, s, strlen(s), err)
-                 : nm__fail_memory(err, "the configuration", 0);
-  free(s);
-  free(path);
-  json_decref(o);
-  return st;
+/* What config.json says beside what every run's does. */
+static json_t *settings(struct nm__patching *P) {
+  char data[33] = "";
+  json_t *o = nm__engine_record(P->e);
+  if (P->o.data) nm__hash_file(P->o.data, data, NULL);
+  json_object_set_new(o, "seed", json_integer((json_int_t)P->o.seed));
+  json_object_set_new(o, "data", nm__json_text(P->o.data));
+  json_object_set_new(o, "data_hash", json_string(data));
+  return o;
 }
 
 static int summarise(struct nm__patching *P, nm_err *err) {
@@ -368,8 +356,8 @@ static int recorded(struct nm__patching *P, nm_err *err) {
   int64_t id = 0;
   double start = nm__now();
   int st = open_folder(P, &root, err);
-  if (!st) st = write_config(P, err);
   if (!st) st = nm__runs_open(root, &runs, err);
+  if (!st) nm__runs_settings(runs, settings(P));
   if (!st)
     st = nm__runs_begin(runs, "patch", P->r->dir, P->m->path, P->o.command ? P->o.command : "", &id,
                         err);

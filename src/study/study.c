@@ -247,8 +247,8 @@ static int open_dir(const char *name, const nm_study_opts *o, char **root, nm_st
   for (char *c = utc; *c; c++)
     if (*c == ':') *c = '-';
   snprintf(folder, sizeof folder, "runs/study-%s-%s-%d", name, utc, (int)getpid());
-  const char *path = o->out ? o->out : folder, *slash = strrchr(path, '/');
-  out->dir = nm__strdup(path);
+  out->dir = nm__folder_name(o->out ? o->out : folder);
+  const char *path = out->dir ? out->dir : "", *slash = strrchr(path, '/');
   out->name = nm__strdup(name);
   *root = !slash ? nm__strdup(".") : slash == path ? nm__strdup("/")
                                                    : nm__strndup(path, (size_t)(slash - path));
@@ -269,6 +269,14 @@ static int run(const struct nm__study *s, struct nm__study_run *r, nm_err *err) 
   return st ? st : finish(r, err);
 }
 
+static json_t *settings(const struct nm__study_run *r) {
+  json_t *seeds = json_array();
+  for (int i = 0; i < r->n_seeds; i++)
+    json_array_append_new(seeds, json_integer((json_int_t)r->seeds[i]));
+  return json_pack("{s:o, s:b, s:s?, s:i}", "seeds", seeds, "quick", r->o->quick, "fault",
+                   r->o->fault, "threads", r->o->threads);
+}
+
 static int recorded(const struct nm__study *s, struct nm__study_run *r, const char *root,
                     nm_err *err) {
   struct nm__runs *runs;
@@ -276,6 +284,7 @@ static int recorded(const struct nm__study *s, struct nm__study_run *r, const ch
   double start = nm__now();
   int st = nm__runs_open(root, &runs, err);
   if (st) return st;
+  nm__runs_settings(runs, settings(r));
   st = nm__runs_begin(runs, "study", r->out->dir, s->info.name,
                       r->o->command ? r->o->command : "", &id, err);
   if (!st) {

@@ -234,7 +234,8 @@ int nm_sweep(nm_engine *e, const nm_sweep_opts *o, nm_sweep_result *out, nm_err 
     free(s.own[i]);
   }
   if (!st && o->out) {
-    st = nm__record_begin(&rec, "sweep", o->out, "sweep.json", s.m->path, o->command, err);
+    st = nm__record_begin(&rec, "sweep", o->out, "sweep.json", s.m->path, o->command,
+                         nm__engine_record(s.e), err);
     if (!st) st = (out->dir = nm__strdup(rec.dir)) ? NM_OK : nm__fail_memory(err, "a name", 0);
     if (!st) st = nm__sweep_write(out, s.m, o, &rec, err);
     nm__record_end(&rec, st, out->summary, err);

@@ -330,7 +330,8 @@ int nm_vector_make(nm_engine *e, const nm_contrast *c, const nm_vector_opts *o,
   *out = (nm_vector_result){0};
   int st = check_opts(&v, err);
   if (!st)
-    st = nm__record_begin(&rec, "vector", o->out, "vector.json", v.m->path, o->command, err);
+    st = nm__record_begin(&rec, "vector", o->out, "vector.json", v.m->path, o->command,
+                         nm__engine_record(v.e), err);
   if (!st) st = (out->dir = nm__strdup(rec.dir)) ? NM_OK : nm__fail_memory(err, "a name", 0);
   if (!st) st = run_vector(&v, &rec, err);
   nm__record_end(&rec, st, out->summary, err);

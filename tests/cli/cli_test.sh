@@ -187,7 +187,7 @@ for try in 1 2 3; do
   [ "$(listed)" -lt 1100 ] && ok || no "interrupt $try came too late to test anything"
 done
 run 0 "going on" $acts -o cut
-diff -r whole cut > /dev/null && ok || no "a resumed folder differs from a whole one"
+diff -r -x config.json whole cut > /dev/null && ok || no "a resumed folder differs from a whole one"
 is "every text is listed once" "$(grep -c '"seq"' cut/index.jsonl)" 1100
 json "index.jsonl" <(head -50 cut/index.jsonl)
 run 0 "nothing left to do" $acts -o cut

@@ -312,7 +312,7 @@ static void remove_dir(char *dir, const char *const *names) {
 
 static const char *const PAGE_FILES[] = {"report.html", NULL};
 static const char *const RUN_FILES[] = {"runs.db", "runs.db-wal", "runs.db-shm",
-                                        "runs.db-journal", NULL};
+                                        "runs.db-journal", "config.json", NULL};
 
 static void test_page(void **state) {
   (void)state;
@@ -547,6 +547,24 @@ static void test_runs_read_only(void **state) {
   remove_dir(dir, RUN_FILES);
 }
 
+/* Runs make their folders: they may, in a place of their own. */
+static char *own;
+static int enter(void **state) {
+  (void)state;
+  own = temp_dir();
+  return chdir(own);
+}
+
+static int leave(void **state) {
+  (void)state;
+  static const char *const names[] = {"d", "d1", "d2"}, *const files[] = {"config.json", NULL};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    remove_dir(nm__path_join(own, names[i]), files);
+  if (chdir("/")) return 1;
+  remove_dir(own, files + 1);
+  return 0;
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_numbers), cmocka_unit_test(test_kinds),
@@ -560,5 +578,5 @@ int main(void) {
       cmocka_unit_test(test_runs_writers), cmocka_unit_test(test_runs_corrupt),
       cmocka_unit_test(test_runs_missing), cmocka_unit_test(test_runs_read_only),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, enter, leave);
 }
