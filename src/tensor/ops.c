@@ -26,7 +26,8 @@ int nm__kv_init_half(struct nm__kv *kv, int n_layer, int64_t n_slots, int64_t wi
   size_t bytes = nm__kv_bytes(n_layer, n_slots, width) / 2;
   *kv = (struct nm__kv){.n_layer = n_layer, .n_slots = n_slots, .width = width, .half_k = half_k,
                         .half_v = half_v};
-  void *k = nm__alloc_lines(half_k ? bytes / 2 : bytes, 1), *v = nm__alloc_lines(half_v ? bytes / 2 : bytes, 1);
+  void *k = nm__alloc_lines(half_k ? bytes / 2 : bytes, 1);
+  void *v = nm__alloc_lines(half_v ? bytes / 2 : bytes, 1);
   if (half_k) kv->k16 = k; else kv->k = k;
   if (half_v) kv->v16 = v; else kv->v = v;
   if (k && v) return NM_OK;
