@@ -33,7 +33,7 @@ try 2 "$noema" bench m.gguf -n 16 --what prefill --peer 'echo 5' --peer-pattern 
 try 2 "$noema" bench m.gguf --rounds 0; says "rounds must be"
 try 2 "$noema" bench m.gguf --decode 0; says "decode must be"
 try 2 "$noema" bench m.gguf --ops; says "takes no MODEL"
-try 2 "$noema" bench --ops --kernels moon; says "kernels 'moon'"
+try 2 "$noema" bench --ops --kernels moon; says "not 'moon'"
 limit=300 try 0 "$noema" bench --ops -t 2 --json
 is "every operation" "$(grep -c '"name": ' out)" 32
 is "a share for each" "$(grep -c '"share": [0-9.]' out)" 32
