@@ -8,7 +8,7 @@ f=$root/../shared/data/reference/falcon/model.gguf
 for v in logits acts depth probe bench; do
   "$noema" "$v" --help | grep -q -- --gelu && ok || no "$v --help does not name --gelu"
 done
-run 2 "unknown form" "$noema" logits p.gguf --ids "1 2" --gelu quick; says "gelu 'quick' is not known"
+run 2 "unknown form" "$noema" logits p.gguf --ids "1 2" --gelu quick; says "not 'quick'"
 # A model without GELU computes the same.
 for g in tanh erf; do
   run 0 "planted, $g" "$noema" logits p.gguf --ids "1 2 3" --gelu $g -o $g.npy
