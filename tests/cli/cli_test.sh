@@ -215,7 +215,7 @@ for type in F32 F16 BF16 Q8_0 Q4_0 Q5_0; do
   run 0 "a random model runs" "$noema" logits r.gguf --ids '1 2 3' --top 1
 done
 run 0 "planted-a" "$noema" world planted-a -n 2 -o a.tsv; is "its rows" "$(wc -l < a.tsv)" 17
-run 0 "bench" "$noema" bench $m -n 8 --json; json bench
+run 0 "bench" "$noema" bench $m -n 8 --json; whole_json bench
 
 # ---- files from outside ---------------------------------------------------------------
 if [ -d "$data" ]; then
