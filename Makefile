@@ -21,6 +21,8 @@ CLIOBJ  := $(CLISRC:%.c=$(BUILD)/%.o)
 $(BUILD)/src/tensor/kern_portable.o: CFLAGS += -O3
 $(BUILD)/src/tensor/kern_avx2.o:   CFLAGS += -O3 -mavx2 -mfma -mf16c
 $(BUILD)/src/tensor/kern_avx512.o: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(BUILD)/src/tensor/kern_avx512bf16.o: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+                                              -mavx512bf16 -mfma -mf16c
 
 all: $(BUILD)/noema
 
@@ -81,7 +83,7 @@ fuzz:
 
 bench: $(BUILD)/noema $(BUILD)/bench/kernels
 	@$(BUILD)/bench/kernels && NOEMA=$(BUILD)/noema scripts/bench.sh
-$(BUILD)/bench/kernels: $(BUILD)/bench/kernels.o $(BUILD)/libnoema.a
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libnoema.a
 	@$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 
 worst:

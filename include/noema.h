@@ -185,7 +185,7 @@ int nm_adapter_convert(const nm_model *m, const char *in, const char *out, bool 
 /* ---- running --------------------------------------------------------- */
 
 /* Threads, kernels and buffers for one model. Results never depend on any of the
- * options but n_ctx (rope scalings may follow it), gelu and adapters. */
+ * options but n_ctx (rope scalings may follow it), gelu, act and adapters. */
 typedef struct nm_engine nm_engine;
 typedef struct nm_engine_opts {
   int threads;                     /* 0: all cores */
@@ -193,13 +193,17 @@ typedef struct nm_engine_opts {
   int chunk;                       /* most positions of a sequence at once; 0: 512. Without
                                       effect where positions see those after them */
   int batch;                       /* most sequences at once; 0: as many as fit 512 positions */
-  const char *kernels;             /* "portable", "avx2", "avx512"; NULL: the best here */
+  const char *kernels;             /* "portable", "avx2", "avx512", "avx512bf16"; NULL: the best */
   const char *gelu;                /* "tanh" or "erf": the form of GELU; NULL: the published one */
   const nm_adapters *adapters;     /* of the same model; must outlive the engine. NULL: none */
+  const char *act;                 /* "f32" (NULL), or "bf16": products with weights take both
+                                      sides rounded to bf16, about twice as fast where the machine
+                                      has the instruction, the same bits everywhere */
 } nm_engine_opts;
 int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, nm_err *err);
 void nm_engine_free(nm_engine *e);
 const char *nm_engine_kernels(const nm_engine *e);
+const char *nm_engine_act(const nm_engine *e);           /* "f32" or "bf16" */
 int nm_engine_threads(const nm_engine *e);
 
 typedef struct nm_seq { const int32_t *ids; size_t n; } nm_seq;
@@ -777,6 +781,32 @@ typedef struct nm_train_result {
  * that is no number ends the run (NM_EFAIL) and keeps what was learned before. */
 int nm_train(const char *recipe, const nm_train_opts *o, nm_train_result *out, nm_err *err);
 void nm_train_result_free(nm_train_result *r);
+
+/* ---- speed ------------------------------------------------------------- */
+
+/* The limits of this machine with so many threads (0: all cores), measured when asked: the best
+ * of five short runs (tens of milliseconds). Holds 1 GiB of memory, in huge pages where it can. */
+typedef struct nm_meter nm_meter;
+enum nm_limit {
+  NM_LIMIT_F32,                    /* fused multiply-adds of floats in registers, operations/s */
+  NM_LIMIT_BF16,                   /* dot products of bfloat16, operations/s; 0: not in this CPU */
+  NM_LIMIT_READ                    /* bytes/s read from 1 GiB of memory */
+};
+int nm_meter_new(int threads, nm_meter **out, nm_err *err);
+void nm_meter_free(nm_meter *m);
+int nm_meter_threads(const nm_meter *m);
+double nm_meter_run(nm_meter *m, enum nm_limit which);
+
+/* One forward of every operation a model is made of, at a shape that is no small one: the median
+ * seconds, the arithmetic of its formula (a function counts one), and the bytes it must read and
+ * write. Free with nm_free. Options: threads and kernels. */
+typedef struct nm_op_time {
+  const char *name, *formula;
+  char shape[40];
+  double seconds, flops, bytes;
+} nm_op_time;
+int nm_op_times(const nm_engine_opts *o, const nm_progress *p, nm_op_time **out, int *n,
+                nm_err *err);
 
 /* ---- records --------------------------------------------------------- */
 

@@ -73,8 +73,8 @@ struct cli_input {
   {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"}, \
   {"--chunk", CLI_INT, "N", "most positions of a text at once (default 512)"}, \
   {"--batch", CLI_INT, "N", "most texts at once (default: as many as fit)"}, \
-  {"--act", CLI_TEXT, "KIND", "precision of activations: f32"}, \
-  {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"}, \
+  {"--act", CLI_TEXT, "KIND", "products from f32 (default) or bf16 numbers"}, \
+  {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"}, \
   {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published; llama.cpp: tanh)"}, \
   {"--edit", CLI_LIST, "FILE", "edits of activations and weights (YAML, JSON); may be repeated"}, \
   {"--control-vector", CLI_LIST, "F.gguf", "a control vector, as in llama.cpp; may be repeated"}, \
@@ -94,6 +94,8 @@ struct cli_input {
   {"--no-bos", CLI_FLAG, NULL, "do not put the begin token in front"}, \
   {"--chat", CLI_FLAG, NULL, "each text is a user's turn in the model's chat template"}, \
   CLI_CHAT_OPTS
+/* CLI_RUN_OPTS as the engine takes them. */
+nm_engine_opts cli_engine_opts(const struct cli *c);
 /* The model and engine; then the input. Exit code, 0 when all went well. */
 int cli_open(struct cli *c, struct cli_input *in);
 nm_engine_opts cli_engine_opts(const struct cli *c);

@@ -168,7 +168,8 @@ nm_engine_opts cli_engine_opts(const struct cli *c) {
                           .n_ctx = (int)cli_int(c, "ctx", 0),
                           .chunk = (int)cli_int(c, "chunk", 0),
                           .batch = (int)cli_int(c, "batch", 0),
-                          .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+                          .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"),
+                          .act = cli_text(c, "act")};
 }
 
 int cli_open(struct cli *c, struct cli_input *in) {
@@ -179,8 +180,6 @@ int cli_open(struct cli *c, struct cli_input *in) {
   if (c->n_pos != 1)
     return cli_usage(c, c->n_pos ? "one MODEL is needed, not %d" : "a MODEL file is needed",
                      c->n_pos);
-  const char *act = cli_text(c, "act");
-  if (act && strcmp(act, "f32")) return cli_usage(c, "--act %s is not available (known: f32)", act);
   if (nm_model_open(c->pos[0], &in->m, &err) || cli_adapters(c, in->m, &in->adapters, &err)) {
     cli_close(in);
     return cli_fail(c, &err);

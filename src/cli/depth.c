@@ -150,7 +150,8 @@ static const struct cli_opt probe_opts[] = {
     {"--json", CLI_FLAG, NULL, "a JSON object a line"},
     {"-t, --threads", CLI_INT, "N", "threads (default: all cores)"},
     {"-c, --ctx", CLI_INT, "N", "context size (default: the model's)"},
-    {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"},
+    {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"},
+    {"--act", CLI_TEXT, "KIND", "products from f32 (default) or bf16 numbers"},
     {"--gelu", CLI_TEXT, "FORM", "tanh or erf (default: as published)"},
     CLI_LORA_OPTS, {0}};
 
@@ -178,7 +179,8 @@ static int run_probe(struct cli *c) {
     return cli_usage(c, "say: probe apply MODEL PROBE");
   if (!text == !data) return cli_usage(c, "give one of -p and --data");
   nm_engine_opts o = {.threads = (int)cli_int(c, "threads", 0), .n_ctx = (int)cli_int(c, "ctx", 0),
-                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu")};
+                      .kernels = cli_text(c, "kernels"), .gelu = cli_text(c, "gelu"),
+                      .act = cli_text(c, "act")};
   int st = nm_model_open(c->pos[1], &m, &err);
   if (!st) st = cli_adapters(c, m, &a, &err);
   o.adapters = a;

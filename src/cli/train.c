@@ -10,7 +10,7 @@ static const struct cli_opt opts[] = {
     {"--resume", CLI_FLAG, NULL, "go on from the newest checkpoint in the folder"},
     {"--dry-run", CLI_FLAG, NULL, "print the memory this would take, and stop"},
     {"-t, --threads", CLI_INT, "N", "threads (default: all cores; same bits)"},
-    {"--kernels", CLI_TEXT, "NAME", "portable, avx2 or avx512 (same bits)"},
+    {"--kernels", CLI_TEXT, "NAME", "portable, avx2, avx512, avx512bf16 (same bits)"},
     {0}};
 
 /* Plain lines come every twentieth of the run, those of a terminal five times a second. */

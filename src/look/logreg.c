@@ -1,193 +1,42 @@
-/* logreg.c - L2 logistic regression to the optimum, from dense or sparse rows.
+/* logreg.c - L2 logistic regression to the optimum, from dense or sparse rows, of one label or of
+ * many on the same rows.
  *
  * Truncated Newton with conjugate gradients, after Lin, Weng and Keerthi, "Trust region Newton
- * method for large-scale logistic regression" (JMLR 9, 2008), with three changes:
+ * method for large-scale logistic regression" (JMLR 9, 2008), with the Jacobi preconditioner of
+ * Hsia, Chiang and Lin, "Preconditioned conjugate gradient methods in truncated Newton frameworks"
+ * (ACML 2018): feature scales of 1e-3 next to 1e2 are normal here. Three things are ours:
  *
- * - The Jacobi preconditioner of Hsia, Chiang and Lin, "Preconditioned conjugate gradient methods
- *   in truncated Newton frameworks" (ACML 2018): feature scales of 1e-3 next to 1e2 are normal
- *   here.
- * - The intercept is eliminated exactly from every Newton system (a Schur complement). It carries
- *   no penalty, and a model's activations have dimensions whose mean is far larger than their
- *   spread; what remains sees features centred by the Hessian's weights D, without copying any:
- *       H v = v + X^T D (X v - m.v / S),   m = X^T D 1,  S = 1^T D 1.
+ * - Gradients are exact, products with the Hessian need not be: a direction that is a little off
+ *   costs a little of the next step, while the point where the exact gradient vanishes stays the
+ *   same. So the products may read rounded rows (logreg_dense.c).
+ * - The systems are solved for w and c = b + w.mu, mu near the means of the features: the intercept
+ *   carries no penalty, and a model's activations have dimensions whose mean is far larger than
+ *   their spread.
  * - Instead of a trust region, a search for the zero of the slope along each direction. It costs n
  *   exponentials and no pass over X, since conjugate gradients yield X s on the way; the
  *   objective is strictly convex, so nothing is rejected; and a slope can still be told from zero
  *   where a difference of objectives has long drowned in rounding, which the small absolute
  *   tolerance needs.
  *
- * The features are float and stay where they are, every sum is double. Inner loops are written in
- * pairs of doubles with a stated order, so plain x86-64 code is fast and every compiler gives the
- * same bits. C is folded into the loss's derivatives: r = C loss', D = C loss''. */
-#include "look/probe.h"
+ * Many labels go through all of it side by side; what they share is each reading of the rows. C is
+ * folded into the loss's derivatives: r = C loss', D = C loss''. */
+#include "look/logreg.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "tensor/math.h"
+#include "tensor/wide.h"
 
-/* ---- features -------------------------------------------------------- */
-
-/* What the solver knows of X: n chosen rows of d features, and four products. Vectors over rows
- * are padded with zeros to a multiple of 4, and t may be written up to there. */
-struct features {
-  size_t n;
-  int d;
-  const uint32_t *rows;
-  const float *dense;              /* one of these two */
-  size_t ld;
-  const struct nm__sparse *sparse;
-  /* t = X v + c */
-  void (*score)(const struct features *x, const double *v, double c, double *t);
-  /* g += X^T r */
-  void (*back)(const struct features *x, const double *r, double *g);
-  /* t = X v + c; h += X^T (D t): one visit of each row */
-  void (*curve)(const struct features *x, const double *v, double c, const double *D, double *t,
-                double *h);
-  /* m += X^T D; q += (X o X)^T D */
-  void (*moments)(const struct features *x, const double *D, double *m, double *q);
-};
-
-static size_t row_of(const struct features *x, size_t i) { return x->rows ? x->rows[i] : i; }
-
-/* ---- dense rows, four at a time ------------------------------------- */
+/* ---- vectors ----------------------------------------------------------- */
 
 typedef double pair __attribute__((vector_size(16)));
-
-static inline pair widen(const float *p) { return (pair){p[0], p[1]}; }
 
 static inline pair load(const double *p) {
   pair v;
   memcpy(&v, p, sizeof v);
   return v;
 }
-
-static inline void store(double *p, pair v) { memcpy(p, &v, sizeof v); }
-
-struct four { const float *a, *b, *c, *d; };
-
-/* Past the end the last row is repeated; its weights there are zero. */
-static struct four four_at(const struct features *x, size_t i) {
-  const float *p[4];
-  for (size_t k = 0; k < 4; k++)
-    p[k] = x->dense + row_of(x, i + k < x->n ? i + k : x->n - 1) * x->ld;
-  return (struct four){p[0], p[1], p[2], p[3]};
-}
-
-/* Sum of four lanes (l0 + l2) + (l1 + l3), then the odd features one by one. */
-static double tail(pair even, pair odd, const float *x, const double *v, int from, int d) {
-  pair s = even + odd;
-  double t = s[0] + s[1];
-  for (int j = from; j < d; j++) t += (double)x[j] * v[j];
-  return t;
-}
-
-static void dot_four(struct four r, const double *v, int d, double c, double *t) {
-  pair a0 = {0}, b0 = {0}, c0 = {0}, d0 = {0}, a1 = {0}, b1 = {0}, c1 = {0}, d1 = {0};
-  int j = 0;
-  for (; j + 4 <= d; j += 4) {
-    pair v0 = load(v + j), v1 = load(v + j + 2);
-    a0 += widen(r.a + j) * v0;
-    b0 += widen(r.b + j) * v0;
-    c0 += widen(r.c + j) * v0;
-    d0 += widen(r.d + j) * v0;
-    a1 += widen(r.a + j + 2) * v1;
-    b1 += widen(r.b + j + 2) * v1;
-    c1 += widen(r.c + j + 2) * v1;
-    d1 += widen(r.d + j + 2) * v1;
-  }
-  t[0] = tail(a0, a1, r.a, v, j, d) + c;
-  t[1] = tail(b0, b1, r.b, v, j, d) + c;
-  t[2] = tail(c0, c1, r.c, v, j, d) + c;
-  t[3] = tail(d0, d1, r.d, v, j, d) + c;
-}
-
-static void add_four(struct four r, const double *k, int d, double *g) {
-  pair ka = {k[0], k[0]}, kb = {k[1], k[1]}, kc = {k[2], k[2]}, kd = {k[3], k[3]};
-  int j = 0;
-  for (; j + 2 <= d; j += 2) {
-    pair s = (ka * widen(r.a + j) + kb * widen(r.b + j)) +
-             (kc * widen(r.c + j) + kd * widen(r.d + j));
-    store(g + j, load(g + j) + s);
-  }
-  if (j < d)
-    g[j] += (k[0] * (double)r.a[j] + k[1] * (double)r.b[j]) +
-            (k[2] * (double)r.c[j] + k[3] * (double)r.d[j]);
-}
-
-static void dense_score(const struct features *x, const double *v, double c, double *t) {
-  for (size_t i = 0; i < x->n; i += 4) dot_four(four_at(x, i), v, x->d, c, t + i);
-}
-
-static void dense_back(const struct features *x, const double *r, double *g) {
-  for (size_t i = 0; i < x->n; i += 4) add_four(four_at(x, i), r + i, x->d, g);
-}
-
-static void dense_curve(const struct features *x, const double *v, double c, const double *D,
-                        double *t, double *h) {
-  for (size_t i = 0; i < x->n; i += 4) {
-    struct four r = four_at(x, i);
-    double k[4];
-    dot_four(r, v, x->d, c, t + i);
-    for (int l = 0; l < 4; l++) k[l] = D[i + (size_t)l] * t[i + (size_t)l];
-    add_four(r, k, x->d, h);
-  }
-}
-
-static void square_four(struct four r, const double *k, int d, double *q) {
-  for (int j = 0; j < d; j++) {
-    double a = r.a[j], b = r.b[j], c = r.c[j], e = r.d[j];
-    q[j] += (k[0] * (a * a) + k[1] * (b * b)) + (k[2] * (c * c) + k[3] * (e * e));
-  }
-}
-
-static void dense_moments(const struct features *x, const double *D, double *m, double *q) {
-  for (size_t i = 0; i < x->n; i += 4) {
-    struct four r = four_at(x, i);
-    add_four(r, D + i, x->d, m);
-    square_four(r, D + i, x->d, q);
-  }
-}
-
-/* ---- sparse rows ----------------------------------------------------- */
-
-static double sparse_dot(const struct nm__sparse *s, size_t row, const double *v) {
-  double t = 0;
-  for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++) t += (double)s->val[e] * v[s->idx[e]];
-  return t;
-}
-
-static void sparse_add(const struct nm__sparse *s, size_t row, double k, double *g) {
-  for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++) g[s->idx[e]] += k * (double)s->val[e];
-}
-
-static void sparse_score(const struct features *x, const double *v, double c, double *t) {
-  for (size_t i = 0; i < x->n; i++) t[i] = sparse_dot(x->sparse, row_of(x, i), v) + c;
-}
-
-static void sparse_back(const struct features *x, const double *r, double *g) {
-  for (size_t i = 0; i < x->n; i++) sparse_add(x->sparse, row_of(x, i), r[i], g);
-}
-
-static void sparse_curve(const struct features *x, const double *v, double c, const double *D,
-                         double *t, double *h) {
-  for (size_t i = 0; i < x->n; i++) {
-    t[i] = sparse_dot(x->sparse, row_of(x, i), v) + c;
-    sparse_add(x->sparse, row_of(x, i), D[i] * t[i], h);
-  }
-}
-
-static void sparse_moments(const struct features *x, const double *D, double *m, double *q) {
-  const struct nm__sparse *s = x->sparse;
-  for (size_t i = 0; i < x->n; i++) {
-    size_t row = row_of(x, i);
-    sparse_add(s, row, D[i], m);
-    for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++)
-      q[s->idx[e]] += D[i] * ((double)s->val[e] * (double)s->val[e]);
-  }
-}
-
-/* ---- vectors over features ------------------------------------------- */
 
 static double dot(const double *a, const double *b, size_t n) {
   pair s[4] = {{0}};
@@ -204,120 +53,247 @@ static void axpy(double k, const double *a, double *out, size_t n) {
   for (size_t i = 0; i < n; i++) out[i] += k * a[i];
 }
 
-static double sum(const double *a, size_t n) {
-  double s = 0;
-  for (size_t i = 0; i < n; i++) s += a[i];
-  return s;
+/* ---- the loss ------------------------------------------------------------ */
+
+/* The logistic loss at margin yz: its derivative in z and, through *curve, the second one; both 0
+ * where y is, in a row that is not the fit's. */
+static double loss_slope(double y, double z, double *curve) {
+  double e = nm__exp(z < 0 ? z : -z), u = 1.0 / (1.0 + e);
+  *curve = y * y * (e * u * u);
+  return y * z > 0 ? -y * e * u : -y * u;
+}
+
+void nm__lr_loss(struct nm__lr_fit *f, size_t i, size_t end) {
+  for (; i < end; i++) {
+    f->r[i] = f->C * loss_slope(f->y[i], f->z[i], &f->D[i]);
+    f->D[i] *= f->C;
+  }
+}
+
+/* ---- sparse rows ----------------------------------------------------- */
+
+static double sparse_dot(const struct nm__sparse *s, size_t row, const double *v) {
+  double t = 0;
+  for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++) t += (double)s->val[e] * v[s->idx[e]];
+  return t;
+}
+
+static void sparse_add(const struct nm__sparse *s, size_t row, double k, double *g) {
+  for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++) g[s->idx[e]] += k * (double)s->val[e];
+}
+
+static void sparse_exact(struct nm__lr_rows *x, struct nm__lr_fit **v, int m) {
+  for (int l = 0; l < m; l++) {
+    struct nm__lr_fit *f = v[l];
+    memset(f->g, 0, (size_t)x->d * sizeof *f->g);
+    f->g_b = f->S = 0;
+    for (size_t i = 0; i < x->n; i++) f->z[i] = sparse_dot(x->own, nm__lr_row(x, i), f->w) + f->b;
+    nm__lr_loss(f, 0, x->n);
+    for (size_t i = 0; i < x->n; i++) {
+      sparse_add(x->own, nm__lr_row(x, i), f->r[i], f->g);
+      f->g_b += f->r[i];
+      f->S += f->D[i];
+    }
+  }
+}
+
+static void sparse_curve(struct nm__lr_rows *x, struct nm__lr_fit **v, int m) {
+  for (int l = 0; l < m; l++) {
+    struct nm__lr_fit *f = v[l];
+    memset(f->h, 0, (size_t)x->d * sizeof *f->h);
+    f->h_c = 0;
+    for (size_t i = 0; i < x->n; i++) {
+      f->t[i] = sparse_dot(x->own, nm__lr_row(x, i), f->p) + f->p_c;
+      f->h_c += f->D[i] * f->t[i];
+      sparse_add(x->own, nm__lr_row(x, i), f->D[i] * f->t[i], f->h);
+    }
+  }
+}
+
+/* Words are counts near zero: they are left where they are. */
+static int sparse_new(struct nm__lr_rows *x, const struct nm__sparse *s, nm_err *err) {
+  x->centre = nm__alloc(2 * (size_t)x->d, sizeof *x->centre);
+  if (!x->centre) return nm__fail_memory(err, "logistic regression", 0);
+  x->spread = x->centre + x->d;
+  x->own = (void *)(uintptr_t)s;
+  x->exact = sparse_exact;
+  x->curve = sparse_curve;
+  for (size_t i = 0; i < x->n; i++) {
+    size_t row = nm__lr_row(x, i);
+    for (size_t e = s->ptr[row]; e < s->ptr[row + 1]; e++)
+      x->spread[s->idx[e]] += (double)s->val[e] * (double)s->val[e] / (double)x->n;
+  }
+  return NM_OK;
 }
 
 /* ---- the solver ------------------------------------------------------ */
 
 struct solver {
-  const struct features *x;
-  double C, tol;
+  struct nm__lr_rows *x;
+  struct nm__lr_fit *all, **work;  /* [n]; those a phase is for */
+  int n, n_work, max_iter;
   bool intercept;
-  double *w, b;                    /* [d] the point */
-  double *y, *z, *r, *D;           /* [n] labels -1 +1, scores, derivatives of C loss(z) */
-  double *g, g_b;                  /* [d] gradient */
-  double *s, s_b, *z_s;            /* [d] direction, [n] its scores X s + s_b */
-  double *m, S;                    /* [d] X^T D 1, 1^T D 1 */
-  double *scale;                   /* [d] Jacobi: the diagonal of the reduced Hessian */
-  double *res, *p, *h, *t;         /* conjugate gradients: [d] [d] [d] [n] */
-  double *slab;
 };
 
-/* The logistic loss at margin yz: its derivative in z and, through *curve, the second one. */
-static double loss_slope(double y, double z, double *curve) {
-  double e = nm__exp(z < 0 ? z : -z), u = 1.0 / (1.0 + e);
-  *curve = e * u * u;
-  return y * z > 0 ? -y * e * u : -y * u;
-}
-
-/* Derivatives and gradient at the scores z; returns the gradient's norm. */
-static double gradient(struct solver *f) {
-  size_t n = f->x->n, d = (size_t)f->x->d;
-  for (size_t i = 0; i < n; i++) {
-    f->r[i] = f->C * loss_slope(f->y[i], f->z[i], &f->D[i]);
-    f->D[i] *= f->C;
+/* The gradient out of g = X^T r, its norm, and whether the fit is at its end. Twenty steps without
+ * a smaller gradient mean that rounding is all that is left: it ends and says so. */
+static void judge(struct solver *v, struct nm__lr_fit *f) {
+  size_t d = (size_t)v->x->d;
+  if (!v->intercept) f->g_b = 0;
+  axpy(1, f->w, f->g, d);
+  f->norm = nm__sqrt(dot(f->g, f->g, d) + f->g_b * f->g_b);
+  if (f->steps == 0 || f->norm < f->best) {
+    f->best = f->norm;
+    f->since = 0;
   }
-  memcpy(f->g, f->w, d * sizeof *f->g);
-  f->x->back(f->x, f->r, f->g);
-  f->g_b = f->intercept ? sum(f->r, n) : 0;
-  return nm__sqrt(dot(f->g, f->g, d) + f->g_b * f->g_b);
+  f->done = f->norm <= f->tol || f->steps == v->max_iter || f->since++ == 20;
 }
 
-/* The means and the diagonal for the curvatures D. S has a floor, so that rows which are all
- * predicted with certainty do not send the intercept to infinity; without an intercept an
- * infinite S takes it out of every formula. */
-static void prepare(struct solver *f) {
-  size_t d = (size_t)f->x->d;
-  double floor = 1e-14 * f->C * (double)f->x->n;
-  memset(f->m, 0, d * sizeof *f->m);
-  memset(f->scale, 0, d * sizeof *f->scale);
-  f->x->moments(f->x, f->D, f->m, f->scale);
-  f->S = sum(f->D, f->x->n);
-  if (f->S < floor) f->S = floor;
+/* The residual's norm in the coordinates of w and b, where the tolerance is stated. */
+static double residual(const struct solver *v, const struct nm__lr_fit *f) {
+  double s = f->res_c * f->res_c;
+  for (int j = 0; j < v->x->d; j++) {
+    double r = f->res[j] + (v->intercept ? v->x->centre[j] * f->res_c : 0);
+    s += r * r;
+  }
+  return nm__sqrt(s);
+}
+
+/* What is known of the inverse of H, applied to the residual, into h; returns the product of both.
+ * The diagonal, corrected by the pairs (p, H p) of earlier systems in the two loops of limited
+ * memory BFGS: systems of neighbouring points have nearly the same slow directions (Morales and
+ * Nocedal, "Automatic preconditioning by limited memory quasi-Newton updating", SIAM J. Optim. 10,
+ * 2000). Here that halves the products. */
+static double precondition(struct nm__lr_fit *f, size_t d) {
+  double a[NM__LR_PAIRS];
+  memcpy(f->h, f->res, d * sizeof *f->h);
+  f->h_c = f->res_c;
+  for (int k = f->n_old - 1; k >= 0; k--) {
+    const double *s = f->pair[k], *y = s + d + 1;
+    a[k] = (dot(s, f->h, d) + s[d] * f->h_c) / (dot(s, y, d) + s[d] * y[d]);
+    axpy(-a[k], y, f->h, d);
+    f->h_c -= a[k] * y[d];
+  }
+  for (size_t j = 0; j < d; j++) f->h[j] /= f->scale[j];
+  f->h_c /= f->scale_c;
+  for (int k = 0; k < f->n_old; k++) {
+    const double *s = f->pair[k], *y = s + d + 1;
+    double b = (dot(y, f->h, d) + y[d] * f->h_c) / (dot(s, y, d) + s[d] * y[d]);
+    axpy(a[k] - b, s, f->h, d);
+    f->h_c += (a[k] - b) * s[d];
+  }
+  return dot(f->res, f->h, d) + f->res_c * f->h_c;
+}
+
+/* p and H p, for the systems after this one. The oldest of this system goes when it is full. */
+static void remember(struct nm__lr_fit *f, size_t d, bool intercept) {
+  if (f->n_pairs == 2 * NM__LR_PAIRS || f->n_pairs - f->n_old == NM__LR_PAIRS) {
+    double *first = f->pair[f->n_old];
+    memmove(f->pair + f->n_old, f->pair + f->n_old + 1,
+            (size_t)(f->n_pairs - f->n_old - 1) * sizeof *f->pair);
+    f->pair[--f->n_pairs] = first;
+  }
+  double *s = f->pair[f->n_pairs++], *y = s + d + 1;
+  memcpy(s, f->p, d * sizeof *s);
+  memcpy(y, f->h, d * sizeof *y);
+  s[d] = intercept ? f->p_c : 0;
+  y[d] = intercept ? f->h_c : 0;
+}
+
+/* The newest pairs come into use. */
+static void renew(struct nm__lr_fit *f) {
+  int drop = f->n_pairs > NM__LR_PAIRS ? f->n_pairs - NM__LR_PAIRS : 0;
+  double *was[2 * NM__LR_PAIRS];
+  memcpy(was, f->pair, sizeof was);
+  for (int k = 0; k < 2 * NM__LR_PAIRS; k++) f->pair[k] = was[(k + drop) % (2 * NM__LR_PAIRS)];
+  f->n_old = f->n_pairs -= drop;
+}
+
+/* What p adds to every score beside the centred features. */
+static void shift_of(const struct solver *v, struct nm__lr_fit *f) {
+  if (!v->intercept) f->p_c = dot(v->x->centre, f->p, (size_t)v->x->d);
+}
+
+/* A Newton system is solved to this share of the gradient. Measured on noisy, separable, shifted
+ * and badly scaled rows, tightening it towards the end (for the quadratic rate of the textbook)
+ * costs as many products with X as it saves, and far more on hard separable ones. */
+#define FORCING 0.1
+
+/* The system at the point: H s = -g. The diagonal is that of the features' spread under the mean
+ * of D. S has a floor, so that rows which are all predicted with certainty do not send the
+ * intercept to infinity. */
+static void begin(struct solver *v, struct nm__lr_fit *f) {
+  const struct nm__lr_rows *x = v->x;
+  size_t d = (size_t)x->d;
+  double floor = 1e-14 * f->C * (double)x->n, S = f->S > floor ? f->S : floor;
+  f->scale_c = S;
+  f->res_c = v->intercept ? -f->g_b : 0;
   for (size_t j = 0; j < d; j++) {
-    double centred = f->scale[j] - (f->intercept ? f->m[j] * (f->m[j] / f->S) : 0);
-    f->scale[j] = 1.0 + (centred > 0 ? centred : 0);
+    double mu = x->centre[j];
+    f->scale[j] = 1 + S * (x->spread[j] + (v->intercept ? 0 : mu * mu));
+    f->res[j] = -(f->g[j] - mu * f->g_b);
   }
-}
-
-/* res.(res / scale), and res / scale into h. */
-static double precondition(struct solver *f, size_t d) {
-  for (size_t j = 0; j < d; j++) f->h[j] = f->res[j] / f->scale[j];
-  return dot(f->res, f->h, d);
-}
-
-/* Preconditioned conjugate gradients on the reduced system until its residual is below `enough`;
- * leaves the direction in s, s_b and its scores in z_s. */
-static void direction(struct solver *f, double enough) {
-  size_t n = f->x->n, d = (size_t)f->x->d;
-  double shift = f->intercept ? -f->g_b / f->S : 0;
-  int most = 50 + 3 * (d < n ? (int)d : (int)n), k = 0;
-  f->s_b = shift;
-  for (size_t i = 0; i < n; i++) f->z_s[i] = shift;
-  for (size_t j = 0; j < d; j++) f->res[j] = -f->g[j] - shift * f->m[j];
   memset(f->s, 0, d * sizeof *f->s);
-  double rho = precondition(f, d);
+  memset(f->z_s, 0, x->n4 * sizeof *f->z_s);
+  f->s_b = 0;                      /* of c until the end */
+  renew(f);
+  f->rho = precondition(f, d);
   memcpy(f->p, f->h, d * sizeof *f->p);
-  while (k < most && dot(f->res, f->res, d) > enough * enough) {
-    double c = f->intercept ? -dot(f->m, f->p, d) / f->S : 0;
-    memcpy(f->h, f->p, d * sizeof *f->h);
-    f->x->curve(f->x, f->p, c, f->D, f->t, f->h);
-    double alpha = rho / dot(f->p, f->h, d);
-    axpy(alpha, f->p, f->s, d);
-    axpy(alpha, f->t, f->z_s, n);
-    axpy(-alpha, f->h, f->res, d);
-    f->s_b += alpha * c;
-    double next = precondition(f, d), beta = next / rho;
-    for (size_t j = 0; j < d; j++) f->p[j] = f->h[j] + beta * f->p[j];
-    rho = next;
-    k++;
-  }
+  f->p_c = f->h_c;
+  shift_of(v, f);
+  f->enough = FORCING * f->norm > 0.5 * f->tol ? FORCING * f->norm : 0.5 * f->tol;
+  f->left = 50 + 3 * (d < x->n ? (int)d : (int)x->n);
+  f->solving = f->rho > 0;
 }
 
-/* The slope of the objective at w + t s, and its curvature there. */
-static double slope_at(const struct solver *f, double t, double ws, double ss, double *curve) {
-  double slope = 0, bend = 0;
-  for (size_t i = 0; i < f->x->n; i++) {
+/* One conjugate gradient out of the product that curve left. */
+static void follow(struct solver *v, struct nm__lr_fit *f) {
+  size_t d = (size_t)v->x->d;
+  if (!v->intercept) axpy(f->h_c, v->x->centre, f->h, d);
+  axpy(1, f->p, f->h, d);
+  double along = dot(f->p, f->h, d) + (v->intercept ? f->p_c * f->h_c : 0);
+  double alpha = along > 0 ? f->rho / along : 0;
+  if (along > 0) remember(f, d, v->intercept);
+  axpy(alpha, f->p, f->s, d);
+  axpy(alpha, f->t, f->z_s, v->x->n);
+  axpy(-alpha, f->h, f->res, d);
+  if (v->intercept) {
+    f->s_b += alpha * f->p_c;
+    f->res_c -= alpha * f->h_c;
+  }
+  if (!(along > 0) || --f->left == 0 || residual(v, f) <= f->enough) {
+    f->solving = false;
+    return;
+  }
+  double next = precondition(f, d), beta = next / f->rho;
+  for (size_t j = 0; j < d; j++) f->p[j] = f->h[j] + beta * f->p[j];
+  f->p_c = f->h_c + beta * f->p_c;
+  shift_of(v, f);
+  f->rho = next;
+}
+
+/* The slope of the objective at w + t s, and its curvature there. What it is at 0, `first`, is
+ * exact, while z_s is as rough as the products: so only changes of the loss are taken along it. */
+static double slope_at(const struct nm__lr_fit *f, size_t n, double t, double first, double ss,
+                       double *curve) {
+  double change = 0, bend = 0;
+  for (size_t i = 0; i < n; i++) {
     double D, r = loss_slope(f->y[i], f->z[i] + t * f->z_s[i], &D);
-    slope += r * f->z_s[i];
+    change += (f->C * r - f->r[i]) * f->z_s[i];
     bend += D * (f->z_s[i] * f->z_s[i]);
   }
   *curve = ss + f->C * bend;
-  return ws + t * ss + f->C * slope;
+  return first + t * ss + change;
 }
 
 /* How far to go along s: where the slope has lost nine tenths of its size. Newton's method on the
  * slope, kept inside the bracket; the first try, 1, is what ends nearly every call. */
-static double step_length(const struct solver *f) {
-  size_t d = (size_t)f->x->d;
-  double ws = dot(f->w, f->s, d), ss = dot(f->s, f->s, d), curve;
+static double step_length(const struct nm__lr_fit *f, size_t n, size_t d) {
+  double ss = dot(f->s, f->s, d), curve;
   double first = dot(f->g, f->s, d) + f->g_b * f->s_b, lo = 0, hi = 0, t = 1;
   if (!(first < 0)) return 0;
   for (int k = 0; k < 50; k++) {
-    double slope = slope_at(f, t, ws, ss, &curve);
+    double slope = slope_at(f, n, t, first, ss, &curve);
     if (slope <= -0.1 * first && slope >= 0.1 * first) return t;
     if (slope < 0) lo = t;
     else hi = t;
@@ -328,66 +304,87 @@ static double step_length(const struct solver *f) {
   return lo > 0 ? lo : t;
 }
 
-static double objective(const struct solver *f) {
+static double objective(const struct nm__lr_fit *f, size_t n, size_t d) {
   double loss = 0;
-  for (size_t i = 0; i < f->x->n; i++) {
+  for (size_t i = 0; i < n; i++) {
     double margin = f->y[i] * f->z[i];
-    loss += nm__log1p(nm__exp(margin < 0 ? margin : -margin)) + (margin < 0 ? -margin : 0);
+    double one = nm__log1p(nm__exp(margin < 0 ? margin : -margin)) + (margin < 0 ? -margin : 0);
+    loss += f->y[i] != 0 ? one : 0;
   }
-  return 0.5 * dot(f->w, f->w, (size_t)f->x->d) + f->C * loss;
+  return 0.5 * dot(f->w, f->w, d) + f->C * loss;
 }
 
-/* A Newton system is solved to this share of the gradient. Measured on noisy, separable, shifted
- * and badly scaled rows, tightening it towards the end (for the quadratic rate of the textbook)
- * costs as many products with X as it saves, and far more on hard separable ones. */
-#define FORCING 0.1
+/* To the next point, along the direction. */
+static void move(struct solver *v, struct nm__lr_fit *f) {
+  size_t d = (size_t)v->x->d;
+  if (v->intercept) f->s_b -= dot(v->x->centre, f->s, d);
+  double t = step_length(f, v->x->n, d);
+  axpy(t, f->s, f->w, d);
+  f->b += t * f->s_b;
+  f->steps++;
+}
 
-/* Newton steps to the tolerance. The scores are computed afresh at every point, so the gradient
- * that is judged carries no drift. Twenty steps without a smaller gradient mean that rounding is
- * all that is left: the fit ends there and says that it has not converged. */
-static void solve(struct solver *f, int max_iter, struct nm__logreg *out) {
-  double best = 0, norm;
-  int since = 0;
-  for (int k = 0;; k++) {
-    f->x->score(f->x, f->w, f->b, f->z);
-    norm = gradient(f);
-    out->iterations = k;
-    if (k == 0 || norm < best) {
-      best = norm;
-      since = 0;
+/* The fits that are not at their end, or whose system is still being solved, into work. */
+static int gather(struct solver *v, bool solving) {
+  v->n_work = 0;
+  for (int l = 0; l < v->n; l++)
+    if (solving ? v->all[l].solving : !v->all[l].done) v->work[v->n_work++] = &v->all[l];
+  return v->n_work;
+}
+
+static void judge_tile(void *arg, int l, int thread) {
+  struct solver *v = arg;
+  (void)thread;
+  judge(v, v->work[l]);
+  if (!v->work[l]->done) begin(v, v->work[l]);
+}
+
+static void follow_tile(void *arg, int l, int thread) {
+  struct solver *v = arg;
+  (void)thread;
+  follow(v, v->work[l]);
+}
+
+static void move_tile(void *arg, int l, int thread) {
+  struct solver *v = arg;
+  (void)thread;
+  move(v, v->work[l]);
+}
+
+/* Newton steps of all fits together. The scores are computed afresh at every point, so the
+ * gradient that is judged carries no drift. */
+static void solve(struct solver *v) {
+  while (gather(v, false)) {
+    v->x->exact(v->x, v->work, v->n_work);
+    nm__pool_run(v->x->pool, v->n_work, judge_tile, v);
+    while (gather(v, true)) {
+      v->x->curve(v->x, v->work, v->n_work);
+      nm__pool_run(v->x->pool, v->n_work, follow_tile, v);
     }
-    if (norm <= f->tol || k == max_iter || since++ == 20) break;
-    prepare(f);
-    direction(f, FORCING * norm > 0.5 * f->tol ? FORCING * norm : 0.5 * f->tol);
-    double t = step_length(f);
-    axpy(t, f->s, f->w, (size_t)f->x->d);
-    f->b += t * f->s_b;
+    nm__pool_run(v->x->pool, gather(v, false), move_tile, v);
   }
-  out->grad_norm = norm;
-  out->converged = norm <= f->tol;
-  out->objective = objective(f);
-  out->b = f->b;
 }
 
 /* One slab holds every working vector. */
-static bool allocate(struct solver *f) {
-  size_t d = (size_t)f->x->d, n = (f->x->n + 3) / 4 * 4;
-  double **over_d[] = {&f->g, &f->s, &f->m, &f->scale, &f->res, &f->p, &f->h};
+static bool allocate(struct nm__lr_fit *f, const struct nm__lr_rows *x) {
+  size_t d = (size_t)x->d;
+  double **over_d[] = {&f->g, &f->s, &f->scale, &f->res, &f->p, &f->h};
   double **over_n[] = {&f->y, &f->z, &f->r, &f->D, &f->z_s, &f->t};
   size_t n_d = sizeof over_d / sizeof *over_d, n_n = sizeof over_n / sizeof *over_n;
-  double *at = f->slab = nm__alloc(n_d * d + n_n * n, sizeof *at);
+  size_t pairs = 2 * NM__LR_PAIRS * 2 * (d + 1);
+  double *at = f->slab = nm__alloc(n_d * d + n_n * x->n4 + pairs, sizeof *at);
   if (!at) return false;
   for (size_t k = 0; k < n_d; k++, at += d) *over_d[k] = at;
-  for (size_t k = 0; k < n_n; k++, at += n) *over_n[k] = at;
+  for (size_t k = 0; k < n_n; k++, at += x->n4) *over_n[k] = at;
+  for (size_t k = 0; k < 2 * NM__LR_PAIRS; k++, at += 2 * (d + 1)) f->pair[k] = at;
   return true;
 }
 
 /* ---- the public face ------------------------------------------------- */
 
-static int check_options(const struct features *x, const struct nm__logreg_opts *o, nm_err *err) {
-  if (x->d < 1 || (x->dense && x->ld < (size_t)x->d))
-    return nm__fail(err, NM_EUSAGE, "logistic regression: %d features in rows of %zu", x->d,
-                    x->ld);
+static int check_options(int d, size_t ld, const struct nm__logreg_opts *o, nm_err *err) {
+  if (d < 1 || ld < (size_t)d)
+    return nm__fail(err, NM_EUSAGE, "logistic regression: %d features in rows of %zu", d, ld);
   if (!(o->C >= 0) || !(o->C <= 1e12) || !(o->tol >= 0) || o->max_iter < 0)
     return nm__fail(err, NM_EUSAGE,
                     "logistic regression: C %g, tolerance %g, steps %d: each is 0 (the default) "
@@ -397,34 +394,83 @@ static int check_options(const struct features *x, const struct nm__logreg_opts 
 }
 
 /* Labels become -1 and +1; the intercept starts at the log odds, the optimum for w = 0. */
-static int set_labels(struct solver *f, const uint8_t *label, nm_err *err) {
-  size_t n = f->x->n, n_one = 0;
-  for (size_t i = 0; i < n; i++) {
-    bool one = label[row_of(f->x, i)] != 0;
-    f->y[i] = one ? 1 : -1;
-    n_one += one;
+static int set_labels(struct nm__lr_fit *f, const struct nm__lr_rows *x, const uint8_t *label,
+                      bool intercept, nm_err *err) {
+  size_t n = 0, n_one = 0;
+  for (size_t i = 0; i < x->n; i++) {
+    uint8_t one = label[nm__lr_row(x, i)];
+    f->y[i] = one == NM__LOGREG_SKIP ? 0 : one ? 1 : -1;
+    n += one != NM__LOGREG_SKIP;
+    n_one += f->y[i] > 0;
   }
   if (n_one == 0 || n_one == n)
     return nm__fail(err, NM_EFORMAT,
                     "logistic regression needs rows of both classes: found %zu of class 0 and "
                     "%zu of class 1", n - n_one, n_one);
-  if (f->intercept) f->b = nm__log((double)n_one / (double)(n - n_one));
+  if (intercept) f->b = nm__log((double)n_one / (double)(n - n_one));
   return NM_OK;
 }
 
-static int fit(const struct features *x, const uint8_t *label, const struct nm__logreg_opts *o,
-               struct nm__logreg *out, nm_err *err) {
-  struct solver f = {.x = x, .C = o->C > 0 ? o->C : 1, .tol = o->tol > 0 ? o->tol : 1e-6,
+static int start(struct solver *v, int l, const uint8_t *label, const struct nm__logreg_opts *o,
+                 struct nm__logreg *out, nm_err *err) {
+  struct nm__lr_fit *f = &v->all[l];
+  *f = (struct nm__lr_fit){.C = o->C > 0 ? o->C : 1, .tol = o->tol > 0 ? o->tol : 1e-6};
+  out->d = v->x->d;
+  out->w = f->w = nm__alloc((size_t)v->x->d, sizeof *f->w);
+  if (!f->w || !allocate(f, v->x)) return nm__fail_memory(err, "logistic regression", 0);
+  return set_labels(f, v->x, label, v->intercept, err);
+}
+
+/* The labels' fits on rows that are ready; at most NM__LR_MOST of them. */
+static int fit(struct nm__lr_rows *x, const uint8_t *const *label, int n,
+               const struct nm__logreg_opts *o, struct nm__logreg *out, nm_err *err) {
+  struct solver v = {.x = x, .n = n, .max_iter = o->max_iter ? o->max_iter : 200,
                      .intercept = !o->no_intercept};
-  out->d = x->d;
-  out->w = f.w = nm__alloc((size_t)x->d, sizeof *f.w);
   int st = NM_OK;
-  if (!f.w || !allocate(&f)) st = nm__fail_memory(err, "logistic regression", 0);
-  if (!st) st = set_labels(&f, label, err);
-  if (!st) solve(&f, o->max_iter ? o->max_iter : 200, out);
-  free(f.slab);
-  if (st) nm__logreg_done(out);
+  v.all = nm__alloc((size_t)n, sizeof *v.all);
+  v.work = nm__alloc((size_t)n, sizeof *v.work);
+  if (!v.all || !v.work) st = nm__fail_memory(err, "logistic regression", 0);
+  for (int l = 0; l < n && !st; l++) st = start(&v, l, label[l], o, &out[l], err);
+  if (!st) solve(&v);
+  for (int l = 0; l < n && !st; l++) {
+    struct nm__lr_fit *f = &v.all[l];
+    out[l].grad_norm = f->norm;
+    out[l].iterations = f->steps;
+    out[l].converged = f->norm <= f->tol;
+    out[l].objective = objective(f, x->n, (size_t)x->d);
+    out[l].b = f->b;
+  }
+  for (int l = 0; v.all && l < n; l++) free(v.all[l].slab);
+  free(v.all);
+  free(v.work);
   return st;
+}
+
+int nm__logreg_fit_many(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
+                        const uint8_t *const *label, int n_labels, const struct nm__logreg_opts *o,
+                        struct nm__logreg *out, nm_err *err) {
+  const struct nm__logreg_opts none = {0};
+  if (!o) o = &none;
+  struct nm__lr_rows r = {.n = n, .n4 = (n + 3) / 4 * 4, .d = d, .rows = rows, .pool = o->pool};
+  memset(out, 0, (size_t)n_labels * sizeof *out);
+  int st = check_options(d, ld, o, err), most = n_labels < NM__LR_MOST ? n_labels : NM__LR_MOST;
+  if (!st && n == 0)
+    st = nm__fail(err, NM_EFORMAT, "logistic regression needs rows of both classes: found none");
+  if (st) return st;
+  st = nm__lr_dense_new(&r, x, ld, o->C > 0 ? o->C : 1, most, err);
+  for (int l = 0; l < n_labels && !st; l += most) {
+    int k = n_labels - l < most ? n_labels - l : most;
+    st = fit(&r, label + l, k, o, out + l, err);
+  }
+  nm__lr_dense_free(&r);
+  for (int l = 0; l < n_labels && st; l++) nm__logreg_done(&out[l]);
+  return st;
+}
+
+int nm__logreg_fit(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
+                   const uint8_t *label, const struct nm__logreg_opts *o, struct nm__logreg *out,
+                   nm_err *err) {
+  return nm__logreg_fit_many(x, ld, d, rows, n, &label, 1, o, out, err);
 }
 
 static int not_finite(nm_err *err, size_t row, size_t column, double value) {
@@ -436,36 +482,17 @@ static int not_finite(nm_err *err, size_t row, size_t column, double value) {
 /* x - x is 0 for finite x and NaN otherwise. */
 static bool is_finite(float x) { return x - x == 0; }
 
-int nm__logreg_fit(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
-                   const uint8_t *label, const struct nm__logreg_opts *o, struct nm__logreg *out,
-                   nm_err *err) {
-  const struct nm__logreg_opts none = {0};
-  struct features F = {.n = n, .d = d, .rows = rows, .dense = x, .ld = ld, .score = dense_score,
-                       .back = dense_back, .curve = dense_curve, .moments = dense_moments};
-  *out = (struct nm__logreg){0};
-  if (!o) o = &none;
-  int st = check_options(&F, o, err);
-  if (st) return st;
-  for (size_t i = 0; i < n; i++) {
-    const float *r = x + row_of(&F, i) * ld;
-    for (int j = 0; j < d; j++)
-      if (!is_finite(r[j])) return not_finite(err, row_of(&F, i), (size_t)j, (double)r[j]);
-  }
-  return fit(&F, label, o, out, err);
-}
-
 int nm__logreg_fit_sparse(const struct nm__sparse *x, const uint32_t *rows, size_t n,
                           const uint8_t *label, const struct nm__logreg_opts *o,
                           struct nm__logreg *out, nm_err *err) {
   const struct nm__logreg_opts none = {0};
-  struct features F = {.n = n, .d = x->d, .rows = rows, .sparse = x, .score = sparse_score,
-                       .back = sparse_back, .curve = sparse_curve, .moments = sparse_moments};
+  struct nm__lr_rows F = {.n = n, .n4 = (n + 3) / 4 * 4, .d = x->d, .rows = rows};
   *out = (struct nm__logreg){0};
   if (!o) o = &none;
-  int st = check_options(&F, o, err);
+  int st = check_options(x->d, (size_t)(x->d > 0 ? x->d : 0), o, err);
   if (st) return st;
   for (size_t i = 0; i < n; i++) {
-    size_t row = row_of(&F, i);
+    size_t row = nm__lr_row(&F, i);
     if (row >= x->n_rows)
       return nm__fail(err, NM_EUSAGE, "logistic regression: row %zu of %zu", row, x->n_rows);
     for (size_t e = x->ptr[row]; e < x->ptr[row + 1]; e++) {
@@ -475,7 +502,11 @@ int nm__logreg_fit_sparse(const struct nm__sparse *x, const uint32_t *rows, size
                         (unsigned)x->idx[e], x->d);
     }
   }
-  return fit(&F, label, o, out, err);
+  st = sparse_new(&F, x, err);
+  if (!st) st = fit(&F, &label, 1, o, out, err);
+  free(F.centre);
+  if (st) nm__logreg_done(out);
+  return st;
 }
 
 void nm__logreg_done(struct nm__logreg *m) {
@@ -485,10 +516,7 @@ void nm__logreg_done(struct nm__logreg *m) {
 
 /* The solver's own product, so that a score has the bits it had while fitting. */
 double nm__logreg_score(const struct nm__logreg *m, const float *x) {
-  struct features one = {.n = 1, .d = m->d, .dense = x, .ld = (size_t)m->d};
-  double t[4];
-  dense_score(&one, m->w, m->b, t);
-  return t[0];
+  return nm__wide_of(nm__kern_find(NULL))->dot1(x, m->w, m->d) + m->b;
 }
 
 double nm__logreg_score_sparse(const struct nm__logreg *m, const struct nm__sparse *x, size_t row) {

@@ -43,7 +43,7 @@ static void make_key(struct acts *a) {
   char hex[33] = "";
   nm__buf_init(&b, (size_t)1 << 30);
   nm_model_hash((nm_model *)(uintptr_t)a->m, hex, NULL);
-  nm__buf_printf(&b, "%s|%s|f32", NM_VERSION, hex);
+  nm__buf_printf(&b, "%s|%s|%s", NM_VERSION, hex, nm_engine_act(a->e));
   nm__engine_key(a->e, &b);
   nm__buf_printf(&b, "|%s|%s|", a->o->site, a->o->at);
   nm__edits_key(a->o->edits, &b);

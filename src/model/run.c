@@ -22,6 +22,7 @@ struct nm_engine {
   enum nm__gelu gelu;
   const nm_adapters *adapters;
   struct nm__deltas beside;        /* of the model's own adapters and of these */
+  bool bf16;
 };
 
 static const char *const gelu_name[] = {
@@ -51,11 +52,10 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   enum nm__gelu gelu;
   if (!gelu_by_name(o->gelu, &gelu))
     return nm__fail(err, NM_EUSAGE, "gelu '%.40s' is not known (known: tanh, erf)", o->gelu);
+  if (o->act && strcmp(o->act, "f32") && strcmp(o->act, "bf16"))
+    return nm__fail(err, NM_EUSAGE, "act '%.40s' is not known (known: f32, bf16)", o->act);
   const struct nm__kern *k = nm__kern_find(o->kernels);
-  if (!k)
-    return nm__fail(err, NM_EUSAGE,
-                    "kernels '%.40s' are not available here (known: portable, avx2, avx512)",
-                    o->kernels ? o->kernels : "");
+  if (!k) return nm__kern_none(o->kernels, err);
   if (o->threads < 0 || o->threads > 1024 || o->n_ctx < 0 || o->chunk < 0 || o->batch < 0)
     return nm__fail(err, NM_EUSAGE, "threads, context, chunk and batch must not be negative");
   if (m->arch->learned_pos && o->n_ctx > m->n_ctx)
@@ -67,7 +67,7 @@ int nm_engine_new(const nm_model *m, const nm_engine_opts *o, nm_engine **out, n
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   *e = (nm_engine){.m = m, .kern = k, .n_ctx = o->n_ctx ? o->n_ctx : m->n_ctx,
                    .chunk = o->chunk ? o->chunk : 512, .batch = o->batch, .gelu = gelu,
-                   .adapters = o->adapters};
+                   .adapters = o->adapters, .bf16 = o->act && !strcmp(o->act, "bf16")};
   if (!m->causal) e->chunk = e->n_ctx;         /* each position reads all keys of its text */
   int st = put_adapters(e, err);
   if (!st) st = nm__pool_new(o->threads ? o->threads : (int)(cores > 0 ? cores : 1), &e->pool, err);
@@ -87,6 +87,7 @@ void nm_engine_free(nm_engine *e) {
 }
 
 const char *nm_engine_kernels(const nm_engine *e) { return e->kern->name; }
+const char *nm_engine_act(const nm_engine *e) { return e->bf16 ? "bf16" : "f32"; }
 int nm_engine_threads(const nm_engine *e) { return nm__pool_size(e->pool); }
 
 const nm_model *nm__engine_model(const nm_engine *e) { return e->m; }
@@ -461,7 +462,7 @@ static int changes(nm_engine *e, nm_edits *edits, struct nm__deltas *d, nm_err *
 
 static int measure_arena(nm_engine *e, const struct nm__plan *p, const struct nm__deltas *d,
                          size_t *bytes, nm_err *err) {
-  struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool};
+  struct nm__ops ops = {.mode = NM__MEASURE, .kern = e->kern, .pool = e->pool, .bf16 = e->bf16};
   nm__arena_init(&ops.arena, 0, err);
   struct nm__kv kv = {.n_layer = e->m->L, .n_slots = p->max_slots,
                       .width = (int64_t)e->m->K * e->m->hd,
@@ -483,7 +484,8 @@ int nm__run_init(struct nm__run *R) {
   if (!st) st = measure_arena(R->e, &R->plan, &R->beside, &arena, R->err);
   for (size_t g = 0; g < R->plan.n_groups; g++)
     if (R->plan.groups[g].n > widest) widest = R->plan.groups[g].n;
-  R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool};
+  R->ops = (struct nm__ops){.mode = NM__RUN, .kern = R->e->kern, .pool = R->e->pool,
+                            .bf16 = R->e->bf16};
   R->act = nm__alloc(widest, sizeof *R->act);
   R->spans = nm__alloc(widest, sizeof *R->spans);
   R->ids = nm__alloc(5 * T + 1, sizeof *R->ids);

@@ -65,13 +65,14 @@ static int write_config(struct study *S, nm_err *err) {
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
   json_t *o = json_pack(
-      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o, s:o}",
+      "{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:i, s:i, s:s, s:I, s:i, s:f, s:f, s:s, s:b, s:o, "
+      "s:o}",
       "noema", NM_VERSION, "verb", "depth", "utc", utc, "command", nm__json_text(S->o.command),
       "model", nm__json_text(S->m->path), "model_hash", hex, "kernels", nm_engine_kernels(S->e),
-      "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e), "gelu",
-      nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats, "test_share",
-      S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data", data,
-      "adapters", nm__adapters_record(S->e));
+      "act", nm_engine_act(S->e), "threads", nm_engine_threads(S->e), "ctx", nm__engine_ctx(S->e),
+      "gelu", nm__engine_gelu(S->e), "seed", (json_int_t)S->o.seed, "repeats", S->o.repeats,
+      "test_share", S->o.test_share, "C", S->o.C, "site", S->o.site, "noise", S->o.noise, "data",
+      data, "adapters", nm__adapters_record(S->e));
   char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL, *path = nm__path_join(S->dir, "config.json");
   int st = s && path ? nm__write_file(path, s, strlen(s), err)
                      : nm__fail(err, NM_EFAIL, "a name in the configuration is not UTF-8");
@@ -113,7 +114,8 @@ static int open_random(struct study *S, nm_err *err) {
     nm_engine_opts eo = {.threads = nm_engine_threads(S->e),
                          .n_ctx = nm__engine_ctx(S->e),
                          .kernels = nm_engine_kernels(S->e),
-                         .gelu = *gelu ? gelu : NULL};
+                         .gelu = *gelu ? gelu : NULL,
+                         .act = nm_engine_act(S->e)};
     st = nm_engine_new(S->random_m, &eo, &S->random_e, err);
   }
   unlink(path);

@@ -15,7 +15,7 @@ static char *folder_for(nm_engine *e, const nm_seq *seqs, size_t n, const char *
   char hex[33], model[33], name[80];
   nm__buf_init(&b, (size_t)1 << 31);
   if (nm_model_hash((nm_model *)(uintptr_t)nm__engine_model(e), model, err)) return NULL;
-  nm__buf_printf(&b, "%s|%s|%d|", model, glob, nm__engine_ctx(e));
+  nm__buf_printf(&b, "%s|%s|%d|%s|", model, glob, nm__engine_ctx(e), nm_engine_act(e));
   nm__engine_key(e, &b);
   nm__buf_puts(&b, "|");
   nm__edits_key(edits, &b);

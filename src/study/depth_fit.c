@@ -1,8 +1,8 @@
 /* depth_fit.c - a probe per layer on repeated splits, with the rows that must not
  * show the concept: shuffled labels, bag of words, embedding, random weights.
  *
- * A tile is (layer, repeat, kind), so all layers are fitted in parallel, and each fit
- * is sequential: the bits do not depend on the number of threads. */
+ * All repeats on the features of a layer are one call of many labels; its bits do not depend on
+ * the number of threads. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,43 +21,59 @@ struct fit {
   float **x[2];                    /* features of the layers in work: real, random weights */
   int first;                       /* layer of tile 0 */
   struct nm__metrics *m;           /* [L][R][N_KINDS] */
-  int *status;
-  nm_err *errs;
 };
 
 static struct nm__metrics *cell(struct fit *f, int layer, int rep, int kind) {
   return &f->m[((size_t)layer * (size_t)f->R + (size_t)rep) * N_KINDS + (size_t)kind];
 }
 
-static int fit_one(struct fit *f, const float *x, const uint8_t *label, const struct nm__split *sp,
-                   struct nm__metrics *out, nm_err *err) {
-  int d = f->v[REAL]->D;
-  struct nm__logreg model = {0};
-  struct nm__logreg_opts lo = {.C = f->o->C};
-  int st = nm__logreg_fit(x, (size_t)d, d, sp->train, sp->n_train, label, &lo, &model, err);
-  double *score = st ? NULL : nm__alloc(sp->n_test, sizeof *score);
-  uint8_t *truth = st ? NULL : nm__alloc(sp->n_test, 1);
-  if (!st && (!score || !truth)) st = nm__fail_memory(err, "scores", sp->n_test * 9);
+/* Scores of the held-out rows, and what they say. */
+static int judge(struct fit *f, const float *x, const uint8_t *label, const struct nm__split *sp,
+                 const struct nm__logreg *model, struct nm__metrics *out, nm_err *err) {
+  size_t d = (size_t)f->v[REAL]->D;
+  double *score = nm__alloc(sp->n_test, sizeof *score);
+  uint8_t *truth = nm__alloc(sp->n_test, 1);
+  int st = score && truth ? NM_OK : nm__fail_memory(err, "scores", sp->n_test * 9);
   for (size_t i = 0; i < sp->n_test && !st; i++) {
-    score[i] = nm__logreg_score(&model, x + (size_t)sp->test[i] * (size_t)d);
+    score[i] = nm__logreg_score(model, x + (size_t)sp->test[i] * d);
     truth[i] = label[sp->test[i]];
   }
   if (!st) *out = nm__metrics_of(score, truth, sp->n_test);
   free(score);
   free(truth);
-  nm__logreg_done(&model);
   return st;
 }
 
-static void tile(void *arg, int t, int thread) {
-  struct fit *f = arg;
-  (void)thread;
-  int kind = t % N_KINDS, rep = t / N_KINDS % f->R, slot = t / N_KINDS / f->R;
-  if (kind == RANDOM && !f->v[RANDOM]) return;
-  const float *x = f->x[kind == RANDOM][slot];
-  const uint8_t *label = kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label;
-  f->status[t] =
-      fit_one(f, x, label, &f->split[rep], cell(f, f->first + slot, rep, kind), &f->errs[t]);
+/* All repeats of the given kinds on one layer's features, in one call: a row outside a repeat's
+ * training side is skipped by its label, so every reading of the features serves all fits. */
+static int fit_layer(struct fit *f, struct nm__pool *pool, int slot, const int *kinds, int n_kinds,
+                     nm_err *err) {
+  int n = n_kinds * f->R, d = f->v[REAL]->D;
+  size_t N = f->s->n;
+  const float *x = f->x[kinds[0] == RANDOM][slot];
+  struct nm__logreg_opts lo = {.C = f->o->C, .pool = pool};
+  struct nm__logreg *m = nm__alloc((size_t)n, sizeof *m);
+  uint8_t *mine = nm__alloc((size_t)n * N, 1);
+  const uint8_t **label = nm__alloc((size_t)n, sizeof *label);
+  int st = m && mine && label ? NM_OK : nm__fail_memory(err, "labels", (size_t)n * N);
+  for (int k = 0; k < n && !st; k++) {
+    const uint8_t *all = kinds[k / f->R] == SHUFFLED ? f->shuffled[k % f->R] : f->s->lab.label;
+    const struct nm__split *sp = &f->split[k % f->R];
+    label[k] = memset(mine + (size_t)k * N, NM__LOGREG_SKIP, N);
+    for (size_t i = 0; i < sp->n_train; i++)
+      mine[(size_t)k * N + sp->train[i]] = all[sp->train[i]] != 0;
+  }
+  if (!st) st = nm__logreg_fit_many(x, (size_t)d, d, NULL, N, label, n, &lo, m, err);
+  for (int k = 0; k < n && !st; k++) {
+    int kind = kinds[k / f->R], rep = k % f->R;
+    st = judge(f, x, kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label, &f->split[rep], &m[k],
+               cell(f, f->first + slot, rep, kind), err);
+  }
+  for (int k = 0; m && k < n; k++) nm__logreg_done(&m[k]);
+  free(m);
+  free(mine);
+  free(label);
+  return st;
 }
 
 static int make_splits(struct fit *f, nm_err *err) {
@@ -82,16 +98,12 @@ static void layers_free(struct fit *f, int most) {
     for (int i = 0; f->x[k] && i < most; i++) free(f->x[k][i]);
     free(f->x[k]);
   }
-  free(f->status);
-  free(f->errs);
 }
 
 /* Room for the features of `most` layers, real and (where there are any) of random weights. */
 static int layers_alloc(struct fit *f, int most, nm_err *err) {
-  size_t one = f->s->n * (size_t)f->v[REAL]->D, tiles = (size_t)(most * f->R) * N_KINDS;
-  f->status = nm__alloc(tiles, sizeof *f->status);
-  f->errs = nm__alloc(tiles, sizeof *f->errs);
-  bool good = f->status && f->errs;
+  size_t one = f->s->n * (size_t)f->v[REAL]->D;
+  bool good = true;
   for (int k = 0; k < 2; k++) {
     f->x[k] = nm__alloc((size_t)most, sizeof *f->x[k]);
     good &= f->x[k] != NULL;
@@ -101,17 +113,18 @@ static int layers_alloc(struct fit *f, int most, nm_err *err) {
   return good ? NM_OK : nm__fail_memory(err, "features", one * 8 * (size_t)most);
 }
 
-/* Reads and fits layers first .. first + n - 1, all of them in parallel. */
+/* Reads and fits layers first .. first + n - 1. */
 static int fit_some(struct fit *f, struct nm__pool *pool, int n, nm_err *err) {
-  int st = NM_OK, tiles = n * f->R * N_KINDS;
+  int st = NM_OK;
   for (int i = 0; i < n && !st; i++) {
     st = nm__depth_vectors_read(f->v[REAL], f->first + i, f->x[0][i], err);
     if (!st && f->v[RANDOM])
       st = nm__depth_vectors_read(f->v[RANDOM], f->first + i, f->x[1][i], err);
   }
-  if (!st) nm__pool_run(pool, tiles, tile, f);
-  for (int t = 0; t < tiles && !st; t++)
-    if ((st = f->status[t]) && err) *err = f->errs[t];
+  for (int i = 0; i < n && !st; i++) {
+    st = fit_layer(f, pool, i, (int[]){REAL, SHUFFLED}, 2, err);
+    if (!st && f->v[RANDOM]) st = fit_layer(f, pool, i, (int[]){RANDOM}, 1, err);
+  }
   return st;
 }
 

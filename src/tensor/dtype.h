@@ -11,7 +11,8 @@
 enum nm__dtype {
   NM__F32 = 0, NM__F16 = 1, NM__Q4_0 = 2, NM__Q4_1 = 3, NM__Q5_0 = 6, NM__Q5_1 = 7,
   NM__Q8_0 = 8, NM__I8 = 24, NM__I16 = 25, NM__I32 = 26, NM__I64 = 27, NM__F64 = 28,
-  NM__BF16 = 30, NM__DTYPE_END = 43
+  NM__BF16 = 30, NM__Q4_K = 12, NM__Q5_K = 13, NM__Q6_K = 14, NM__IQ4_NL = 20,
+  NM__DTYPE_END = 43
 };
 
 struct nm__dtype_info {

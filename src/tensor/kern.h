@@ -8,7 +8,15 @@
  *
  * with x and w continued by zeros. It depends on nothing else: not on how many
  * rows or columns are computed together, nor on threads or instruction set.
- * kern_body.h is written once over a 16-lane vector and compiled three times. */
+ *
+ * The bf16 formula: x and w are rounded to bf16 (nearest, ties to even), and
+ *
+ *     lane l = 0..15:  a[l] = fma(x[32 s + 2 l + 1], w[32 s + 2 l + 1], a[l])
+ *                      a[l] = fma(x[32 s + 2 l],     w[32 s + 2 l],     a[l])
+ *     sum = tree(a)    as above; subnormal numbers count as zero everywhere
+ *
+ * which is what one VDPBF16PS instruction does to 32 pairs; sets without it take its steps one
+ * by one. kern_body.h is written once over a 16-lane vector and compiled for each set. */
 #ifndef NM_TENSOR_KERN_H
 #define NM_TENSOR_KERN_H
 
@@ -17,14 +25,23 @@
 enum nm__act { NM__ACT_SILU, NM__ACT_GELU_TANH, NM__ACT_GELU_ERF };
 
 struct nm__kern {
-  const char *name;                /* "portable", "avx2", "avx512" */
+  const char *name;                /* "portable", "avx2", "avx512", "avx512bf16" */
   bool (*usable)(void);
   int lanes;                       /* floats in one register */
   /* n times twelve register-only fused multiply-adds: what the peak is measured with. */
   float (*fma_peak)(int64_t n);
-  /* c[i][j] = x[i] . w[j], i < m, j < n, over k; strides in floats. */
+  /* c[i][j] = x[i] . w[j], i < m, j < n, over k; strides in elements. ldx 0: x is packed. */
   void (*gemm)(float *c, size_t ldc, const float *x, size_t ldx, int m, const float *w,
                size_t ldw, int n, int k);
+  /* The same by the bf16 formula. */
+  void (*gemm_bf16)(float *c, size_t ldc, const uint16_t *x, size_t ldx, int m,
+                    const uint16_t *w, size_t ldw, int n, int k);
+  /* Rows of f32 into the order in which a product reads them, m * nm__packed(k) elements; one row
+   * keeps its order. Every `strip` rows stand for themselves and may be packed apart. Worth it
+   * when the rows meet many rows of w. */
+  int strip;
+  void (*pack)(float *to, const float *x, size_t ldx, int m, int k);
+  void (*pack_bf16)(uint16_t *to, const float *x, size_t ldx, int m, int k);
   void (*add)(float *y, const float *a, const float *b, int64_t n);
   /* y += s * v */
   void (*axpy)(float *y, float s, const float *v, int64_t n);
@@ -40,8 +57,13 @@ struct nm__kern {
   void (*act_mul)(float *y, const float *g, const float *u, int64_t n, enum nm__act kind);
   /* out[d] += sum_j p[j] v[j][d], j ascending, one fma each */
   void (*weighted_sum)(float *out, const float *p, const float *v, size_t ldv, int n, int d);
-  /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32 */
+  /* out[n] from a row of blocks; same bits as nm__dtype(type)->to_f32, and these rounded. */
   void (*to_f32)(float *out, const void *row, int64_t n, uint32_t type);
+  void (*to_bf16)(uint16_t *out, const void *row, int64_t n, uint32_t type);
+  /* y[j] = x . row j of w as f32, j < n, over k, by the f32 formula: a product with a single x,
+   * whose weights are never written out. */
+  void (*gemv)(float *y, const float *x, const uint8_t *w, size_t row_bytes, int n, int k,
+               uint32_t type);
 
   /* Backwards (kern_grad.h): all but the last add to their outputs. */
   void (*act_back)(float *dx, const float *x, const float *dz, int64_t n, enum nm__act kind);
@@ -60,10 +82,15 @@ struct nm__kern {
   void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const float k[6]);
 };
 
+/* Elements of a packed row: k, rounded up. */
+static inline size_t nm__packed(int64_t k) { return ((size_t)k + 31) / 32 * 32; }
+
 /* Best one this machine can run; NULL name: the best. NULL when the name is not
  * known or not usable here. */
 const struct nm__kern *nm__kern_find(const char *name);
-extern const struct nm__kern nm__kern_portable, nm__kern_avx2, nm__kern_avx512;
+int nm__kern_none(const char *name, nm_err *err);        /* NM_EUSAGE: which there are here */
+extern const struct nm__kern nm__kern_portable, nm__kern_avx2, nm__kern_avx512,
+    nm__kern_avx512bf16;
 /* i = 0, 1, ...: all of them, best last; NULL after the end. */
 const struct nm__kern *nm__kern_at(int i);
 

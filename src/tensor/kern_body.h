@@ -1,16 +1,13 @@
 /* kern_body.h - every kernel, written once over the 16-lane vector `v16` that
  * the including file defines, together with KERN_SET, KERN_NAME, KERN_USABLE and
- * the register tile TILE_X x TILE_W. Compiled with -ffp-contract=off, so that the
- * only fused operations are the v_fma written here.
- *
- * The register tile of the product (AVX-512: 6 x 4, 24 of 32 registers):
- *
- *              w[j] w[j+1] w[j+2] w[j+3]     each [] is one v16 of 16 partial sums,
- *        x[i]   []    []     []     []       kept over the whole row length k and
- *        ...                                 folded by the fixed tree at the end
- *      x[i+5]   []    []     []     []
- */
+ * the register tile TILE_X x TILE_W of the products (kern_gemm.h). Compiled with
+ * -ffp-contract=off, so that the only fused operations are the v_fma written here. */
 #include "tensor/kern.h"
+
+#include <string.h>
+
+#include "tensor/iq_tables.h"
+#include "tensor/quants.h"
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -18,79 +15,49 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#define INLINE __attribute__((always_inline)) static inline
+
 /* ---- products -------------------------------------------------------- */
 
-/* One step of 16 elements is taken in PARTS pieces (AVX2: two halves), so that one
- * piece of every row of w and the sums fit the registers together. */
-__attribute__((always_inline)) static inline void tile(float *c, size_t ldc, const float *x,
-                                                       size_t ldx, const float *w, size_t ldw,
-                                                       int k, const int nx, const int nw) {
-  part acc[TILE_X][TILE_W][PARTS];
-  UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++)
-    UNROLL for (int p = 0; p < PARTS; p++) acc[i][j][p] = p_zero();
-  int s = 0;
-  for (; s + 16 <= k; s += 16) {
-    UNROLL for (int p = 0; p < PARTS; p++) {
-      part b[TILE_W];
-      UNROLL for (int j = 0; j < nw; j++) b[j] = p_load(w + (size_t)j * ldw + s, p);
-      UNROLL for (int i = 0; i < nx; i++) {
-        part a = p_load(x + (size_t)i * ldx + s, p);
-        __asm__("" : P_KEEP(a));   /* or gcc loads it again for each product */
-        UNROLL for (int j = 0; j < nw; j++) acc[i][j][p] = p_fma(a, b[j], acc[i][j][p]);
-      }
-    }
-  }
-  UNROLL for (int i = 0; i < nx; i++) UNROLL for (int j = 0; j < nw; j++) {
-    v16 a = p_join(acc[i][j]);
-    if (s < k) a = v_fma(v_load_n(x + (size_t)i * ldx + s, k - s),
-                         v_load_n(w + (size_t)j * ldw + s, k - s), a);
-    c[(size_t)i * ldc + (size_t)j] = v_sum(a);
-  }
+enum { BLOCK = 4096 };             /* bytes of a row that are taken together */
+
+INLINE void f32_step(float *to, const float *x, int n) {
+  v_store(to, n == 16 ? v_load(x) : v_load_n(x, n));
+}
+INLINE void bf16_step(uint16_t *to, const float *x, int n) {
+  v_store_bf16(to, n >= 16 ? v_load(x) : v_load_n(x, n));
+  v_store_bf16(to + 16, n == 32 ? v_load(x + 16) : v_load_n(x + 16, n > 16 ? n - 16 : 0));
 }
 
-/* TILE_X rows of x against n rows of w: the x rows stay in the first-level cache
- * while the rows of w stream past. */
-#define STRIP(NX) \
-  static void strip_##NX(float *c, size_t ldc, const float *x, size_t ldx, const float *w, \
-                         size_t ldw, int n, int k) { \
-    int j = 0; \
-    for (; j + TILE_W <= n; j += TILE_W) \
-      tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, NX, TILE_W); \
-    for (; j < n; j++) tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, NX, 1); \
-  }
-/* A single row of x is bound by reading w: one row after the other is one
- * sequential stream, the fastest way to read memory that was measured. */
-static void strip_1(float *c, size_t ldc, const float *x, size_t ldx, const float *w, size_t ldw,
-                    int n, int k) {
-  for (int j = 0; j < n; j++) tile(c + j, ldc, x, ldx, w + (size_t)j * ldw, ldw, k, 1, 1);
-}
-STRIP(2)
-#if TILE_X >= 3
-STRIP(3)
-#endif
-#if TILE_X >= 6
-STRIP(4)
-STRIP(5)
-STRIP(6)
-#endif
+#define NAME(f) f32_##f
+#define ELEM float
+#define STEP 16
+#define PART part
+#define LOAD_P p_load
+#define DOT_P(acc, x, w) p_fma(x, w, acc)
+#define SUM v_sum
+#define CONVERT f32_step
+#define SUM4 v_sum4
+#include "tensor/kern_gemm.h"
 
-static void gemm(float *c, size_t ldc, const float *x, size_t ldx, int m, const float *w,
-                 size_t ldw, int n, int k) {
-  static void (*const strip[])(float *, size_t, const float *, size_t, const float *, size_t, int,
-                               int) = {
-      NULL, strip_1, strip_2,
-#if TILE_X >= 3
-      strip_3,
-#endif
-#if TILE_X >= 6
-      strip_4, strip_5, strip_6,
-#endif
-  };
-  for (int i = 0; i < m;) {
-    int rows = m - i < TILE_X ? m - i : TILE_X;
-    strip[rows](c + (size_t)i * ldc, ldc, x + (size_t)i * ldx, ldx, w, ldw, n, k);
-    i += rows;
-  }
+/* The bf16 formula (kern.h). What is fused and rounded is the same in every set; subnormal
+ * numbers count as zero in all of it, the tree included. */
+#define NAME(f) bf16_##f
+#define ELEM uint16_t
+#define STEP 32
+#define PART pair
+#define LOAD_P pair_load
+#define DOT_P pair_dot
+#define SUM pair_sum
+#define CONVERT bf16_step
+#define SUM4 pair_sum4
+#include "tensor/kern_gemm.h"
+
+static void gemm_bf16(float *c, size_t ldc, const uint16_t *x, size_t ldx, int m,
+                      const uint16_t *w, size_t ldw, int n, int k) {
+  unsigned before = flush_begin();
+  bf16_gemm(c, ldc, x, ldx, m, w, ldw, n, k);
+  flush_end(before);
 }
 
 /* Twelve independent chains of register-only multiply-adds: the peak of the set. */
@@ -325,90 +292,19 @@ static void weighted_sum(float *out, const float *p, const float *v, size_t ldv,
   }
 }
 
-/* ---- dequantising ---------------------------------------------------- */
-
-static inline void block_out(float *o, const int8_t q[32], float d) {
-  v16 vd = v_set(d);
-  v_store(o, v_mul(v_from_i8(q), vd));
-  v_store(o + 16, v_mul(v_from_i8(q + 16), vd));
-}
-
-/* A block's scale. The sets that have the instruction use it: a call would cost as much as the
- * block itself. */
-static inline float scale_at(const uint8_t *b) {
-  uint16_t h = (uint16_t)(b[0] | b[1] << 8);
-#ifdef V_NO_HALF
-  return nm__half_to_f32(h);
-#else
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
-#endif
-}
-
-static void q8_0_out(float *o, const uint8_t *b, int64_t n) {
-  for (; n > 0; n -= 32, b += 34, o += 32) block_out(o, (const int8_t *)b + 2, scale_at(b));
-}
-
-static void q4_0_out(float *o, const uint8_t *b, int64_t n) {
-  for (; n > 0; n -= 32, b += 18, o += 32) {
-    int8_t q[32];
-    for (int i = 0; i < 16; i++) {
-      q[i] = (int8_t)((b[2 + i] & 15) - 8);
-      q[i + 16] = (int8_t)((b[2 + i] >> 4) - 8);
-    }
-    block_out(o, q, scale_at(b));
-  }
-}
-
-/* The fifth bits lie in four bytes, bit i for element i: spread byte i/8 over its
- * eight elements and test each with its own mask. */
-static void q5_0_out(float *o, const uint8_t *b, int64_t n) {
-  static const uint8_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
-  for (; n > 0; n -= 32, b += 22, o += 32) {
-    int8_t q[32];
-    for (int i = 0; i < 16; i++) {
-      q[i] = (int8_t)(((b[6 + i] & 15) | (b[2 + i / 8] & bit[i % 8] ? 16 : 0)) - 16);
-      q[i + 16] = (int8_t)(((b[6 + i] >> 4) | (b[4 + i / 8] & bit[i % 8] ? 16 : 0)) - 16);
-    }
-    block_out(o, q, scale_at(b));
-  }
-}
-
-static void bf16_out(float *o, const uint8_t *b, int64_t n) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) v_store(o + i, v_from_bf16(b + 2 * i));
-  nm__dtype(NM__BF16)->to_f32(o + i, b + 2 * i, n - i);
-}
-
-static void f16_out(float *o, const uint8_t *b, int64_t n) {
-  int64_t i = 0;
-#ifndef V_NO_HALF
-  for (; i + 16 <= n; i += 16) v_store(o + i, v_from_half(b + 2 * i));
-#endif
-  nm__dtype(NM__F16)->to_f32(o + i, b + 2 * i, n - i);
-}
-
-static void to_f32(float *o, const void *row, int64_t n, uint32_t type) {
-  switch (type) {
-    case NM__Q8_0: q8_0_out(o, row, n); break;
-    case NM__Q4_0: q4_0_out(o, row, n); break;
-    case NM__Q5_0: q5_0_out(o, row, n); break;
-    case NM__BF16: bf16_out(o, row, n); break;
-    case NM__F16: f16_out(o, row, n); break;
-    default: nm__dtype(type)->to_f32(o, row, n);
-  }
-}
-
+#include "tensor/kern_blocks.h"
 #include "tensor/kern_grad.h"
 
 static bool usable(void) { return KERN_USABLE; }
 
 const struct nm__kern KERN_SET = {
-    .name = KERN_NAME, .usable = usable, .gemm = gemm, .lanes = (int)(sizeof(part) / 4),
+    .name = KERN_NAME, .usable = usable, .lanes = (int)(sizeof(part) / 4), .strip = TILE_X,
+    .gemm = f32_gemm, .pack = f32_pack, .gemm_bf16 = gemm_bf16, .pack_bf16 = bf16_pack,
     .fma_peak = fma_peak, .add = add, .axpy = axpy, .mul = mul,
     .soft_cap = soft_cap, .dot = dot, .rmsnorm = rmsnorm, .layernorm = layernorm,
     .softmax = softmax, .softmax_parts = softmax_parts, .act = act, .act_mul = act_mul,
-    .weighted_sum = weighted_sum,
-    .to_f32 = to_f32, .act_back = act_back, .act_mul_back = act_mul_back,
+    .weighted_sum = weighted_sum, .to_f32 = to_f32, .to_bf16 = to_bf16, .gemv = gemv,
+    .act_back = act_back, .act_mul_back = act_mul_back,
     .soft_cap_back = soft_cap_back, .mul_add = mul_add, .rmsnorm_back = rmsnorm_back,
     .layernorm_back = layernorm_back, .norm_weight_back = norm_weight_back,
     .softmax_back = softmax_back, .adamw = adamw,

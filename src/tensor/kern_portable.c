@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "tensor/dtype.h"
+
 typedef struct { float f[16]; } v16;
 #define EACH for (int i = 0; i < 16; i++)
 
@@ -61,7 +63,33 @@ static inline v16 v_from_bf16(const uint8_t *p) {
   }
   return r;
 }
-#define V_NO_HALF                  /* halves go through the plain dequantiser */
+#define V_NO_HALF
+static inline v16 v_from_half(const uint8_t *p) {
+  v16 r;
+  EACH r.f[i] = nm__half_to_f32((uint16_t)(p[2 * i] | p[2 * i + 1] << 8));
+  return r;
+}
+static inline v16 v_from_six(const uint8_t *q, int s, const uint8_t *high, int t) {
+  v16 r;
+  EACH r.f[i] = (float)(((q[i] >> s & 15) | (high[i] >> t & 3) << 4) - 32);
+  return r;
+}
+/* table[four bits of q[i] from bit s on]; the second, from `high` where bit i of `which` is set */
+static inline v16 v_pick(v16 table, const uint8_t *q, int s) {
+  v16 r;
+  EACH r.f[i] = table.f[q[i] >> s & 15];
+  return r;
+}
+static inline v16 v_pick2(v16 low, v16 high, const uint8_t *q, int s, uint32_t which) {
+  v16 r;
+  EACH r.f[i] = (which >> i & 1 ? high : low).f[q[i] >> s & 15];
+  return r;
+}
+static inline uint32_t bit_of16(const uint8_t *p, int j) {
+  uint32_t r = 0;
+  EACH r |= (uint32_t)(p[i] >> j & 1) << i;
+  return r;
+}
 
 typedef v16 part;
 enum { PARTS = 1 };
@@ -71,6 +99,43 @@ static inline part p_fma(part a, part b, part c) { return v_fma(a, b, c); }
 static inline v16 p_join(const part *a) { return a[0]; }
 static inline float p_first(part a) { return a.f[0]; }
 #define P_KEEP(x) "+m"(x)
+
+static inline void v_store_bf16(uint16_t *p, v16 v) { EACH p[i] = nm__f32_to_bf16(v.f[i]); }
+
+/* Subnormal numbers as zero of their sign. */
+static inline float flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? 0.0f * x : x; }
+/* x is flushed too when rounding without a smallest exponent would leave it below 2^-126: then
+ * `near`, its value in double, lies below the last number that rounds up to that. */
+static inline float flush_fma(float x, float w, float a) {
+  x = flush(x);
+  w = flush(w);
+  float r = __builtin_fmaf(x, w, a);
+  if (__builtin_fabsf(r) > 0x1p-126f) return r;
+  double near = (double)x * (double)w + (double)a;
+  return __builtin_fabs(near) < 0x1.ffffffp-127 ? 0.0f * r : r;
+}
+typedef struct { uint16_t e[32]; } pair;
+static inline pair pair_load(const uint16_t *x, int p) {
+  pair r;
+  (void)p;
+  memcpy(&r, x, 64);
+  return r;
+}
+static inline part pair_dot(part a, pair x, pair w) {
+  for (int o = 1; o >= 0; o--)
+    EACH a.f[i] = flush_fma(nm__bf16_to_f32(x.e[2 * i + o]), nm__bf16_to_f32(w.e[2 * i + o]),
+                            a.f[i]);
+  return a;
+}
+static inline float pair_sum(v16 a) {
+  for (int h = 8; h; h /= 2)
+    for (int i = 0; i < h; i++) a.f[i] = flush(a.f[i] + a.f[i + h]);
+  return a.f[0];
+}
+#define flush_begin() 0u
+#define flush_end(before) (void)(before)
+#define v_sum4(o, a, b, c, d) (void)(o)      /* rows of four are never taken: TILE_W is 2 */
+#define pair_sum4 v_sum4
 
 #define KERN_SET nm__kern_portable
 #define KERN_NAME "portable"

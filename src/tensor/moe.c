@@ -152,14 +152,11 @@ static int64_t group(const struct nm__route *r, int e, int64_t *first) {
   return r->first[e + 1] - r->first[e];
 }
 
+/* The scratch is that of all rows at the largest expert: a measurement cannot know the choice. */
 static void experts_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
   const struct nm__route *r = a->route;
-  size_t mark = o->arena.used, floats = 0;
-  for (int e = 0; e < r->n_expert; e++) {
-    size_t n = nm__matmul_scratch(o, a->experts[e]);
-    if (n > floats) floats = n;
-  }
-  float *scratch = floats ? nm__scratch(o, floats, "a tile of an expert") : NULL;
+  for (int e = 0; e < r->n_expert && !o->err.status; e++)
+    nm__matmul_room(o, &(struct nm__op_args){.x = a->x, .w = a->experts[e]});
   for (int e = 0; e < r->n_expert && o->mode != NM__MEASURE && !o->err.status; e++) {
     int64_t first, n = group(r, e, &first);
     if (!n) continue;
@@ -170,9 +167,8 @@ static void experts_forward(struct nm__ops *o, const struct nm__op_args *a, stru
     struct nm__op_args one = {.x = {.d = nm__row(&a->x, first), .rows = n, .cols = a->x.cols},
                               .w = a->experts[e]};
     struct nm__t out = {.d = nm__row(y, first), .rows = n, .cols = y->cols};
-    nm__matmul(o, &one, &out, scratch);
+    nm__matmul(o, &one, &out);
   }
-  o->arena.used = mark;
 }
 
 /* Measured as if all rows chose the largest expert. */

@@ -108,6 +108,7 @@ struct nm__ops {
   const struct nm__kern *kern;
   struct nm__pool *pool;
   struct nm__arena arena;
+  bool bf16;                                   /* products with weights by the bf16 formula */
   nm_err err;                                  /* status != 0: something failed, ops do nothing */
 };
 

@@ -30,11 +30,10 @@ void nm__by_rows(struct nm__ops *o, const struct nm__op_args *a, const struct nm
 void nm__back_by_rows(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b,
                       void (*fn)(void *call, int64_t begin, int64_t end, int thread));
 
-/* The product of the op matmul and its way back, with scratch that is taken already (forward) and
- * taken here (backward). */
-size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w);      /* floats */
-void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
-                float *scratch);
+/* The product of the op matmul and its way back; both take scratch while they run. */
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y);
+/* Sees to it that the arena has the scratch of a product, now or when it is made. */
+void nm__matmul_room(struct nm__ops *o, const struct nm__op_args *a);
 void nm__matmul_back(struct nm__ops *o, const struct nm__op_args *a, const struct nm__back *b);
 
 /* Scratch that is taken in every mode, so that measuring counts it; NULL after the sentence. */

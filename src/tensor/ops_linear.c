@@ -88,50 +88,140 @@ static bool matmul_shape(const struct nm__op_args *a, int64_t out[2]) {
   return a->w.data && a->x.cols == a->w.cols && (!a->bias.data || a->bias.cols == a->w.rows);
 }
 
-static void add_bias(struct nm__call *c, int64_t begin, int64_t end) {
+/* How one product is cut into tiles: a tile is `tile_rows` rows of w for all rows of x, or for one
+ * of `chunks` parts of very many.
+ *
+ *   x  [m, k]  packed once, as f32 or bf16 (kern.h); with a single row and f32 as it lies
+ *   w  a tile is made f32 or bf16 once, in scratch of the thread, and then serves all positions;
+ *      one that is stored so is read where it lies, but for rows that are whole pages apart,
+ *      which would all fall on the same few lines of the first-level cache */
+struct product {
+  struct nm__ops *o;
+  const struct nm__op_args *a;
+  const struct nm__t *y;
+  uint8_t *x, *w;                  /* packed rows; a tile a thread, or NULL */
+  size_t ldw, unit;                /* of a tile: from row to row; bytes of an element */
+  int64_t tile_rows, chunks, chunk_rows;
+  bool bf16, alone;
+};
+
+enum { TILE_BYTES = 512 << 10, CHUNK = 768 };
+
+static struct product cut(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y) {
+  struct product p = {.o = o, .a = a, .y = y, .bf16 = o->bf16, .chunks = 1};
+  int64_t m = a->x.rows, strip = o->kern->strip;
+  p.alone = m == 1 && !p.bf16;
+  p.unit = p.bf16 ? sizeof(uint16_t) : sizeof(float);
+  p.ldw = nm__packed(a->w.cols) + 32;
+  p.tile_rows = (int64_t)(TILE_BYTES / p.unit / p.ldw) & ~3;
+  p.tile_rows = p.tile_rows < 4 ? 4 : p.tile_rows > TILE_ROWS ? TILE_ROWS : p.tile_rows;
+  p.chunks = (m + CHUNK - 1) / CHUNK;
+  p.chunk_rows = p.chunks ? (m + p.chunks - 1) / p.chunks : 0;
+  p.chunk_rows = (p.chunk_rows + strip - 1) / strip * strip;
+  return p;
+}
+
+static bool read_in_place(const struct product *p) {
+  const struct nm__w *w = &p->a->w;
+  return p->alone || (w->type == (p->bf16 ? NM__BF16 : NM__F32) &&
+                      (w->row_bytes % 4096 || p->a->x.rows == 1));
+}
+
+static void add_bias(const struct product *p, int64_t first, int64_t end, int64_t begin_row,
+                     int64_t end_row) {
   float b[TILE_ROWS];
-  struct nm__w w = c->a->bias;
+  struct nm__w w = p->a->bias;
   size_t unit = (size_t)nm__dtype(w.type)->bytes;      /* vectors are F32, F16 or BF16 */
-  nm__dtype(w.type)->to_f32(b, w.data + (size_t)begin * unit, end - begin);
-  for (int64_t i = 0; i < c->y->rows; i++) {
-    float *y = nm__row(c->y, i) + begin;
-    c->o->kern->add(y, y, b, end - begin);
+  nm__dtype(w.type)->to_f32(b, w.data + (size_t)first * unit, end - first);
+  for (int64_t i = begin_row; i < end_row; i++) {
+    float *y = nm__row(p->y, i) + first;
+    p->o->kern->add(y, y, b, end - first);
   }
 }
 
-/* A tile of weight rows is made f32 once (F32 files: used where it lies) and then serves
- * all positions. */
-static void matmul_tile(void *v, int64_t begin, int64_t end, int thread) {
-  struct nm__call *c = v;
-  const struct nm__op_args *a = c->a;
-  const float *w = (const float *)(const void *)(a->w.data + (size_t)begin * a->w.row_bytes);
-  if (a->w.type != NM__F32) {
-    float *s = c->scratch + (size_t)thread * TILE_ROWS * (size_t)a->w.cols;
-    for (int64_t r = begin; r < end; r++)
-      c->o->kern->to_f32(s + (r - begin) * a->w.cols, a->w.data + (size_t)r * a->w.row_bytes,
-                         a->w.cols, a->w.type);
-    w = s;
+static void pack_strips(void *v, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const struct product *p = v;
+  const struct nm__kern *kern = p->o->kern;
+  const struct nm__t *x = &p->a->x;
+  int64_t first = begin * kern->strip, last = end * kern->strip;
+  int m = (int)((last < x->rows ? last : x->rows) - first);
+  void *to = p->x + (size_t)first * nm__packed(x->cols) * p->unit;
+  if (p->bf16) kern->pack_bf16(to, nm__row(x, first), (size_t)x->cols, m, (int)x->cols);
+  else kern->pack(to, nm__row(x, first), (size_t)x->cols, m, (int)x->cols);
+}
+
+/* Rows first..end of w as the product reads them. */
+static const void *weight_tile(const struct product *p, int64_t first, int64_t end, int thread,
+                               size_t *ldw) {
+  const struct nm__w *w = &p->a->w;
+  *ldw = (size_t)w->cols;
+  if (!p->w) return w->data + (size_t)first * w->row_bytes;
+  uint8_t *tile = p->w + (size_t)thread * (size_t)p->tile_rows * p->ldw * p->unit;
+  for (int64_t r = first; r < end; r++) {
+    const uint8_t *row = w->data + (size_t)r * w->row_bytes;
+    void *to = tile + (size_t)(r - first) * p->ldw * p->unit;
+    if (p->bf16) p->o->kern->to_bf16(to, row, w->cols, w->type);
+    else p->o->kern->to_f32(to, row, w->cols, w->type);
   }
-  c->o->kern->gemm(c->y->d + begin, (size_t)c->y->cols, a->x.d, (size_t)a->x.cols, (int)a->x.rows,
-                   w, (size_t)a->w.cols, (int)(end - begin), (int)a->w.cols);
-  if (a->bias.data) add_bias(c, begin, end);
+  *ldw = p->ldw;
+  return tile;
 }
 
-size_t nm__matmul_scratch(const struct nm__ops *o, struct nm__w w) {
-  return w.type == NM__F32 ? 0 : (size_t)nm__pool_size(o->pool) * TILE_ROWS * (size_t)w.cols;
+static void matmul_tile(void *v, int t, int thread) {
+  const struct product *p = v;
+  const struct nm__w *w = &p->a->w;
+  const struct nm__kern *kern = p->o->kern;
+  int64_t tiles = (w->rows + p->tile_rows - 1) / p->tile_rows, m = p->a->x.rows;
+  int64_t first = t % tiles * p->tile_rows, end = first + p->tile_rows;
+  int64_t row = t / tiles * p->chunk_rows, end_row = row + p->chunk_rows;
+  if (end > w->rows) end = w->rows;
+  if (end_row > m) end_row = m;
+  float *y = nm__row(p->y, row) + first;
+  int n = (int)(end - first), k = (int)w->cols;
+  if (p->alone) {
+    kern->gemv(y, p->a->x.d, w->data + (size_t)first * w->row_bytes, w->row_bytes, n, k, w->type);
+  } else {
+    size_t ldw, ldy = (size_t)p->y->cols;
+    const void *tile = weight_tile(p, first, end, thread, &ldw);
+    const void *x = p->x + (size_t)row * nm__packed(k) * p->unit;
+    if (p->bf16) kern->gemm_bf16(y, ldy, x, 0, (int)(end_row - row), tile, ldw, n, k);
+    else kern->gemm(y, ldy, x, 0, (int)(end_row - row), tile, ldw, n, k);
+  }
+  if (p->a->bias.data) add_bias(p, first, end, row, end_row);
 }
 
-void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y,
-                float *scratch) {
-  nm__rows_parallel(o, a->w.rows, TILE_ROWS, matmul_tile,
-                    &(struct nm__call){o, a, y, NULL, scratch});
+/* Scratch for packed rows and weight tiles, in every mode. */
+static void take_scratch(struct product *p) {
+  struct nm__ops *o = p->o;
+  size_t x = (size_t)p->a->x.rows * nm__packed(p->a->x.cols) * p->unit;
+  size_t w = (size_t)nm__pool_size(o->pool) * (size_t)p->tile_rows * p->ldw * p->unit;
+  if (!p->alone) p->x = (uint8_t *)nm__scratch(o, (x + 3) / 4, "packed positions");
+  if (!read_in_place(p)) p->w = (uint8_t *)nm__scratch(o, (w + 3) / 4, "a weight tile");
+}
+
+void nm__matmul_room(struct nm__ops *o, const struct nm__op_args *a) {
+  size_t mark = o->arena.used;
+  struct product p = cut(o, a, NULL);
+  take_scratch(&p);
+  o->arena.used = mark;
+}
+
+void nm__matmul(struct nm__ops *o, const struct nm__op_args *a, const struct nm__t *y) {
+  struct product p = cut(o, a, y);
+  size_t mark = o->arena.used;
+  take_scratch(&p);
+  if (!o->err.status && o->mode != NM__MEASURE) {
+    int64_t strips = (a->x.rows + o->kern->strip - 1) / o->kern->strip;
+    int64_t tiles = (a->w.rows + p.tile_rows - 1) / p.tile_rows;
+    if (!p.alone) nm__rows_parallel(o, strips, 4, pack_strips, &p);
+    nm__pool_run(o->pool, (int)(tiles * p.chunks), matmul_tile, &p);
+  }
+  o->arena.used = mark;
 }
 
 static void matmul_forward(struct nm__ops *o, const struct nm__op_args *a, struct nm__t *y) {
-  size_t mark = o->arena.used, n = nm__matmul_scratch(o, a->w);
-  float *scratch = n ? nm__scratch(o, n, "a weight tile") : NULL;
-  if (!o->err.status && o->mode != NM__MEASURE) nm__matmul(o, a, y, scratch);
-  o->arena.used = mark;
+  nm__matmul(o, a, y);
 }
 
 /* ---- its backward ------------------------------------------------------ */

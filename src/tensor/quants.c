@@ -192,24 +192,13 @@ void nm__q3_k_out(float *o, const void *b, int64_t n) {
   }
 }
 
-/* Q4_K and Q5_K keep eight scales and eight minima of six bits in twelve bytes. */
-static void six_bits(const uint8_t *s, int j, float d, float dmin, float *scale, float *least) {
-  int sc = s[j] & 63, mn = s[j + 4] & 63;
-  if (j >= 4) {
-    sc = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-    mn = (s[j + 4] >> 4) | (s[j] >> 6) << 4;
-  }
-  *scale = d * (float)sc;
-  *least = dmin * (float)mn;
-}
-
 void nm__q4_k_out(float *o, const void *b, int64_t n) {
   const uint8_t *p = b;
   for (; n > 0; n -= 256, p += 144) {
     float d = nm__half_at(p), dmin = nm__half_at(p + 2), scale, least;
     for (int j = 0; j < 8; j++, o += 32) {
       const uint8_t *q = p + 16 + 32 * (j / 2);
-      six_bits(p + 4, j, d, dmin, &scale, &least);
+      nm__six_bits(p + 4, j, d, dmin, &scale, &least);
       for (int i = 0; i < 32; i++) o[i] = scale * (float)(q[i] >> (4 * (j % 2)) & 15) - least;
     }
   }
@@ -221,7 +210,7 @@ void nm__q5_k_out(float *o, const void *b, int64_t n) {
     float d = nm__half_at(p), dmin = nm__half_at(p + 2), scale, least;
     for (int j = 0; j < 8; j++, o += 32) {
       const uint8_t *q = p + 48 + 32 * (j / 2), *high = p + 16;
-      six_bits(p + 4, j, d, dmin, &scale, &least);
+      nm__six_bits(p + 4, j, d, dmin, &scale, &least);
       for (int i = 0; i < 32; i++) {
         int v = (q[i] >> (4 * (j % 2)) & 15) | (high[i] >> j & 1) << 4;
         o[i] = scale * (float)v - least;

@@ -11,6 +11,18 @@ static inline uint32_t nm__u32_at(const uint8_t *b) {
 }
 static inline float nm__half_at(const uint8_t *b) { return nm__half_to_f32(nm__u16_at(b)); }
 
+/* Q4_K and Q5_K keep eight scales and eight minima of six bits in twelve bytes. */
+static inline void nm__six_bits(const uint8_t *s, int j, float d, float dmin, float *scale,
+                                float *least) {
+  int sc = s[j] & 63, mn = s[j + 4] & 63;
+  if (j >= 4) {
+    sc = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    mn = (s[j + 4] >> 4) | (s[j] >> 6) << 4;
+  }
+  *scale = d * (float)sc;
+  *least = dmin * (float)mn;
+}
+
 #define NM__DEQUANTISER(name) void nm__##name##_out(float *o, const void *blocks, int64_t n)
 NM__DEQUANTISER(q4_1);      /* quants.c */
 NM__DEQUANTISER(q5_1);

@@ -274,6 +274,65 @@ static void test_refused(void **state) {
   drop(&p);
 }
 
+/* ---- many labels at once ------------------------------------------------ */
+
+/* The labels of a call are those of calls of their own, bit for bit, whatever the threads; a row
+ * that is skipped is a row that is not there. 40 labels are more than one group of the solver. */
+static void test_many(void **state) {
+  (void)state;
+  enum { N = 331, D = 45, LABELS = 40 };
+  for (int kind = NOISY; kind <= LARGE; kind++) {
+    struct problem_data p = make(N, D, (enum kind)kind, 11);
+    static uint8_t y[LABELS][N];
+    const uint8_t *label[LABELS];
+    static struct nm__logreg all[LABELS], one;
+    struct nm__pool *pool;
+    for (int l = 0; l < LABELS; l++) {
+      nm__shuffle_labels(p.y, N, (uint64_t)l, y[l]);
+      for (int i = 0; i < N && l > 20; i++)
+        if (nm__rand_at(5, (uint64_t)l, (uint64_t)i) % 3 == 0) y[l][i] = NM__LOGREG_SKIP;
+      label[l] = l ? y[l] : p.y;
+    }
+    assert_int_equal(nm__pool_new(3, &pool, NULL), 0);
+    assert_int_equal(nm__logreg_fit_many(p.x, D, D, NULL, N, label, LABELS,
+                                         &(struct nm__logreg_opts){.pool = pool}, all, NULL), 0);
+    for (int l = 0; l < LABELS; l += 13) {
+      assert_int_equal(nm__logreg_fit(p.x, D, D, NULL, N, label[l], NULL, &one, NULL), 0);
+      assert_memory_equal(one.w, all[l].w, D * sizeof *one.w);
+      assert_true(one.b == all[l].b && one.objective == all[l].objective);
+      nm__logreg_done(&one);
+    }
+    uint32_t rows[N];
+    size_t n = 0;
+    for (uint32_t i = 0; i < N; i++)
+      if (y[LABELS - 1][i] != NM__LOGREG_SKIP) rows[n++] = i;
+    assert_true(n < N - 50);
+    assert_int_equal(nm__logreg_fit(p.x, D, D, rows, n, y[LABELS - 1], NULL, &one, NULL), 0);
+    assert_true(one.converged && all[LABELS - 1].converged);
+    assert_true(fabs(one.objective - all[LABELS - 1].objective) <= 1e-10 * one.objective);
+    nm__logreg_done(&one);
+    for (int l = 0; l < LABELS; l++) nm__logreg_done(&all[l]);
+    nm__pool_free(pool);
+    drop(&p);
+  }
+}
+
+/* The features' size decides between rounded rows and the floats themselves: on both sides of that
+ * choice the optimum is the same once the features are scaled back. */
+static void test_sizes(void **state) {
+  (void)state;
+  struct problem_data p = make(300, 40, NOISY, 12);
+  struct nm__logreg small = fit(&p, (struct nm__logreg_opts){.C = 1 << 20});
+  for (int i = 0; i < 300 * 40; i++) p.x[i] *= 1024;
+  struct nm__logreg large = fit(&p, (struct nm__logreg_opts){.C = 1});
+  assert_true(small.converged && large.converged);
+  for (int j = 0; j < 40; j++)
+    assert_true(fabs(small.w[j] - 1024 * large.w[j]) < 1e-4 * (1 + fabs(small.w[j])));
+  nm__logreg_done(&small);
+  nm__logreg_done(&large);
+  drop(&p);
+}
+
 /* The dense problem with its zeros left out has the same optimum. */
 static void test_sparse(void **state) {
   (void)state;
@@ -528,6 +587,8 @@ int main(void) {
       cmocka_unit_test(test_liblinear),   cmocka_unit_test(test_gradient),
       cmocka_unit_test(test_options),     cmocka_unit_test(test_duplicates),
       cmocka_unit_test(test_rows),        cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_many),
+      cmocka_unit_test(test_sizes),
       cmocka_unit_test(test_sparse),      cmocka_unit_test(test_logistic),
       cmocka_unit_test(test_metrics),     cmocka_unit_test(test_area),
       cmocka_unit_test(test_wilson),      cmocka_unit_test(test_quantile),

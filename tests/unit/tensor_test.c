@@ -184,6 +184,13 @@ static void one_product(const struct nm__kern *k, int m, int n, int len, bool sp
       assert_same(&c[(size_t)i * ldc + (size_t)j], &want, 1, k->name, "gemm", len);
       assert_same(&alone, &want, 1, k->name, "dot", len);
     }
+  float *packed = calloc((size_t)m * nm__packed(len), sizeof *packed);
+  float *again = calloc((size_t)m * ldc, sizeof *again);
+  k->pack(packed, x, ldx, m, len);
+  k->gemm(again, ldc, packed, 0, m, w, ldw, n, len);
+  assert_same(again, c, (size_t)m * ldc, k->name, "gemm of packed rows", len);
+  free(packed);
+  free(again);
   for (size_t i = 0; i < (size_t)m * ldc; i++)
     if (i % ldc >= (size_t)n) assert_true(bits(c[i]) == 0);
   free(x);
@@ -191,16 +198,69 @@ static void one_product(const struct nm__kern *k, int m, int n, int len, bool sp
   free(c);
 }
 
-static void products_are_the_formula(void **state) {
-  (void)state;
+static void all_products(void (*one)(const struct nm__kern *, int, int, int, bool)) {
   static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 13}, cols[] = {1, 2, 3, 4, 5, 9};
-  for (int i = 0; nm__kern_at(i); i++)
-    for (int s = 0; s < N_SIZES && nm__kern_at(i)->usable(); s++)
+  for (int i = 0; nm__kern_at(i); i++) {
+    if (!nm__kern_at(i)->usable()) continue;
+    for (int s = 0; s < N_SIZES; s++)
       for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
         for (size_t n = 0; n < sizeof cols / sizeof *cols; n++)
           if (sizes[s] < 896 || (m % 3 == 0 && n % 2))
             for (int special = 0; special < 2; special++)
-              one_product(nm__kern_at(i), rows[m], cols[n], sizes[s], special);
+              one(nm__kern_at(i), rows[m], cols[n], sizes[s], special);
+    for (int k = 2047; k < 2080; k += 16) one(nm__kern_at(i), 8, 38, k, false);  /* two blocks */
+    one(nm__kern_at(i), 7, 35, 4500, true);
+  }
+}
+
+static void products_are_the_formula(void **state) {
+  (void)state;
+  all_products(one_product);
+}
+
+static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
+
+/* The bf16 formula, from the rounded values. */
+static float formula_bf16(const uint16_t *x, const uint16_t *w, int k) {
+  float a[16] = {0};
+  for (int s = 0; s < (k + 31) / 32 * 32; s += 2)
+    for (int odd = 1; odd >= 0; odd--) {
+      float u = s + odd < k ? flushed(nm__bf16_to_f32(x[s + odd])) : 0.0f;
+      float v = s + odd < k ? flushed(nm__bf16_to_f32(w[s + odd])) : 0.0f;
+      a[s / 2 % 16] = flushed(fmaf(u, v, a[s / 2 % 16]));
+    }
+  for (int h = 8; h; h /= 2)
+    for (int l = 0; l < h; l++) a[l] = flushed(a[l] + a[l + h]);
+  return a[0];
+}
+
+static void one_bf16_product(const struct nm__kern *k, int m, int n, int len, bool special) {
+  size_t ld = (size_t)len + 1, ldc = (size_t)n + 2, M = (size_t)m, N = (size_t)n;
+  float *x = exact(M * ld, 5, special), *w = exact(N * ld, 6, special);
+  if (!special)                    /* the neighbourhood of what is flushed */
+    for (size_t i = 0; i < M * ld; i++) x[i] *= i / ld % 3 ? 1.0f : 0x1p-127f;
+  uint16_t *xs = malloc(2 * M * ld), *ws = malloc(2 * N * ld);
+  uint16_t *packed = calloc(M * nm__packed(len), 2);
+  for (size_t i = 0; i < M * ld; i++) xs[i] = nm__f32_to_bf16(x[i]);
+  for (size_t i = 0; i < N * ld; i++) ws[i] = nm__f32_to_bf16(w[i]);
+  float *c = calloc(M * ldc, sizeof *c), *again = calloc(M * ldc, sizeof *c);
+  k->gemm_bf16(c, ldc, xs, ld, m, ws, ld, n, len);
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      float want = formula_bf16(xs + (size_t)i * ld, ws + (size_t)j * ld, len);
+      assert_same(&c[(size_t)i * ldc + (size_t)j], &want, 1, k->name, "gemm_bf16", len);
+    }
+  k->pack_bf16(packed, x, ld, m, len);
+  k->gemm_bf16(again, ldc, packed, 0, m, ws, ld, n, len);
+  assert_same(again, c, M * ldc, k->name, "gemm_bf16 of packed rows", len);
+  volatile float tiny = 0x1p-130f;
+  assert_true(tiny * 0.5f > 0);    /* flushing has ended */
+  free(x), free(w), free(xs), free(ws), free(packed), free(c), free(again);
+}
+
+static void bf16_products_are_the_formula(void **state) {
+  (void)state;
+  all_products(one_bf16_product);
 }
 
 /* Each output is one ascending chain, continued over what it held. */
@@ -424,14 +484,56 @@ static void every_half(void **state) {
   assert_int_equal(nm__f32_to_half(0x1.000002p-25f), 1);
 }
 
+/* Rows of random bytes, so of all scales and quants, some of them no numbers. */
+static void one_stored_row(const struct nm__kern *k, uint32_t type, int n) {
+  const struct nm__dtype_info *t = nm__dtype(type);
+  size_t bytes = (size_t)(n / t->block * t->bytes), N = (size_t)n;
+  uint8_t *w = malloc(3 * bytes);
+  float *x = exact(N, 11, false), *plain = malloc(3 * N * sizeof *x), *fast = malloc(N * sizeof *x);
+  uint16_t *half = malloc(2 * N);
+  float y[3];
+  for (size_t i = 0; i < 3 * bytes; i++) w[i] = (uint8_t)nm__rand_at(12, type, i);
+  t->to_f32(plain, w, 3 * n);
+  k->gemv(y, x, w, bytes, 3, n, type);
+  for (int j = 0; j < 3; j++) {
+    const float *row = plain + j * n;
+    float want = formula(x, row, n);
+    assert_same(&y[j], &want, 1, k->name, t->name, n);
+    k->to_f32(fast, w + (size_t)j * bytes, n, type);
+    assert_same(fast, row, N, k->name, t->name, n);
+    k->to_bf16(half, w + (size_t)j * bytes, n, type);
+    for (int i = 0; i < n; i++) {
+      fast[i] = nm__bf16_to_f32(half[i]);
+      plain[j * n + i] = nm__bf16_to_f32(nm__f32_to_bf16(row[i]));
+    }
+    assert_same(fast, row, N, k->name, t->name, n);
+  }
+  free(w), free(x), free(plain), free(fast), free(half);
+}
+
+static void stored_rows(void **state) {
+  (void)state;
+  int n_types = 0;
+  for (int i = 0; nm__kern_at(i); i++)
+    for (uint32_t type = 0; type < NM__DTYPE_END && nm__kern_at(i)->usable(); type++) {
+      const struct nm__dtype_info *t = nm__dtype(type);
+      if (!t || !t->to_f32) continue;
+      n_types += i == 0;
+      for (int n = t->block; n <= 2000; n = n * 2 + t->block)
+        one_stored_row(nm__kern_at(i), type, n);
+    }
+  assert_true(n_types > 20);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(finds_sets), cmocka_unit_test(sets_agree),
-    cmocka_unit_test(products_are_the_formula), cmocka_unit_test(weighted_sum_is_a_chain),
+    cmocka_unit_test(products_are_the_formula), cmocka_unit_test(bf16_products_are_the_formula),
+    cmocka_unit_test(weighted_sum_is_a_chain),
     cmocka_unit_test(curves), cmocka_unit_test(more_curves),
     cmocka_unit_test(softmax_against_double), cmocka_unit_test(types_are_listed),
     cmocka_unit_test(blocks_recorded), cmocka_unit_test(blocks_written),
-    cmocka_unit_test(every_half),
+    cmocka_unit_test(every_half), cmocka_unit_test(stored_rows),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
