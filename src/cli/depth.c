@@ -11,11 +11,14 @@ static const struct cli_opt depth_opts[] = {
     {"--site", CLI_TEXT, "NAME",
      "mlp_norm (default, as published; resid_post without it), resid_mid, ..."},
     {"--prompt", CLI_TEXT, "NAME|TEXT",
-     "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
+     "auto (default), facts, review, coin, strategy, choice, none, or a text with {text}"},
     {"--prompt-compat", CLI_TEXT, "cd-bug",
      "one prompt around every data set, as the published commit did"},
     {"--noise", CLI_FLAG, NULL,
      "aaa or bbb before every text, by coin: the published perturbation"},
+    {"--probe", CLI_TEXT, "KIND", "lr (logistic regression, default) or rf (random forest)"},
+    {"--anchor", CLI_LIST, "ACC[:NAME]",
+     "a line to compare with: an accuracy, own (default: the model's answer), words"},
     {"--text", CLI_TEXT, "COLUMN", "the column that holds the text (default: found)"},
     {"--label", CLI_TEXT, "COLUMN", "the column that holds the label (default: found)"},
     {"--group", CLI_TEXT, "COLUMN",
@@ -45,8 +48,9 @@ static bool known_prompt(const char *p) {
 }
 
 static int fill(struct cli *c, nm_depth_opts *o) {
-  static const char *data[CLI_MAX_LIST];
-  int n_data = cli_list(c, "data", data);
+  static const char *data[CLI_MAX_LIST], *anchor[CLI_MAX_LIST];
+  const char *probe = cli_text(c, "probe");
+  int n_data = cli_list(c, "data", data), n_anchors = cli_list(c, "anchor", anchor);
   double train = cli_real(c, "split", 0.6);
   const char *compat = cli_text(c, "prompt-compat");
   long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10),
@@ -56,9 +60,11 @@ static int fill(struct cli *c, nm_depth_opts *o) {
   if (n < 0 || repeats < 1 || repeats > 256 || seed < 0)
     return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
   if (compat && strcmp(compat, "cd-bug")) return cli_usage(c, "--prompt-compat knows only cd-bug");
+  if (probe && strcmp(probe, "lr") && strcmp(probe, "rf"))
+    return cli_usage(c, "--probe '%.40s' is not known (known: lr, rf)", probe);
   if (!known_prompt(cli_text(c, "prompt")))
     return cli_usage(c,
-                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, none) and "
+                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, choice, none) and "
                      "holds no {text}",
                      cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
@@ -77,6 +83,9 @@ static int fill(struct cli *c, nm_depth_opts *o) {
                        .C = cli_real(c, "C", 1),
                        .cd_bug = compat != NULL,
                        .noise = cli_flag(c, "noise"),
+                       .forest = probe && !strcmp(probe, "rf"),
+                       .anchor = anchor,
+                       .n_anchors = n_anchors,
                        .dry_run = cli_flag(c, "dry-run"),
                        .resume = cli_flag(c, "resume"),
                        .out = cli_text(c, "out"),

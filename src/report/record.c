@@ -28,7 +28,8 @@ int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, co
   r->dir = dir ? nm__strdup(dir) : own_name(verb);
   size_t n = r->dir ? strlen(r->dir) : 0;
   while (n > 1 && r->dir[n - 1] == '/') r->dir[--n] = 0;
-  char *root = n ? root_of(r->dir) : NULL, *done = n ? nm__path_join(r->dir, finished) : NULL;
+  char *root = n ? root_of(r->dir) : NULL, *done = NULL;
+  if (n) done = finished ? nm__path_join(r->dir, finished) : nm__strdup("");
   int st = NM_OK;
   if (!root || !done) st = nm__fail_memory(err, "a folder name", 0);
   else if (nm__exists(done))

@@ -94,7 +94,8 @@ int nm__runs_list(struct nm__runs *r, const char *find, struct nm__run_row **row
 void nm__runs_rows_free(struct nm__run_row *rows, size_t n);
 
 /* A run's folder with its row, for verbs that write one: DIR (NULL: runs/VERB-TIME-PID), made here.
- * `finished` is the file whose presence says that DIR holds a finished run, which is refused. */
+ * `finished` is the file whose presence says that DIR holds a finished run, which is refused
+ * (NULL: never). */
 struct nm__record { struct nm__runs *runs; int64_t id; char *dir; double start; };
 int nm__record_begin(struct nm__record *r, const char *verb, const char *dir, const char *finished,
                      const char *model, const char *command, nm_err *err);

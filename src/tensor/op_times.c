@@ -107,7 +107,8 @@ static struct nm__op_args args_of(struct work *w, const struct row *r) {
   if (r->k && !r->n_expert) a.rows = r->k;
   if (r->id == NM__OP_WSUM) a.rows = 1;
   w->span = (struct nm__span){.n = (int)r->rows};
-  w->kv = (struct nm__kv){1, r->rows, (int64_t)r->n_kv * r->hd, w->y, w->y + VALUES / 2, 0, 0};
+  w->kv = (struct nm__kv){.n_layer = 1, .n_slots = r->rows, .width = (int64_t)r->n_kv * r->hd,
+                           .k = w->y, .v = w->y + VALUES / 2};
   if (r->id == NM__OP_KV_APPEND) w->kv.k = w->x + VALUES / 2;
   if (!r->n_expert) return a;
   make_route(w, r);
