@@ -651,13 +651,14 @@ void nm_depth_result_free(nm_depth_result *r);
 char *nm_depth_text(const nm_depth_result *r);
 char *nm_depth_json(const nm_depth_result *r);
 /* Several runs beside each other: models, the same weights with fewer bits, texts without and with
- * noise. Each side is a run in DIR/NAME, its model opened and closed again; DIR gets a page that
- * compares. The first side is what others are compared with. */
+ * noise. Each side is a run in DIR/NAME; DIR gets a page that compares. The first side is what others are compared with. */
 enum { NM_DEPTH_SIDES = 16 };
 typedef struct nm_depth_side_opts {
   const char *name, *model;        /* of the run's folder; a file or a directory */
   int bits;                        /* 0: the weights as they are stored; see nm_convert_opts */
   bool noise;
+  nm_model *m;                     /* opened already, with its engine; NULL: opened for this run */
+  nm_engine *e;
 } nm_depth_side_opts;
 typedef struct nm_depth_sides_opts {
   const char *by;                  /* what differs, a word: "model", "bits", "noise" */
@@ -796,11 +797,13 @@ void nm_sweep_result_free(nm_sweep_result *r);
 char *nm_sweep_text(const nm_sweep_result *r);
 char *nm_sweep_json(const nm_sweep_result *r);
 
-/* A saved probe: site, layer, w, b, template, label names. */
+/* A saved probe: site, layer, template, label names, and weights or trees. */
 typedef struct nm_probe nm_probe;
+int nm_probe_n_labels(const nm_probe *p);
 int nm_probe_load(const char *path, nm_probe **out, nm_err *err);
 void nm_probe_free(nm_probe *p);
-/* Probability of label 1 for one text; label_name (of the likelier one) lives with the probe. */
+/* Probability of label 1 for one text (of more than two labels: of the one returned); label_name
+ * (of the likeliest one) lives with the probe. */
 int nm_probe_apply(nm_engine *e, const nm_probe *p, const char *text, double *probability,
                    const char **label_name, nm_err *err);
 

@@ -22,7 +22,7 @@ static double share(int block, const nm_depth_curve *c) {
 nm_depth_shift nm__depth_shift(const nm_depth_curve *a, const nm_depth_curve *b) {
   nm_depth_shift s = {.paired = a->n_splits == b->n_splits && !strcmp(a->split_hash, b->split_hash),
                       .same_depth = a->n_layers == b->n_layers};
-  double block[256], part[256], peak[256];
+  double block[256] = {0}, part[256] = {0}, peak[256] = {0};
   int n = 0;
   for (int r = 0; s.paired && r < a->n_splits; r++) {
     peak[r] = b->split_peak[r] - a->split_peak[r];
@@ -66,20 +66,20 @@ static int run_side(const nm_depth_sides_opts *o, int i, const char *dir, const 
   nm_engine *e = NULL;
   char *path = NULL;
   int st = side->bits ? rounded_file(o, side, cache, &path, err) : NM_OK;
-  if (!st) st = nm_model_open(path ? path : side->model, &m, err);
-  if (!st) st = nm_engine_new(m, &o->engine, &e, err);
+  if (!st && !side->m) st = nm_model_open(path ? path : side->model, &m, err);
+  if (!st && !side->m) st = nm_engine_new(m, &o->engine, &e, err);
   d.out = dir;
   d.cache = cache;
   d.noise = side->noise;
   d.save_probe = i ? NULL : d.save_probe;
   if (!st) {
     nm_model_info i;
-    nm_model_describe(m, &i);
+    nm_model_describe(side->m ? side->m : m, &i);
     out->L = i.L;
     out->D = i.D;
     out->n_params = i.n_params;
     memcpy(out->types, i.types, sizeof out->types);
-    st = nm_depth(m, e, &d, &out->r, err);
+    st = nm_depth(side->m ? side->m : m, side->m ? side->e : e, &d, &out->r, err);
   }
   nm_engine_free(e);
   nm_model_close(m);
