@@ -42,8 +42,8 @@ int nm__table_choices(const char *name, struct nm__table *t, bool *is, nm_err *e
 
 enum { NM__LABELS_MAX = 26 };
 
-/* Texts with a label 0/1 (or of more classes, when they are allowed), and the group a row belongs to
- * (true/false twins share one). */
+/* Texts with a label 0/1 (or of more classes, when they are allowed), and the group a row belongs
+ * to (true/false twins share one). */
 struct nm__labelled {
   size_t n;
   char **text;

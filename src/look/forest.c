@@ -283,8 +283,8 @@ static int check(const struct fit *f, nm_err *err) {
   const struct nm__forest *out = f->out;
   if (out->d < 1 || f->n < 1 || f->n > INT32_MAX || out->n_classes < 2 ||
       out->n_classes > MAX_CLASSES || out->n_trees < 1)
-    return nm__fail(err, NM_EUSAGE, "a forest of %d trees on %zu rows of %d features and %d classes "
-                    "cannot be grown", out->n_trees, f->n, out->d, out->n_classes);
+    return nm__fail(err, NM_EUSAGE, "a forest of %d trees on %zu rows of %d features and %d "
+                    "classes cannot be grown", out->n_trees, f->n, out->d, out->n_classes);
   for (size_t i = 0; i < f->n; i++) {
     size_t row = f->rows ? f->rows[i] : i;
     if (f->label[row] >= out->n_classes)

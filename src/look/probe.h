@@ -25,7 +25,7 @@ struct nm__logreg {
 };
 /* x: rows of `ld` floats, of which the first d are used; `rows` picks n of them (NULL: 0..n-1);
  * label 0/1 is indexed like x. NM_EFORMAT when a value is not finite (names the row) or one class
- * is empty. Truncated Newton with a search along each direction; the same bits whatever the pool. */
+ * is empty. Truncated Newton with a search along each direction; the same bits for any pool. */
 int nm__logreg_fit(const float *x, size_t ld, int d, const uint32_t *rows, size_t n,
                    const uint8_t *label, const struct nm__logreg_opts *o, struct nm__logreg *out,
                    nm_err *err);
@@ -62,7 +62,8 @@ double nm__mean(const double *v, size_t n);
 
 /* Splits rows 0..n-1 into train and test (test gets `test_share`), shuffled by seed. With groups
  * (numbered below n_groups), whole groups go to one side. Both sides hold all classes there are
- * (at least 0 and 1) or the call fails (NM_EFORMAT with the counts). The order within each side is ascending. */
+ * (at least 0 and 1) or the call fails (NM_EFORMAT with the counts). The order within each side
+ * is ascending. */
 struct nm__split { uint32_t *train, *test; size_t n_train, n_test; };
 int nm__split_make(size_t n, const uint8_t *label, const uint32_t *group, size_t n_groups,
                    double test_share, uint64_t seed, struct nm__split *out, nm_err *err);

@@ -68,8 +68,8 @@ static int find_draw(struct draw *d, uint64_t seed, nm_err *err) {
   }
   if (n_classes > 2)
     return nm__fail(err, NM_EFORMAT, "cannot split %zu rows (%zu parts that stay whole) so that "
-                    "both sides hold all %d classes: the last of %d tries gave %zu rows of class %d "
-                    "for training and %zu for the test", d->n, d->n_units, n_classes, DRAWS,
+                    "both sides hold all %d classes: the last of %d tries gave %zu rows of class "
+                    "%d for training and %zu for the test", d->n, d->n_units, n_classes, DRAWS,
                     d->count[0][lacks], lacks, d->count[1][lacks]);
   return nm__fail(err, NM_EFORMAT,
                   "cannot split %zu rows (%zu parts that stay whole) so that both sides hold both "

@@ -177,8 +177,8 @@ static int check_anchors(const nm_depth_opts *o, nm_err *err) {
     if (!strcmp(s, "own") || !strcmp(s, "words")) continue;
     double v = strtod(s, &end);
     if (end == s || (*end && *end != ':') || !(v >= 0 && v <= 1))
-      return nm__fail(err, NM_EUSAGE, "anchor '%.40s' is neither own nor words nor an accuracy from "
-                      "0 to 1 (0.71, or 0.71:NAME)", s);
+      return nm__fail(err, NM_EUSAGE, "anchor '%.40s' is neither own nor words nor an accuracy "
+                      "from 0 to 1 (0.71, or 0.71:NAME)", s);
   }
   return NM_OK;
 }

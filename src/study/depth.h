@@ -46,8 +46,8 @@ int nm__depth_capture(nm_engine *e, const nm_seq *seqs, size_t n, const char *si
 void nm__depth_vectors_done(struct nm__depth_vectors *v);
 /* Row layer of the study: 0 is the embedding. out: [n, D]. */
 int nm__depth_vectors_read(const struct nm__depth_vectors *v, int row, float *out, nm_err *err);
-/* Log-odds of yes over no after each answer prompt: [n]; with more than two labels the number of the
- * label whose answer is likeliest. */
+/* Log-odds of yes over no after each answer prompt: [n]; with more than two labels the number of
+ * the label whose answer is likeliest. */
 int nm__depth_answers(nm_engine *e, const struct nm__depth_set *s, const uint32_t *rows, size_t n,
                       nm_edits *edits, double *log_odds, const nm_progress *p, nm_err *err);
 

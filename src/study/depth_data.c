@@ -168,8 +168,8 @@ static int check_counts(struct nm__depth_set *s, nm_err *err) {
     if (n[k] < n[few]) few = k;
   if (n[few] >= 5) return NM_OK;
   if (K > 2)
-    return nm__fail(err, NM_EFORMAT, "%s: only %zu rows of class '%s' (of %d classes): at least 5 of "
-                    "each are needed", s->path, n[few], s->lab.label_name[few], K);
+    return nm__fail(err, NM_EFORMAT, "%s: only %zu rows of class '%s' (of %d classes): at least 5 "
+                    "of each are needed", s->path, n[few], s->lab.label_name[few], K);
   return nm__fail(
       err, NM_EFORMAT,
       "%s: %zu rows of class '%s' and %zu of class '%s': at least 5 of each are needed", s->path,

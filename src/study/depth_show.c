@@ -96,8 +96,9 @@ static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
                     "words stays linear\n");
   if (c->n_labels > 2)
     nm__buf_printf(b, "  %d labels: %schance is %.3f, F1 and AUC are means over the labels\n",
-                   c->n_labels, strcmp(c->probe, "forest") ? "one probe against all others for each; "
-                                                           : "", c->chance);
+                   c->n_labels,
+                   strcmp(c->probe, "forest") ? "one probe against all others for each; " : "",
+                   c->chance);
   nm__buf_puts(b, "\n  ");
   for (int l = 0; acc && l < c->n_layers; l++) acc[l] = c->layer[l].acc.mean;
   if (acc) {
@@ -333,7 +334,8 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   if (!f->n_h || f->chance != c->chance) {
     char what[40];
     snprintf(what, sizeof what, "1/%d", c->n_labels);
-    f->h[f->n_h++] = (struct nm__hline){c->chance, label(f, "chance", what), NM__LINE_DASHED, colour};
+    f->h[f->n_h++] =
+        (struct nm__hline){c->chance, label(f, "chance", what), NM__LINE_DASHED, colour};
     f->chance = c->chance;
   }
   if (!c->above_controls) return;  /* no layer to mark where nothing was shown */
@@ -376,12 +378,13 @@ static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) 
       add_curve(&f, &r->curve[i], i);
       lo = lowest(&r->curve[i], lo);
     }
+    const char *about = strcmp(r->curve[0].probe, "forest")
+                            ? "linear probe on the last token; bands: 95 % over repeated splits"
+                            : "random forest on the last token; bands: 95 % over repeated splits";
     snprintf(title, sizeof title, "At which layer is it readable? %.100s", model);
     nm__chart_svg(
         &(struct nm__chart){title,
-                            strcmp(r->curve[0].probe, "forest")
-                                ? "linear probe on the last token; bands: 95 % over repeated splits"
-                                : "random forest on the last token; bands: 95 % over repeated splits",
+                            about,
                             "block (-1: embedding)", "accuracy on held-out texts", lo, 1.02, 0, 0,
                             f.s, f.n_s, f.h, f.n_h, f.v, f.n_v},
         b);
@@ -450,7 +453,8 @@ static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts
            "last token at %s of every block. A curve means something only above its controls: "
            "shuffled labels, bag of "
            "words, the embedding, and the same architecture with random weights.",
-           i.path, i.arch, i.L, i.D, i.types, o->forest ? "random forest" : "linear probe", o->site);
+           i.path, i.arch, i.L, i.D, i.types, o->forest ? "random forest" : "linear probe",
+           o->site);
   nm__page_para(p, line);
   nm__page_svg(p, figure);
   for (int k = 0; k < r->n_curves; k++) {

@@ -234,6 +234,7 @@ struct figure {
   struct nm__hline h[2 + NM_DEPTH_SIDES * NM_DEPTH_ANCHORS];
   int n_s, n_v, n_h;
   double *num, lo;
+  char own[NM_DEPTH_SIDES][80];
 };
 
 static double place(const nm_depth_sides *s, int layer, const nm_depth_curve *c) {
@@ -257,7 +258,9 @@ static void add_side(struct figure *f, const nm_depth_sides *s, int side, int da
   for (int i = 0; i < c->n_anchors; i++) {     /* a number of the user's is the same for all */
     bool own = !strcmp(c->anchor[i].name, "own answer");
     if (!own && (side || !strcmp(c->anchor[i].name, "bag of words"))) continue;
-    f->h[f->n_h++] = (struct nm__hline){c->anchor[i].acc, c->anchor[i].name, NM__LINE_DOTTED, side};
+    snprintf(f->own[side], sizeof f->own[side], "%.60s: own answer", s->side[side].name);
+    f->h[f->n_h++] = (struct nm__hline){c->anchor[i].acc, own ? f->own[side] : c->anchor[i].name,
+                                        NM__LINE_DOTTED, side};
     f->lo = c->anchor[i].acc - 0.02 < f->lo ? c->anchor[i].acc - 0.02 : f->lo;
   }
   if (c->above_controls && c->converge >= 0)
@@ -294,7 +297,7 @@ static void svg(struct nm__buf *b, const nm_depth_sides *s, int data) {
   free(f);
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ------------------------------------------------------------------ */
 
 static void page_data(struct nm__page *p, const nm_depth_sides *s, int data, const char *figure) {
   struct nm__buf b;

@@ -143,8 +143,8 @@ static int read_linear(const char *path, json_t *o, struct nm__depth_probe *p, n
 }
 
 /* A child lies behind its parent, so that every walk ends; a leaf has its shares. */
-static bool node_good(const struct nm__node *v, json_int_t next, uint32_t i, const struct nm__tree *t,
-                      int d) {
+static bool node_good(const struct nm__node *v, json_int_t next, uint32_t i,
+                      const struct nm__tree *t, int d) {
   if (v->feature < 0) return v->feature == -1 && next >= 0 && next < t->n_leaves;
   return v->feature < d && next > i && next < (json_int_t)t->n_nodes - 1 &&
          v->threshold - v->threshold == 0;
