@@ -651,7 +651,7 @@ void nm_depth_result_free(nm_depth_result *r);
 char *nm_depth_text(const nm_depth_result *r);
 char *nm_depth_json(const nm_depth_result *r);
 /* Several runs beside each other: models, the same weights with fewer bits, texts without and with
- * noise. Each side is a run in DIR/NAME; DIR gets a page that compares. The first side is what others are compared with. */
+ * noise. Each side is a run in DIR/NAME; DIR gets a page that compares, all with the first. */
 enum { NM_DEPTH_SIDES = 16 };
 typedef struct nm_depth_side_opts {
   const char *name, *model;        /* of the run's folder; a file or a directory */

@@ -66,8 +66,8 @@ static int fill(struct cli *c, nm_depth_opts *o) {
     return cli_usage(c, "--probe '%.40s' is not known (known: lr, rf)", probe);
   if (!known_prompt(cli_text(c, "prompt")))
     return cli_usage(c,
-                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, choice, none) and "
-                     "holds no {text}",
+                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, choice, "
+                     "none) and holds no {text}",
                      cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
   *o = (nm_depth_opts){.data = data,

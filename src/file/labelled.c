@@ -465,8 +465,8 @@ static int check_classes(const struct work *w) {
                     w->name);
   for (int k = w->out->n_labels - 1; k >= 0; k--)
     if (!count[k])
-      return nm__fail(w->err, NM_EFORMAT, "%s: of the %zu rows kept %zu have label %d, %s labels are "
-                      "needed", w->name, w->out->n, w->out->n_labels > 2 ? 0 : count[1],
+      return nm__fail(w->err, NM_EFORMAT, "%s: of the %zu rows kept %zu have label %d, %s labels "
+                      "are needed", w->name, w->out->n, w->out->n_labels > 2 ? 0 : count[1],
                       w->out->n_labels > 2 ? k : 1, w->out->n_labels > 2 ? "all" : "both");
   return NM_OK;
 }

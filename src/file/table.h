@@ -34,10 +34,11 @@ int nm__table_col(const struct nm__table *t, const char *name);      /* -1: none
 int nm__table_text_col(const char *name, const struct nm__table *t, const char *col, int *out,
                        nm_err *err);
 
-/* Multiple choice in the layout of MMLU, recognised by content: the columns question, A, B, C, D and
- * answer (with or without a first line of names), or question, choices (a list) and answer, the
- * answer a letter or its number. Such a table becomes one of texts ("QUESTION\nA. ...\nB. ...
- * \nAnswer:"), the answers' letters as labels, and what else there was; *is says so. Others stay. */
+/* Multiple choice in the layout of MMLU, recognised by content: the columns question, A, B, C, D
+ * and answer (with or without a first line of names), or question, choices (a list) and answer; the
+ * answer is a letter or its number. Such a table becomes one of texts ("QUESTION\nA. ...\nB. ...
+ * \nAnswer:"), with the answers' letters as labels and whatever else there was; *is says so. Others
+ * stay as they are. */
 int nm__table_choices(const char *name, struct nm__table *t, bool *is, nm_err *err);
 
 enum { NM__LABELS_MAX = 26 };

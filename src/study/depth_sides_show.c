@@ -26,11 +26,13 @@ static const char *const heads[N_HEADS] = {
     "",      "peak",         "95 %",          "block", "converging", "of depth",
     "shift", "peak changes", "above controls"};
 
-static void put_shift(const nm_depth_sides *s, const nm_depth_shift *d, char *out, size_t n) {
+/* Between two curves of which one means nothing a shift would mean nothing. */
+static void put_shift(const nm_depth_sides *s, const nm_depth_shift *d, bool both, char *out,
+                      size_t n) {
   const nm_interval *v = by_model(s) ? &d->share : &d->blocks;
   int digits = by_model(s) ? 2 : 1;
   snprintf(out, n, "-");
-  if (d->paired && d->n)
+  if (both && d->paired && d->n > 1)
     snprintf(out, n, "%+.*f (%+.*f to %+.*f)", digits, v->mean, digits, v->lo, digits, v->hi);
 }
 
@@ -44,10 +46,12 @@ static void cells_of(const nm_depth_sides *s, int side, int data, char (*cell)[4
   snprintf(cell[2], 48, "%.3f to %.3f", peak->lo, peak->hi);
   snprintf(cell[3], 48, "%d", c->peak);
   if (c->converge < 0) snprintf(cell[4], 48, "none");
+  else if (c->converge_lo < 0)
+    snprintf(cell[4], 48, "%d (none to %.0f)", c->converge, c->converge_hi);
   else snprintf(cell[4], 48, "%d (%.0f to %.0f)", c->converge, c->converge_lo, c->converge_hi);
   if (c->converge < 0) snprintf(cell[5], 48, "-");
   else snprintf(cell[5], 48, "%.2f", share(c->converge, c));
-  put_shift(s, &d, cell[6], 48);
+  put_shift(s, &d, base->above_controls && c->above_controls, cell[6], 48);
   snprintf(cell[7], 48, "-");
   if (d.paired)
     snprintf(cell[7], 48, "%+.3f (%+.3f to %+.3f)", d.peak.mean, d.peak.lo, d.peak.hi);
@@ -159,7 +163,7 @@ static json_t *acc_json(const nm_depth_curve *c) {
 static json_t *side_json(const nm_depth_sides *s, int side, int data) {
   const nm_depth_curve *c = curve(s, side, data);
   nm_depth_shift d = nm__depth_shift(curve(s, 0, data), c);
-  bool shifted = d.paired && d.n && side;
+  bool shifted = d.paired && d.n > 1 && side;
   return json_pack(
       "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:i, s:o, s:o, s:o}", "name",
       nm__json_text(s->side[side].name), "accuracy", acc_json(c), "peak_accuracy",
