@@ -210,7 +210,7 @@ static int from_json(const char *path, json_t *o, nm_probe *p, nm_err *err) {
                     NM__LABELS_MAX);
   for (int i = 0; i < p->p.n_labels; i++) {
     const char *s = json_string_value(json_array_get(l, (size_t)i));
-    char number[8];
+    char number[16];
     snprintf(number, sizeof number, "%d", i);
     if (!(p->label[i] = nm__strdup(s ? s : number))) return nm__fail_memory(err, "a probe", 0);
   }
