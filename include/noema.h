@@ -609,6 +609,9 @@ typedef struct nm_depth_opts {
   int repeats;                     /* splits; 0: 10 */
   double C;                        /* 0: 1 */
   bool noise; /* "aaa" or "bbb" before every text, by coin (the paper's perturbation) */
+  bool forest;                     /* random forests instead of logistic regressions */
+  const char *const *anchor;       /* lines to compare with: "own", "words", or "ACC[:NAME]" */
+  int n_anchors;                   /* 0: "own" */
   bool cd_bug;                     /* the published commit's one-prompt-for-all behaviour */
   bool dry_run, resume;
   const char *out;                 /* folder of the run; NULL: runs/depth-... */
@@ -623,9 +626,18 @@ typedef struct nm_depth_layer {
   int layer;                       /* -1: the embedding row */
   nm_interval acc, f1, auc, shuffled;
 } nm_depth_layer;
+enum { NM_DEPTH_LABELS = 26, NM_DEPTH_ANCHORS = 8 };
+/* An accuracy to compare with, and the first block whose probe reaches it (-1: none). */
+typedef struct nm_depth_anchor { char name[64]; double acc; int reached; } nm_depth_anchor;
 typedef struct nm_depth_curve {
   char *name, *file, *how, *prompt_name, *prompt, *split;
-  size_t n, n_label[2];
+  const char *probe;               /* "linear" or "forest" */
+  size_t n, n_label[NM_DEPTH_LABELS];
+  int n_labels;
+  char *label_name[NM_DEPTH_LABELS];
+  double chance;                   /* one over the number of labels */
+  uint64_t *confusion;             /* [n_labels][n_labels] at the peak, over all splits: rows of a
+                                      label, by what the probe said */
   int n_layers;                    /* rows in `layer`, the embedding first when it exists */
   nm_depth_layer *layer;
   nm_interval words;               /* bag of words */
@@ -636,6 +648,13 @@ typedef struct nm_depth_curve {
   double shuffled_max;             /* mean over repeats of the shuffled row's maximum over layers */
   int peak, jump, converge, literal;  /* layers; -1: none */
   double jump_lo, jump_hi, converge_lo, converge_hi;    /* 95 % over repeats */
+  int n_splits;
+  int *split_converge;             /* [n_splits] of each split alone; -1: none */
+  double *split_peak;
+  size_t n_test, n_train;
+  char split_hash[33];             /* equal: the same rows of the file on the same sides */
+  nm_depth_anchor anchor[NM_DEPTH_ANCHORS];
+  int n_anchors;
   /* Verdicts (docs/verbs/depth.md): the peak's interval lies above bag of words; above all
    * controls: also above random weights and the shuffled row's own maximum. */
   bool above_words, above_controls, shuffled_ok;
@@ -657,6 +676,50 @@ void nm_depth_result_free(nm_depth_result *r);
 /* The terminal table, with sparkline; or the JSON of depth.json. Free with nm_free. */
 char *nm_depth_text(const nm_depth_result *r);
 char *nm_depth_json(const nm_depth_result *r);
+/* Several runs beside each other: models, the same weights with fewer bits, texts without and with
+ * noise. Each side is a run in DIR/NAME; DIR gets a page that compares, all with the first. */
+enum { NM_DEPTH_SIDES = 16 };
+typedef struct nm_depth_side_opts {
+  const char *name, *model;        /* of the run's folder; a file or a directory */
+  int bits;                        /* 0: the weights as they are stored; see nm_convert_opts */
+  bool noise;
+  nm_model *m;                     /* opened already, with its engine; NULL: opened for this run */
+  nm_engine *e;
+} nm_depth_side_opts;
+typedef struct nm_depth_sides_opts {
+  const char *by;                  /* what differs, a word: "model", "bits", "noise" */
+  const nm_depth_side_opts *side;
+  int n;
+  nm_engine_opts engine;           /* of every side */
+  nm_depth_opts depth;             /* of every side but `noise`; `resume` goes on with a comparison,
+                                      `save_probe` is of the first */
+} nm_depth_sides_opts;
+/* A side's curve less the first's, split by split. */
+typedef struct nm_depth_shift {
+  bool paired;                     /* else the rows or splits differ, and nothing below is known */
+  bool same_depth;                 /* equally many blocks */
+  int n;                           /* splits in which both have a converging point; 0: no shift */
+  nm_interval blocks, share;       /* of the converging point: in blocks; in shares of the depth */
+  nm_interval peak;                /* of the accuracy at the peak */
+} nm_depth_shift;
+typedef struct nm_depth_side {
+  char *name;
+  int L, D;
+  uint64_t n_params;
+  char types[400];
+  nm_depth_result r;
+} nm_depth_side;
+typedef struct nm_depth_sides {
+  char *dir, by[16];
+  int n;
+  nm_depth_side side[NM_DEPTH_SIDES];
+} nm_depth_sides;
+int nm_depth_compare(const nm_depth_sides_opts *o, nm_depth_sides *out, nm_err *err);
+void nm_depth_sides_free(nm_depth_sides *s);
+/* The tables of the comparison, or its depth.json. Free with nm_free. */
+char *nm_depth_sides_text(const nm_depth_sides *s);
+char *nm_depth_sides_json(const nm_depth_sides *s);
+
 /* The prompts `auto` chooses among: name and template, i = 0, 1, ...; false after the end. */
 bool nm_depth_prompts(int i, const char **name, const char **text);
 
@@ -815,11 +878,13 @@ typedef struct nm_patch_result {
 int nm_patch(nm_model *m, nm_engine *e, const nm_patch_opts *o, nm_patch_result *out, nm_err *err);
 void nm_patch_result_free(nm_patch_result *r);
 
-/* A saved probe: site, layer, w, b, template, label names. */
+/* A saved probe: site, layer, template, label names, and weights or trees. */
 typedef struct nm_probe nm_probe;
+int nm_probe_n_labels(const nm_probe *p);
 int nm_probe_load(const char *path, nm_probe **out, nm_err *err);
 void nm_probe_free(nm_probe *p);
-/* Probability of label 1 for one text; label_name (of the likelier one) lives with the probe. */
+/* Probability of label 1 for one text (of more than two labels: of the one returned); label_name
+ * (of the likeliest one) lives with the probe. */
 int nm_probe_apply(nm_engine *e, const nm_probe *p, const char *text, double *probability,
                    const char **label_name, nm_err *err);
 
@@ -943,6 +1008,9 @@ typedef struct nm_convert_opts {
   bool pure;                       /* all matrices in the type, no mixture */
   const char *const *tensor_type;  /* "GLOB=TYPE": tensors of these names get that type */
   int n_tensor_type;
+  int round_bits;                  /* 2 to 8: matrices of the blocks rounded to nearest, with one
+                                      scale for 32 values (docs/verbs/depth.md); 16: as BF16; 0: no.
+                                      Rows that are no multiple of 32 stay. GGUF only */
   uint64_t split_bytes;            /* most bytes of a file's data; 0: one file */
   const nm_adapters *adapters;     /* loaded for a model of `in`: added to the weights (GGUF only).
                                       Without `type` what they touch is stored as F32 */

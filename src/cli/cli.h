@@ -18,7 +18,7 @@ struct cli_opt {
   const char *help;
 };
 
-enum { CLI_MAX_OPTS = 64, CLI_MAX_LIST = 32, CLI_MAX_POS = 9 };
+enum { CLI_MAX_OPTS = 64, CLI_MAX_LIST = 32, CLI_MAX_POS = 17 };
 
 struct cli {
   const struct cli_verb *verb;
@@ -70,6 +70,8 @@ const char *cli_text(const struct cli *c, const char *name);
 long long cli_int(const struct cli *c, const char *name, long long absent);
 double cli_real(const struct cli *c, const char *name, double absent);
 bool cli_flag(const struct cli *c, const char *name);
+/* depth_sides.c: noema depth with several models, --bits or --noise. Exit code. */
+int cli_depth_sides(struct cli *c, const nm_depth_opts *o);
 /* The values of an option that may stand several times: fills v[CLI_MAX_LIST], returns how many. */
 int cli_list(const struct cli *c, const char *name, const char **v);
 

@@ -11,11 +11,16 @@ static const struct cli_opt depth_opts[] = {
     {"--site", CLI_TEXT, "NAME",
      "mlp_norm (default, as published; resid_post without it), resid_mid, ..."},
     {"--prompt", CLI_TEXT, "NAME|TEXT",
-     "auto (default), facts, review, coin, strategy, none, or a text with {text}"},
+     "auto (default), facts, review, coin, strategy, choice, none, or a text with {text}"},
     {"--prompt-compat", CLI_TEXT, "cd-bug",
      "one prompt around every data set, as the published commit did"},
     {"--noise", CLI_FLAG, NULL,
-     "aaa or bbb before every text, by coin: the published perturbation"},
+     "a second run with aaa or bbb before every text, by coin, beside the first"},
+    {"--bits", CLI_TEXT, "LIST",
+     "runs with matrices rounded to so many bits, beside each other: f32,bf16,8,4,3,2"},
+    {"--probe", CLI_TEXT, "KIND", "lr (logistic regression, default) or rf (random forest)"},
+    {"--anchor", CLI_LIST, "ACC[:NAME]",
+     "a line to compare with: an accuracy, own (default: the model's answer), words"},
     {"--text", CLI_TEXT, "COLUMN", "the column that holds the text (default: found)"},
     {"--label", CLI_TEXT, "COLUMN", "the column that holds the label (default: found)"},
     {"--group", CLI_TEXT, "COLUMN",
@@ -45,8 +50,9 @@ static bool known_prompt(const char *p) {
 }
 
 static int fill(struct cli *c, nm_depth_opts *o) {
-  static const char *data[CLI_MAX_LIST];
-  int n_data = cli_list(c, "data", data);
+  static const char *data[CLI_MAX_LIST], *anchor[CLI_MAX_LIST];
+  const char *probe = cli_text(c, "probe");
+  int n_data = cli_list(c, "data", data), n_anchors = cli_list(c, "anchor", anchor);
   double train = cli_real(c, "split", 0.6);
   const char *compat = cli_text(c, "prompt-compat");
   long long n = cli_int(c, "max", 0), repeats = cli_int(c, "repeats", 10),
@@ -56,10 +62,12 @@ static int fill(struct cli *c, nm_depth_opts *o) {
   if (n < 0 || repeats < 1 || repeats > 256 || seed < 0)
     return cli_usage(c, "-n and the seed must not be negative, --repeats 1 to 256");
   if (compat && strcmp(compat, "cd-bug")) return cli_usage(c, "--prompt-compat knows only cd-bug");
+  if (probe && strcmp(probe, "lr") && strcmp(probe, "rf"))
+    return cli_usage(c, "--probe '%.40s' is not known (known: lr, rf)", probe);
   if (!known_prompt(cli_text(c, "prompt")))
     return cli_usage(c,
-                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, none) and "
-                     "holds no {text}",
+                     "--prompt '%.40s' is no name (auto, facts, review, coin, strategy, choice, "
+                     "none) and holds no {text}",
                      cli_text(c, "prompt"));
   if (!(cli_real(c, "C", 1) > 0)) return cli_usage(c, "-C must be positive");
   *o = (nm_depth_opts){.data = data,
@@ -77,6 +85,9 @@ static int fill(struct cli *c, nm_depth_opts *o) {
                        .C = cli_real(c, "C", 1),
                        .cd_bug = compat != NULL,
                        .noise = cli_flag(c, "noise"),
+                       .forest = probe && !strcmp(probe, "rf"),
+                       .anchor = anchor,
+                       .n_anchors = n_anchors,
                        .dry_run = cli_flag(c, "dry-run"),
                        .resume = cli_flag(c, "resume"),
                        .out = cli_text(c, "out"),
@@ -107,6 +118,9 @@ static int run_depth(struct cli *c) {
   nm_err err = {0};
   nm_depth_result r = {0};
   int st = fill(c, &o);
+  bool several = c->n_pos > 1 || cli_flag(c, "noise") || cli_text(c, "bits");
+  if (!st && several && !o.dry_run) return cli_depth_sides(c, &o);
+  if (several) c->n_pos = c->n_pos ? 1 : 0;    /* --dry-run: of one run */
   if (!st) st = cli_open(c, &in);
   if (!st) {
     o.edits = in.edits;
@@ -131,11 +145,12 @@ static int run_depth(struct cli *c) {
 const struct cli_verb cli_depth = {
     "depth",
     "at which layer a concept becomes readable",
-    "depth MODEL --data FILE [--data FILE ...] [-o DIR]",
+    "depth MODEL [MODEL ...] --data FILE [--data FILE ...] [-o DIR]",
     "Fits a linear probe on the last token's activation of every block and prints the accuracy\n"
     "on held-out texts, with the rows that must not show the concept: shuffled labels, bag of\n"
     "words, the embedding, and the same architecture with random weights; then where the curve\n"
     "jumps and converges, the model's own answer, and whether the direction is used.\n"
+    "Several models, --bits or --noise: a run for each, and a page that compares them.\n"
     "Exit code 5 when shuffled labels do not come out at chance.",
     "  noema world planted-a -o a.tsv\n  noema depth models/planted.gguf --data a.tsv -o runs/a",
     depth_opts,
@@ -160,10 +175,12 @@ static int judge(struct cli *c, nm_engine *e, const nm_probe *p, const char *tex
   const char *label;
   int st = nm_probe_apply(e, p, text, &prob, &label, err);
   if (st) return st;
-  if (!cli_flag(c, "json")) return printf("%s  (probability of label 1: %.4f)\n", label, prob), 0;
+  bool two = nm_probe_n_labels(p) == 2;
+  if (!cli_flag(c, "json"))
+    return printf("%s  (probability%s: %.4f)\n", label, two ? " of label 1" : "", prob), 0;
   printf("{\"label\": ");
   cli_print_string(label);
-  printf(", \"probability_of_1\": %.6f}\n", prob);
+  printf(", \"probability%s\": %.6f}\n", two ? "_of_1" : "", prob);
   return 0;
 }
 

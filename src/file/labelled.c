@@ -1,8 +1,8 @@
-/* labelled.c - from a table of named cells to texts with a label 0 or 1 and a group.
+/* labelled.c - from a table of named cells to texts with a label (0, 1, ...) and a group.
  *
  * The steps, each with its own sentence when it fails:
  *   1. find the columns of the texts and of the labels, by name, else by content;
- *   2. see which values the labels take and map two of them to 0 and 1;
+ *   2. see which values the labels take and map them to 0, 1, ...;
  *   3. gather the rows, leaving out "Neither" where the others are true and false;
  *   4. put rows that are twins of each other into one group: a probe trained on "Lodz is
  *      in Poland" and tested on "Lodz is in Cuba" would be asked what it was told;
@@ -15,7 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { VALUES_MAX = 8, NONE = -1 };
+enum { VALUES_MAX = NM__LABELS_MAX, NONE = -1, SEVERAL = 255 };
 
 /* What one call works on. Rows of `out` are rows of the table less those left out;
  * `row[i]` tells which. */
@@ -27,6 +27,7 @@ struct work {
   nm_err *err;
   int text_col, label_col, group_col;
   size_t *row;
+  int max_labels;
   size_t n_left_out;
   const char *left_out;            /* the label of the rows left out */
   bool arbitrary;                  /* the labels are no pair with a known order */
@@ -204,15 +205,17 @@ static int by_value(const void *a, const void *b) {
 static int wrong_values(const struct work *w, const struct values *v) {
   struct nm__buf b;
   nm__buf_init(&b, 2048);
-  for (size_t i = 0; i < v->n; i++) {
+  for (size_t i = 0; i < v->n && i < 8; i++) {
     if (i) nm__buf_puts(&b, ", ");
     nm__buf_printf(put_shown(&b, v->v[i].s, v->v[i].n), " (%zu)", v->v[i].count);
   }
   char col[64];
   const char *label = w->t->cols[w->label_col];
-  nm__fail(w->err, NM_EFORMAT, "%s: the labels in column '%s' must take two values, found %s%s",
-           w->name, nm__printable(col, sizeof col, label, strlen(label)), b.s ? b.s : "none",
-           v->more ? " and more" : "");
+  char many[24] = "two";
+  if (w->max_labels > 2) snprintf(many, sizeof many, "2 to %d", w->max_labels);
+  nm__fail(w->err, NM_EFORMAT, "%s: the labels in column '%s' must take %s values, found %s%s",
+           w->name, nm__printable(col, sizeof col, label, strlen(label)), many, b.s ? b.s : "none",
+           v->more || v->n > 8 ? " and more" : "");
   nm__buf_done(&b);
   return NM_EFORMAT;
 }
@@ -231,7 +234,7 @@ static bool has_neither(struct values *v) {
          && (is_value(&a, "false") || is_value(&a, "0"));
 }
 
-/* Leaves the values of label 0 and 1 in v->v[0] and [1]. */
+/* Leaves the values of label 0, 1, ... in v->v. */
 static int map_labels(struct work *w, struct values *v) {
   collect_values(w, w->label_col, v);
   if (has_neither(v)) {
@@ -239,10 +242,11 @@ static int map_labels(struct work *w, struct values *v) {
     w->n_left_out = v->v[2].count;
     v->n = 2;
   }
-  if (v->n != 2) return wrong_values(w, v);
-  w->arbitrary = !order_known(&v->v[0], &v->v[1]);
-  if (w->arbitrary) qsort(v->v, 2, sizeof *v->v, by_value);
-  for (int i = 0; i < 2; i++)
+  if (v->n < 2 || v->n > (size_t)w->max_labels || v->more) return wrong_values(w, v);
+  w->arbitrary = v->n > 2 || !order_known(&v->v[0], &v->v[1]);
+  if (w->arbitrary) qsort(v->v, v->n, sizeof *v->v, by_value);
+  w->out->n_labels = (int)v->n;
+  for (size_t i = 0; i < v->n; i++)
     if (!(w->out->label_name[i] = nm__strndup(v->v[i].s, v->v[i].n)))
       return nm__fail_memory(w->err, "a label's name", v->v[i].n);
   return NM_OK;
@@ -256,12 +260,13 @@ static int take_row(struct work *w, size_t row, const struct values *v) {
   const char *label = cell(w, row, w->label_col), *text = cell(w, row, w->text_col);
   if (label) label = trim(label, &n);
   if (!label || !*label) return bad_row(w, row, "the label is missing");
-  bool one = same_value(&v->v[1], label, n);
-  if (!one && !same_value(&v->v[0], label, n)) return NM_OK;
+  size_t k = 0;
+  while (k < v->n && !same_value(&v->v[k], label, n)) k++;
+  if (k == v->n) return NM_OK;
   if (!text || !*trim(text, &n)) return bad_row(w, row, "the text is empty");
   if (!(out->text[out->n] = nm__strdup(text)))
     return nm__fail_memory(w->err, "a text", strlen(text));
-  out->label[out->n] = one;
+  out->label[out->n] = (uint8_t)k;
   w->row[out->n++] = row;
   return NM_OK;
 }
@@ -314,17 +319,20 @@ static bool called_group(const char *name) {
   return false;
 }
 
-/* How many groups hold both labels, or 0 when these are not twins: at least 60 % of the
- * groups must hold both, and groups must be small and many. Without the latter a column
- * like "split" or "agreement", of a few values that all occur with both labels, would tie
+/* How many groups hold several labels, or 0 when these are not twins: at least 60 % of the
+ * groups must hold several, and groups must be small and many. Without the latter a column
+ * like "split" or "agreement", of a few values that all occur with all labels, would tie
  * half the file together. `seen` is scratch for n bytes. */
 static size_t count_twins(const struct work *w, int col, const uint32_t *first, uint8_t *seen) {
   size_t n = w->out->n, n_groups = 0, n_both = 0;
   memset(seen, 0, n);
-  for (size_t i = 0; i < n; i++) seen[first[i]] |= (uint8_t)(1 << w->out->label[i]);
+  for (size_t i = 0; i < n; i++) { /* the label and one; SEVERAL when there is another */
+    uint8_t *s = &seen[first[i]], mine = (uint8_t)(w->out->label[i] + 1);
+    *s = !*s || *s == mine ? mine : SEVERAL;
+  }
   for (size_t i = 0; i < n; i++) {
     n_groups += seen[i] != 0;
-    n_both += seen[i] == 3;
+    n_both += seen[i] == SEVERAL;
   }
   bool small = n_groups * 4 >= n && n_groups * n_groups >= n;
   if (called_group(w->t->cols[col])) small = n_groups > 1;
@@ -435,10 +443,10 @@ static int keep_first(struct work *w) {
   int st = size && state && number ? NM_OK : nm__fail_memory(w->err, "the groups", out->n_groups);
   if (!st) {
     for (size_t i = 0; i < out->n; i++) size[out->group[i]]++;
-    size_t cursor[2] = {0, 0};
-    bool more[2] = {true, true};
-    for (int turn = out->label[0]; room && (more[0] || more[1]); turn = !turn)
-      more[turn] = take_next(w, size, state, &cursor[turn], turn, &room);
+    size_t cursor[NM__LABELS_MAX] = {0};
+    int idle = 0;                  /* turns in a row that found nothing */
+    for (int turn = out->label[0]; room && idle < out->n_labels; turn = (turn + 1) % out->n_labels)
+      idle = take_next(w, size, state, &cursor[turn], turn, &room) ? 0 : idle + 1;
     keep_taken(out, state, number);
   }
   free(size);
@@ -450,14 +458,17 @@ static int keep_first(struct work *w) {
 /* ---- the whole ------------------------------------------------------- */
 
 static int check_classes(const struct work *w) {
-  size_t ones = 0;
-  for (size_t i = 0; i < w->out->n; i++) ones += w->out->label[i];
-  if (ones && ones < w->out->n) return NM_OK;
+  size_t count[NM__LABELS_MAX] = {0};
+  for (size_t i = 0; i < w->out->n; i++) count[w->out->label[i]]++;
   if (!w->out->n)
     return nm__fail(w->err, NM_EFORMAT, "%s: no whole group fits into the number of rows asked for",
                     w->name);
-  return nm__fail(w->err, NM_EFORMAT, "%s: of the %zu rows kept %zu have label 1, both labels are "
-                  "needed", w->name, w->out->n, ones);
+  for (int k = w->out->n_labels - 1; k >= 0; k--)
+    if (!count[k])
+      return nm__fail(w->err, NM_EFORMAT, "%s: of the %zu rows kept %zu have label %d, %s labels "
+                      "are needed", w->name, w->out->n, w->out->n_labels > 2 ? 0 : count[1],
+                      w->out->n_labels > 2 ? k : 1, w->out->n_labels > 2 ? "all" : "both");
+  return NM_OK;
 }
 
 static void put_col(struct nm__buf *b, const struct work *w, int col) {
@@ -473,10 +484,13 @@ static int tell_how(struct work *w) {
   nm__buf_puts(&b, ", labels from column ");
   put_col(&b, w, w->label_col);
   nm__buf_puts(&b, " (");
-  put_shown(&b, out->label_name[0], strlen(out->label_name[0]));
-  nm__buf_puts(&b, " is 0, ");
-  put_shown(&b, out->label_name[1], strlen(out->label_name[1]));
-  nm__buf_printf(&b, " is 1%s)", w->arbitrary ? ", in sorted order as neither is known" : "");
+  for (int k = 0; k < out->n_labels; k++) {
+    if (k) nm__buf_puts(&b, ", ");
+    put_shown(&b, out->label_name[k], strlen(out->label_name[k]));
+    nm__buf_printf(&b, " is %d", k);
+  }
+  nm__buf_puts(&b, !w->arbitrary ? ")" : out->n_labels > 2 ? ", in sorted order)"
+                                       : ", in sorted order as neither is known)");
   if (w->left_out) {
     nm__buf_printf(&b, ", %zu rows labelled ", w->n_left_out);
     size_t n;
@@ -499,6 +513,7 @@ int nm__labelled_from(const char *name, const struct nm__table *t,
                       const struct nm__labelled_opts *o, struct nm__labelled *out, nm_err *err) {
   static const struct nm__labelled_opts none;
   struct work w = {.name = name, .t = t, .o = o ? o : &none, .out = out, .err = err};
+  w.max_labels = w.o->max_labels ? w.o->max_labels : 2;
   struct values v;
   *out = (struct nm__labelled){0};
   if (t->n_rows == 0) return nm__fail(err, NM_EFORMAT, "%s: holds no rows", name);
@@ -520,7 +535,6 @@ void nm__labelled_done(struct nm__labelled *l) {
   free(l->label);
   free(l->group);
   free(l->how);
-  free(l->label_name[0]);
-  free(l->label_name[1]);
+  for (int k = 0; k < NM__LABELS_MAX; k++) free(l->label_name[k]);
   *l = (struct nm__labelled){0};
 }

@@ -34,8 +34,17 @@ int nm__table_col(const struct nm__table *t, const char *name);      /* -1: none
 int nm__table_text_col(const char *name, const struct nm__table *t, const char *col, int *out,
                        nm_err *err);
 
-/* Texts with a binary label 0/1, and the group a row belongs to (true/false twins
- * share one). */
+/* Multiple choice in the layout of MMLU, recognised by content: the columns question, A, B, C, D
+ * and answer (with or without a first line of names), or question, choices (a list) and answer; the
+ * answer is a letter or its number. Such a table becomes one of texts ("QUESTION\nA. ...\nB. ...
+ * \nAnswer:"), with the answers' letters as labels and whatever else there was; *is says so. Others
+ * stay as they are. */
+int nm__table_choices(const char *name, struct nm__table *t, bool *is, nm_err *err);
+
+enum { NM__LABELS_MAX = 26 };
+
+/* Texts with a label 0/1 (or of more classes, when they are allowed), and the group a row belongs
+ * to (true/false twins share one). */
 struct nm__labelled {
   size_t n;
   char **text;
@@ -44,15 +53,17 @@ struct nm__labelled {
   size_t n_groups;
   bool grouped;                    /* twins were found: splits must keep groups together */
   char *how;                       /* one sentence: columns used, labels mapped, how grouped */
-  char *label_name[2];             /* as written in the file: e.g. {"False","True"} */
+  int n_labels;
+  char *label_name[NM__LABELS_MAX];    /* as written in the file: e.g. {"False","True"} */
 };
 struct nm__labelled_opts {
   const char *text_col, *label_col, *group_col;   /* NULL: found by name and content */
   size_t max_rows;                 /* 0: all; else the first rows of each label alternately
                                       kept in file order, whole groups */
+  int max_labels;                  /* 0: 2; at most NM__LABELS_MAX */
 };
 /* Fails (NM_EFORMAT, naming file and line/row, and for unknown columns listing those found) on
- * no rows, one class, more than two labels, an empty text, an undecidable label column. */
+ * no rows, one class, more labels than allowed, an empty text, an undecidable label column. */
 int nm__labelled_from(const char *name, const struct nm__table *t,
                       const struct nm__labelled_opts *o, struct nm__labelled *out, nm_err *err);
 void nm__labelled_done(struct nm__labelled *l);

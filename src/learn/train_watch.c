@@ -98,7 +98,7 @@ static int texts_of_file(const struct nm__probe_key *e, struct texts *v, nm_err 
   struct nm__table table;
   struct nm__labelled l = {0};
   struct nm__labelled_opts o = {e->text, e->label, e->group,
-                                json_object_get(e->at, "n") ? (size_t)e->n : 0};
+                                json_object_get(e->at, "n") ? (size_t)e->n : 0, 0};
   int st = nm__table_read(e->file, &table, err);
   if (st) return st;
   st = nm__labelled_from(e->file, &table, &o, &l, err);

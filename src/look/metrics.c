@@ -74,6 +74,47 @@ struct nm__metrics nm__metrics_of(const double *score, const uint8_t *label, siz
   };
 }
 
+static int said(const double *score, int n_classes) {
+  int best = 0;
+  for (int c = 1; c < n_classes; c++)
+    if (score[c] > score[best]) best = c;
+  return best;
+}
+
+/* Class c against the others; the area is one half where there is no memory for it. */
+static void one_class(const double *score, const uint8_t *label, size_t n, int n_classes, int c,
+                      struct nm__metrics *m) {
+  double *mine = nm__alloc(n, sizeof *mine);
+  uint8_t *is = nm__alloc(n, 1);
+  size_t hit = 0, claimed = 0, are = 0;
+  for (size_t i = 0; i < n; i++) {
+    bool says = said(score + i * (size_t)n_classes, n_classes) == c;
+    hit += says && label[i] == c;
+    claimed += says;
+    are += label[i] == c;
+    if (mine) mine[i] = score[i * (size_t)n_classes + (size_t)c];
+    if (is) is[i] = label[i] == c;
+  }
+  m->f1 += claimed + are ? 2.0 * (double)hit / (double)(claimed + are) / n_classes : 0;
+  m->auc += (mine && is ? area(mine, is, n) : 0.5) / n_classes;
+  free(mine);
+  free(is);
+}
+
+struct nm__metrics nm__metrics_many(const double *score, const uint8_t *label, size_t n,
+                                    int n_classes, uint64_t *confusion) {
+  struct nm__metrics m = {.n = n};
+  size_t right = 0, k = (size_t)n_classes;
+  for (size_t i = 0; i < n; i++) {
+    size_t says = (size_t)said(score + i * k, n_classes);
+    right += says == label[i];
+    if (confusion) confusion[label[i] * k + says]++;
+  }
+  m.acc = n ? (double)right / (double)n : 0;
+  for (int c = 0; c < n_classes; c++) one_class(score, label, n, n_classes, c, &m);
+  return m;
+}
+
 void nm__wilson(double k, double n, double *lo, double *hi) {
   const double z = 1.959963984540054;      /* the normal quantile of 0.975 */
   *lo = 0;

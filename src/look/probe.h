@@ -50,6 +50,11 @@ double nm__logistic(double z);
 struct nm__metrics { double acc, f1, auc; size_t n; };
 /* score > 0 predicts 1. F1 of class 1 (0 when undefined). AUC with ties counted half. */
 struct nm__metrics nm__metrics_of(const double *score, const uint8_t *label, size_t n);
+/* Of several classes: score [n][n_classes], the class with the highest one is said (the first of
+ * equals); f1 and auc are means over the classes of what each is against all others. `confusion`
+ * (or NULL) [n_classes][n_classes] is added to: rows of a class, by what was said. */
+struct nm__metrics nm__metrics_many(const double *score, const uint8_t *label, size_t n,
+                                    int n_classes, uint64_t *confusion);
 /* Wilson interval of k successes in n at 95 %. */
 void nm__wilson(double k, double n, double *lo, double *hi);
 /* Quantile q of v (sorted copy, linear interpolation); n >= 1. */
@@ -57,8 +62,9 @@ double nm__quantile(const double *v, size_t n, double q);
 double nm__mean(const double *v, size_t n);
 
 /* Splits rows 0..n-1 into train and test (test gets `test_share`), shuffled by seed. With groups
- * (numbered below n_groups), whole groups go to one side. Both sides hold both classes or the call
- * fails (NM_EFORMAT with the counts). The order within each side is ascending. */
+ * (numbered below n_groups), whole groups go to one side. Both sides hold all classes there are
+ * (at least 0 and 1) or the call fails (NM_EFORMAT with the counts). The order within each side
+ * is ascending. */
 struct nm__split { uint32_t *train, *test; size_t n_train, n_test; };
 int nm__split_make(size_t n, const uint8_t *label, const uint32_t *group, size_t n_groups,
                    double test_share, uint64_t seed, struct nm__split *out, nm_err *err);

@@ -1,7 +1,7 @@
 /* split.c - seeded train and test sides, whole groups on one side when there are groups, and
  * shuffled labels for the control.
  *
- * A draw is judged before it is used: small or lopsided data can leave a side with one class, and
+ * A draw is judged before it is used: small or lopsided data can leave a side without a class, and
  * a probe cannot be fitted or scored there. Such a draw is thrown away and the next one of
  * the same seed is taken, so a split depends on nothing but the data and the seed. */
 #include "look/probe.h"
@@ -23,7 +23,8 @@ struct draw {
   size_t *size;                    /* [n_units] */
   uint8_t *in_test;                /* [n_units] */
   size_t target;                   /* rows the test side should get */
-  size_t count[2][2];              /* [side][class] rows; side 1 is the test */
+  size_t count[2][256];            /* [side][class] rows; side 1 is the test */
+  bool is[256];                    /* classes there are; 0 and 1 always */
 };
 
 static size_t unit_of(const struct draw *d, size_t row) { return d->group ? d->group[row] : row; }
@@ -43,19 +44,33 @@ static void take_units(struct draw *d, struct nm__rng *r) {
   }
 }
 
-static bool both_classes(struct draw *d) {
+static bool all_classes(struct draw *d) {
   memset(d->count, 0, sizeof d->count);
-  for (size_t i = 0; i < d->n; i++) d->count[d->in_test[unit_of(d, i)]][d->label[i] != 0]++;
-  return d->count[0][0] && d->count[0][1] && d->count[1][0] && d->count[1][1];
+  for (size_t i = 0; i < d->n; i++) d->count[d->in_test[unit_of(d, i)]][d->label[i]]++;
+  for (int c = 0; c < 256; c++)
+    if (d->is[c] && (!d->count[0][c] || !d->count[1][c])) return false;
+  return true;
 }
 
 /* A fitting draw, or the counts of the last one in the sentence. */
 static int find_draw(struct draw *d, uint64_t seed, nm_err *err) {
   struct nm__rng r = {seed, STREAM_SPLIT, 0};
+  int lacks = 0, n_classes = 0;
+  d->is[0] = d->is[1] = true;
+  for (size_t i = 0; i < d->n; i++) d->is[d->label[i]] = true;
   for (int k = 0; k < DRAWS; k++) {
     take_units(d, &r);
-    if (both_classes(d)) return NM_OK;
+    if (all_classes(d)) return NM_OK;
   }
+  for (int c = 255; c >= 0; c--) {
+    n_classes += d->is[c];
+    if (d->is[c] && (!d->count[0][c] || !d->count[1][c])) lacks = c;
+  }
+  if (n_classes > 2)
+    return nm__fail(err, NM_EFORMAT, "cannot split %zu rows (%zu parts that stay whole) so that "
+                    "both sides hold all %d classes: the last of %d tries gave %zu rows of class "
+                    "%d for training and %zu for the test", d->n, d->n_units, n_classes, DRAWS,
+                    d->count[0][lacks], lacks, d->count[1][lacks]);
   return nm__fail(err, NM_EFORMAT,
                   "cannot split %zu rows (%zu parts that stay whole) so that both sides hold both "
                   "classes: the last of %d tries gave %zu of class 0 and %zu of class 1 for "
@@ -74,7 +89,9 @@ static int count_units(struct draw *d, nm_err *err) {
 }
 
 static int write_sides(const struct draw *d, struct nm__split *out, nm_err *err) {
-  size_t n_test = d->count[1][0] + d->count[1][1], n_train = d->n - n_test;
+  size_t n_test = 0;
+  for (int c = 0; c < 256; c++) n_test += d->count[1][c];
+  size_t n_train = d->n - n_test;
   *out = (struct nm__split){.train = nm__alloc(n_train, sizeof *out->train),
                             .test = nm__alloc(n_test, sizeof *out->test)};
   if (!out->train || !out->test) {

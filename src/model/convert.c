@@ -108,6 +108,12 @@ static int wanted(const char *spec, const char *name, nm_err *err) {
   return nm__glob(pattern, name) ? type : -1;
 }
 
+int nm__plan_bits(const struct nm__plan *p, const struct nm__gguf_tensor *t) {
+  int bits = p->o->round_bits;
+  bool matrix = strstr(t->name, "blk.") && t->n_dims > 1 && nm__dtype(t->type)->to_f32;
+  return bits >= 2 && bits <= 8 && matrix && t->ne[0] % 32 == 0 ? bits : 0;
+}
+
 int nm__plan_type(const struct nm__plan *p, const struct nm__recipe_facts *f,
                   const struct nm__gguf_tensor *t, uint32_t *out, nm_err *err) {
   bool plain_copy = !p->recipe && !strncmp(p->g->format, "GGUF", 4);
@@ -119,6 +125,11 @@ int nm__plan_type(const struct nm__plan *p, const struct nm__recipe_facts *f,
     if (type >= 0 && nm__dtype(t->type)->to_f32)
       *out = nm__recipe_fit((uint32_t)type, t->ne[0]);
   }
+  int bits = nm__plan_bits(p, t);
+  if (bits) *out = bits > 4 ? NM__Q8_0 : NM__Q4_0;
+  if (p->o->round_bits == 16 && strstr(t->name, "blk.") && t->n_dims > 1 &&
+      nm__dtype(t->type)->to_f32)
+    *out = NM__BF16;
   if (*out == t->type || (nm__dtype(t->type)->to_f32 && nm__dtype(*out)->from_f32)) return NM_OK;
   return nm__fail(err, NM_EFORMAT, "%s: tensor '%s' cannot be changed from %s to %s", p->g->path,
                   t->name, nm__dtype(t->type)->name, nm__dtype(*out)->name);
@@ -287,6 +298,8 @@ int nm_convert(const nm_convert_opts *o, nm_convert_result *out, nm_err *err) {
     pure.mixed = false;
     p.recipe = &pure;
   }
+  if (o->round_bits && (hf || (o->round_bits != 16 && (o->round_bits < 2 || o->round_bits > 8))))
+    return nm__fail(err, NM_EUSAGE, "weights are rounded to 2 to 8 or 16 bits, in a GGUF file");
   if (hf && p.recipe && nm__dtype(p.recipe->type)->block > 1)
     return nm__fail(err, NM_EUSAGE, "safetensors hold no %s: F32, F16 or BF16 can be written there",
                     p.recipe->name);

@@ -23,6 +23,7 @@ struct nm__item {
   const struct nm__adapter_part **added;   /* what adapters add to it (convert_lora.c) */
   float *scale;                    /* of each */
   int n_added;
+  int bits;                        /* rounded to so many; 0: as the type's own writer does */
 };
 
 struct nm__plan_file { char *path; size_t first, n; };
@@ -73,6 +74,8 @@ int nm__write_hf(struct nm__plan *p, nm_err *err);
 /* Keys that say a tokenizer.json in GGUF's words, to be closed; NULL where there are none. */
 int nm__convert_tokenizer(struct nm__plan *p, struct nm__gguf **more, nm_err *err);
 int nm__write_tokenizer(struct nm__plan *p, nm_err *err);      /* the files of a directory */
+/* How many bits --round-bits leaves a tensor; 0: it is not rounded. */
+int nm__plan_bits(const struct nm__plan *p, const struct nm__gguf_tensor *t);
 /* The type of a tensor after the recipe and --tensor-type. */
 int nm__plan_type(const struct nm__plan *p, const struct nm__recipe_facts *f,
                   const struct nm__gguf_tensor *t, uint32_t *out, nm_err *err);

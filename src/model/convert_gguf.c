@@ -34,6 +34,7 @@ static int add_stacked(struct nm__plan *p, const struct nm__recipe_facts *f,
   all.n_dims = 3;
   int st = nm__plan_type(p, f, &all, &to, err);
   if (!st) st = nm__plan_add(p, stacked, t, to, 3, all.ne, (size_t)f->n_expert, &it, err);
+  if (!st) it->bits = nm__plan_bits(p, &all);
   for (int e = 0; e < f->n_expert && !st; e++) {
     char name[100];
     snprintf(name, sizeof name, "%s%d.weight", front, e);
@@ -59,6 +60,7 @@ static int add_one(struct nm__plan *p, const struct nm__recipe_facts *f,
   if (!st) st = nm__plan_add(p, t->name, t, to, t->n_dims, t->ne, 1, &it, err);
   if (st) return st;
   it->part[0] = t->data;
+  it->bits = nm__plan_bits(p, t);
   it->to_gguf = true;
   it->change = nm__hf_pending(p->g, t, &it->n_head);
   return it->change == NM__HF_SAME ? NM_OK : nm__item_rows(it, t, err);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/quants.h"
+
 enum { TILE = 8192, TILES = 128 };         /* elements; tiles of a chunk */
 #define HALF_MAX 65504.0f
 
@@ -55,8 +57,9 @@ static void make_tile(void *arg, int tile, int thread) {
       c->bad[tile] = a + i;
       c->worst[tile] = x[i];
     }
-  if (c->bad[tile] < 0)
-    c->out->from_f32(c->bytes + (a - c->first) / c->out->block * c->out->bytes, x, b - a);
+  uint8_t *to = c->bytes + (a - c->first) / c->out->block * c->out->bytes;
+  if (c->bad[tile] < 0 && c->it->bits) nm__round_in(to, x, b - a, c->it->bits);
+  else if (c->bad[tile] < 0) c->out->from_f32(to, x, b - a);
 }
 
 static int refuse(const struct chunk *c, int tile, nm_err *err) {
@@ -119,7 +122,7 @@ static int stream_same(struct nm__plan *p, const struct nm__item *it, nm__sink *
 int nm__item_stream(struct nm__plan *p, const struct nm__item *it, nm__sink *sink, void *arg,
                     nm_err *err) {
   struct chunk c = {.it = it, .in = nm__dtype(it->from), .out = nm__dtype(it->to)};
-  if (it->from == it->to && it->change == NM__HF_SAME && !it->n_added)
+  if (it->from == it->to && it->change == NM__HF_SAME && !it->n_added && !it->bits)
     return stream_same(p, it, sink, arg, err);
   float *whole = NULL;
   c.n = it->rows * it->cols * (int64_t)it->n_parts;

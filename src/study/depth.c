@@ -62,9 +62,10 @@ static json_t *settings(struct study *S) {
   for (int i = 0; i < S->o.n_data; i++)
     json_array_append_new(data, json_pack("{s:o, s:s}", "file", nm__json_text(S->sets[i].path),
                                           "hash", S->sets[i].hash));
-  json_t *own = json_pack("{s:I, s:i, s:f, s:f, s:s, s:b, s:o}", "seed", (json_int_t)S->o.seed,
+  json_t *own = json_pack("{s:I, s:i, s:f, s:f, s:s, s:s, s:b, s:o}", "seed", (json_int_t)S->o.seed,
                           "repeats", S->o.repeats, "test_share", S->o.test_share, "C", S->o.C,
-                          "site", S->o.site, "noise", S->o.noise, "data", data);
+                          "site", S->o.site, "probe", S->o.forest ? "forest" : "linear",
+                          "noise", S->o.noise, "data", data);
   json_object_update(o, own);
   json_decref(own);
   return o;
@@ -115,14 +116,12 @@ static int open_random(struct study *S, nm_err *err) {
 
 static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_curve *c,
                       nm_err *err) {
-  if (!S->m->output.data) c->no_answer = "an encoder has no vocabulary head";
-  else if (!s->n_yes || !s->n_no) c->no_answer = "yes or no is not one token of this vocabulary";
-  if (c->no_answer) return NM_OK;
+  if ((c->no_answer = s->cannot_say)) return NM_OK;
   double *z = nm__alloc(s->n, sizeof *z), right = 0;
   int st = z ? nm__depth_answers(S->e, s, NULL, s->n, S->o.edits, z, S->o.progress, err)
              : nm__fail_memory(err, "answers", s->n * 8);
   for (size_t i = 0; i < s->n && !st; i++)
-    right += (z[i] >= 0) == s->lab.label[i]; /* ties go to yes */
+    right += (s->lab.n_labels > 2 ? (int)z[i] : z[i] >= 0) == s->lab.label[i];   /* ties: yes */
   free(z);
   if (st) return st;
   c->n_answer = s->n;
@@ -131,11 +130,53 @@ static int own_answer(struct study *S, const struct nm__depth_set *s, nm_depth_c
   return NM_OK;
 }
 
-static int describe(const struct nm__depth_set *s, bool noise, nm_depth_curve *c, nm_err *err) {
+/* "own", "words", or "ACC[:NAME]". A model that cannot answer has no line of its own. */
+static void one_anchor(const char *what, nm_depth_curve *c) {
+  nm_depth_anchor *a = &c->anchor[c->n_anchors];
+  *a = (nm_depth_anchor){.reached = -1};
+  if (!strcmp(what, "own")) {
+    if (!c->n_answer) return;
+    snprintf(a->name, sizeof a->name, "own answer");
+    a->acc = c->answer.mean;
+  } else if (!strcmp(what, "words")) {
+    snprintf(a->name, sizeof a->name, "bag of words");
+    a->acc = c->words.mean;
+  } else {
+    char *end;
+    a->acc = strtod(what, &end);
+    snprintf(a->name, sizeof a->name, "%s", *end == ':' ? end + 1 : "anchor");
+  }
+  for (int l = c->n_layers - 1; l >= 1; l--)
+    if (c->layer[l].acc.mean >= a->acc) a->reached = l - 1;
+  c->n_anchors++;
+}
+
+static void set_anchors(const nm_depth_opts *o, nm_depth_curve *c) {
+  if (!o->n_anchors) one_anchor("own", c);
+  for (int i = 0; i < o->n_anchors; i++) one_anchor(o->anchor[i], c);
+}
+
+static int check_anchors(const nm_depth_opts *o, nm_err *err) {
+  if (o->n_anchors > NM_DEPTH_ANCHORS)
+    return nm__fail(err, NM_EUSAGE, "at most %d anchors, not %d", NM_DEPTH_ANCHORS, o->n_anchors);
+  for (int i = 0; i < o->n_anchors; i++) {
+    const char *s = o->anchor[i];
+    char *end;
+    if (!strcmp(s, "own") || !strcmp(s, "words")) continue;
+    double v = strtod(s, &end);
+    if (end == s || (*end && *end != ':') || !(v >= 0 && v <= 1))
+      return nm__fail(err, NM_EUSAGE, "anchor '%.40s' is neither own nor words nor an accuracy "
+                      "from 0 to 1 (0.71, or 0.71:NAME)", s);
+  }
+  return NM_OK;
+}
+
+static int describe(const struct study *S, const struct nm__depth_set *s, nm_depth_curve *c,
+                    nm_err *err) {
   char *how = nm__alloc(strlen(s->lab.how) + 160, 1);
   if (how) {
     snprintf(how, strlen(s->lab.how) + 160, "%s%s", s->lab.how,
-             noise ? "; aaa or bbb in front of every text" : "");
+             S->o.noise ? "; aaa or bbb in front of every text" : "");
     if (s->too_long)
       snprintf(how + strlen(how), 110, "; %zu texts longer than the context were left out",
                s->too_long);
@@ -146,8 +187,14 @@ static int describe(const struct nm__depth_set *s, bool noise, nm_depth_curve *c
   c->prompt_name = dup_or_empty(s->prompt_name);
   c->prompt = dup_or_empty(s->prompt);
   c->n = s->n;
+  c->probe = S->o.forest ? "forest" : "linear";
+  c->n_labels = s->lab.n_labels;
+  c->chance = 1.0 / c->n_labels;
+  bool named = true;
+  for (int k = 0; k < c->n_labels; k++)
+    named &= (c->label_name[k] = dup_or_empty(s->lab.label_name[k])) != NULL;
   for (size_t i = 0; i < s->n; i++) c->n_label[s->lab.label[i]]++;
-  return c->name && c->file && c->how && c->prompt_name && c->prompt
+  return named && c->name && c->file && c->how && c->prompt_name && c->prompt
              ? NM_OK
              : nm__fail_memory(err, "the curve", 0);
 }
@@ -156,6 +203,10 @@ static void curve_done(nm_depth_curve *c) {
   char *const text[] = {c->name,   c->file,  c->how,    c->prompt_name,
                         c->prompt, c->split, c->vector, c->edit};
   for (size_t k = 0; k < sizeof text / sizeof *text; k++) free(text[k]);
+  for (int k = 0; k < c->n_labels; k++) free(c->label_name[k]);
+  free(c->confusion);
+  free(c->split_converge);
+  free(c->split_peak);
   free(c->layer);
   free(c->random);
   *c = (nm_depth_curve){0};
@@ -165,7 +216,7 @@ static int one_set(struct study *S, int i, nm_err *err) {
   struct nm__depth_set *s = &S->sets[i];
   nm_depth_curve *c = &S->r->curve[i];
   struct nm__depth_vectors real = {0}, random = {0};
-  int st = describe(s, S->o.noise, c, err);
+  int st = describe(S, s, c, err);
   if (!st)
     st = nm__depth_capture(S->e, s->seqs, s->n, S->o.site, S->to_layer, S->o.edits, S->cache,
                            S->o.progress, &real, err);
@@ -176,6 +227,7 @@ static int one_set(struct study *S, int i, nm_err *err) {
   nm__gguf_drop(S->random_m->g);
   if (!st) st = nm__depth_fit(nm__engine_pool(S->e), s, &real, &random, &S->o, c, err);
   if (!st) st = own_answer(S, s, c, err);
+  if (!st) set_anchors(&S->o, c);
   if (!st) st = nm__depth_causal(S->e, s, &S->o, S->dir, c, err);
   if (!st && S->o.save_probe && i == 0)
     st = nm__probe_save(S->o.save_probe, S->m, s, &real, &S->o, c, err);
@@ -241,7 +293,7 @@ static int measure(struct study *S, nm_err *err) {
                       .taps = &taps[answers],
                       .n_taps = 1,
                       .share_prefix = true};
-      if (answers && (!s->n_yes || !s->n_no)) continue;
+      if (answers && s->cannot_say) continue;
       int st = nm_run_measure(S->e, &r, &n, err);
       if (st) return st;
       size_t fit = s->n * (size_t)S->m->D * sizeof(float) * 8; /* four layers, real and random */
@@ -274,7 +326,7 @@ static int check_opts(struct study *S, nm_err *err) {
   if (strchr(o->site, '.') && strncmp(o->site, "mlp.", 4) && strncmp(o->site, "attn.", 5))
     return nm__fail(err, NM_EUSAGE,
                     "--site takes a name inside the block, such as mlp_norm or resid_post");
-  return NM_OK;
+  return check_anchors(o, err);
 }
 
 static int run_study(struct study *S, nm_err *err) {

@@ -1,6 +1,6 @@
 /* depth_capture.c - what the study reads out of the model: the last token's
  * vector at every layer, kept in a folder that a broken run goes on with; and the
- * log-odds of yes over no as the model's own answer. */
+ * model's own answer: the log-odds of yes over no, or the likeliest of several labels. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,14 +101,23 @@ static int answer_row(void *arg, const nm_row *r, nm_err *err) {
   struct answers *a = arg;
   (void)err;
   nm_log_softmax(r->data, a->V, a->lp);
-  /* Shifted by the likelier of the two, so that a model that says neither still prefers one. */
-  double top = -1e300;
-  for (int i = 0; i < a->s->n_yes; i++) top = a->lp[a->s->yes[i]] > top ? a->lp[a->s->yes[i]] : top;
-  for (int i = 0; i < a->s->n_no; i++) top = a->lp[a->s->no[i]] > top ? a->lp[a->s->no[i]] : top;
-  for (int i = 0; i < a->s->n_yes; i++) a->lp[a->s->yes[i]] -= top;
-  for (int i = 0; i < a->s->n_no; i++) a->lp[a->s->no[i]] -= top;
-  double yes = log_sum(a->lp, a->s->yes, a->s->n_yes), no = log_sum(a->lp, a->s->no, a->s->n_no);
-  a->out[r->seq] = nm_log(yes > 1e-300 ? yes : 1e-300) - nm_log(no > 1e-300 ? no : 1e-300);
+  /* Shifted by the likeliest of them, so that a model that says none still prefers one. */
+  double top = -1e300, p[NM__LABELS_MAX];
+  int K = a->s->lab.n_labels, best = 0;
+  for (int k = 0; k < K; k++)
+    for (int i = 0; i < a->s->says[k].n; i++) {
+      double lp = a->lp[a->s->says[k].id[i]];
+      top = lp > top ? lp : top;
+    }
+  for (int k = 0; k < K; k++) {
+    const struct nm__depth_says *s = &a->s->says[k];
+    for (int i = 0; i < s->n; i++) a->lp[s->id[i]] -= top;
+    p[k] = log_sum(a->lp, s->id, s->n);
+    best = p[k] > p[best] ? k : best;
+  }
+  a->out[r->seq] = K > 2 ? best
+                         : nm_log(p[1] > 1e-300 ? p[1] : 1e-300) -
+                               nm_log(p[0] > 1e-300 ? p[0] : 1e-300);
   return NM_OK;
 }
 

@@ -189,7 +189,7 @@ static int test_direction(const struct ask *q, const char *dir, uint64_t seed, d
   double step = 0, plus, minus;
   int st = v && w ? direction(q->a, C, v, &step, err) : nm__fail_memory(err, "a direction", 0);
   if (!st) st = save_direction(dir, c->name, q->site, v, q->a->D, step, c, err);
-  bool can = q->s->n_yes && q->s->n_no;
+  bool can = !q->s->cannot_say;
   if (!st && can) st = ask(q, NULL, 0, &c->causal.before, err);
   if (!st && can) st = difference(q, v, step, &c->causal.plus, &c->causal.minus, err);
   for (int i = 0; i < N_RANDOM && can && !st; i++) {
@@ -212,7 +212,7 @@ int nm__depth_causal(nm_engine *e, const struct nm__depth_set *s, const nm_depth
                      const char *dir, nm_depth_curve *c, nm_err *err) {
   const char *stream = stream_of(nm__engine_model(e), o->site);
   int layer = c->converge >= 0 ? c->converge : c->peak;
-  if (!stream) return NM_OK;
+  if (!stream || s->lab.n_labels > 2) return NM_OK;     /* a direction parts two */
   snprintf(c->causal.site, sizeof c->causal.site, "%sblk.%d.%s",
            nm__site_prefix(nm__engine_model(e)), layer, stream);
   struct sample a = {0};

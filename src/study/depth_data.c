@@ -19,9 +19,10 @@ static const struct nm__depth_prompt prompts[] = {
      "Would a pear sink in water? A pear is less dense than water, so it floats. The answer is no. "
      "{text} Let us think step by step.",
      " Your answer is"},
+    {"choice", "{text}", ""},
     {"none", "{text}", " Your answer is"},
 };
-enum { N_PROMPTS = sizeof prompts / sizeof *prompts, NONE = N_PROMPTS - 1 };
+enum { CHOICE = 4, N_PROMPTS = sizeof prompts / sizeof *prompts, NONE = N_PROMPTS - 1 };
 
 bool nm_depth_prompts(int i, const char **name, const char **text) {
   if (i < 0 || i >= N_PROMPTS) return false;
@@ -46,7 +47,8 @@ const struct nm__depth_prompt *nm__depth_prompt_for(const struct nm__table *t,
 }
 
 static const struct nm__depth_prompt *choose(const nm_depth_opts *o, const struct nm__table *t,
-                                             const struct nm__labelled *l) {
+                                             const struct nm__labelled *l, bool choices) {
+  if (choices && (!o->prompt || !strcmp(o->prompt, "auto"))) return &prompts[CHOICE];
   if (o->cd_bug) return &prompts[1]; /* the published commit put this one around everything */
   if (!o->prompt || !strcmp(o->prompt, "auto")) return nm__depth_prompt_for(t, l);
   for (int i = 0; i < N_PROMPTS; i++)
@@ -70,12 +72,13 @@ char *nm__depth_fill(const char *template, const char *text) {
 static int spellings(const nm_model *m, const char *const *words, int32_t out[8]) {
   int n = 0;
   for (int i = 0; words[i]; i++) {
-    char spaced[16];
+    char spaced[80];
     int32_t *ids;
     size_t k;
     /* Byte-level BPE must be given the space that others put there themselves. */
     snprintf(spaced, sizeof spaced, "%s%s", strcmp(nm__tok_family(m->tok), "gpt2") ? "" : " ",
              words[i]);
+    if (strlen(words[i]) > 70) continue;
     if (nm_tokenize(m, spaced, strlen(spaced), NM_NO_BOS, &ids, &k, NULL)) continue;
     if (k == 1) out[n++] = ids[0];
     nm_free(ids);
@@ -129,7 +132,8 @@ static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm_
   size_t N = s->lab.n;
   s->seqs = nm__alloc(N, sizeof *s->seqs);
   s->answers = nm__alloc(N, sizeof *s->answers);
-  if (!s->seqs || !s->answers) return nm__fail_memory(err, "the prompts", N * 32);
+  s->origin = nm__alloc(N, sizeof *s->origin);
+  if (!s->seqs || !s->answers || !s->origin) return nm__fail_memory(err, "the prompts", N * 32);
   for (size_t i = 0; i < N; i++) {
     nm_seq a = {0}, b = {0};
     int st = encode(m, s->prompt, s->lab.text[i], "", &a, err);
@@ -142,6 +146,7 @@ static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm_
       continue;
     }
     keep_row(s, s->n, i);
+    s->origin[s->n] = (uint32_t)i;
     s->seqs[s->n] = a;
     s->answers[s->n++] = b;
   }
@@ -156,14 +161,40 @@ static int encode_all(const nm_model *m, int n_ctx, const char *tail, struct nm_
 
 /* Enough rows of each class to split, said with the counts. */
 static int check_counts(struct nm__depth_set *s, nm_err *err) {
-  size_t ones = 0;
-  for (size_t i = 0; i < s->n; i++) ones += s->lab.label[i];
-  if (ones < 5 || s->n - ones < 5)
-    return nm__fail(
-        err, NM_EFORMAT,
-        "%s: %zu rows of class '%s' and %zu of class '%s': at least 5 of each are needed", s->path,
-        s->n - ones, s->lab.label_name[0], ones, s->lab.label_name[1]);
-  return NM_OK;
+  size_t n[NM__LABELS_MAX] = {0};
+  int few = 0, K = s->lab.n_labels;
+  for (size_t i = 0; i < s->n; i++) n[s->lab.label[i]]++;
+  for (int k = 1; k < K; k++)
+    if (n[k] < n[few]) few = k;
+  if (n[few] >= 5) return NM_OK;
+  if (K > 2)
+    return nm__fail(err, NM_EFORMAT, "%s: only %zu rows of class '%s' (of %d classes): at least 5 "
+                    "of each are needed", s->path, n[few], s->lab.label_name[few], K);
+  return nm__fail(
+      err, NM_EFORMAT,
+      "%s: %zu rows of class '%s' and %zu of class '%s': at least 5 of each are needed", s->path,
+      n[0], s->lab.label_name[0], n[1], s->lab.label_name[1]);
+}
+
+/* The tokens that say each label: yes and no for two, else the labels' own names. */
+static void find_answers(const nm_model *m, struct nm__depth_set *s) {
+  static const char *const yes[] = {"yes", "Yes", "YES", NULL}, *const no[] = {"no", "No", "NO",
+                                                                               NULL};
+  int K = s->lab.n_labels;
+  if (!m->output.data) {           /* no head: nothing is ever answered */
+    s->cannot_say = "an encoder has no vocabulary head";
+    return;
+  }
+  for (int k = 0; k < K; k++) {
+    const char *const name[] = {s->lab.label_name[k], NULL};
+    s->says[k].n = spellings(m, K > 2 ? name : k ? yes : no, s->says[k].id);
+    if (!s->says[k].n)
+      s->cannot_say = K > 2 ? "the labels are not all one token of this vocabulary"
+                            : "yes or no is not one token of this vocabulary";
+    for (int j = 0; j < k && s->says[k].n; j++)
+      if (s->says[j].n && s->says[j].id[0] == s->says[k].id[0])
+        s->cannot_say = "two labels are the same token of this vocabulary";
+  }
 }
 
 static int name_of(const char *spec, struct nm__depth_set *s, nm_err *err) {
@@ -178,18 +209,19 @@ static int name_of(const char *spec, struct nm__depth_set *s, nm_err *err) {
 
 int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_depth_opts *o,
                        struct nm__depth_set *s, nm_err *err) {
-  static const char *const yes[] = {"yes", "Yes", "YES", NULL}, *const no[] = {"no", "No", "NO",
-                                                                               NULL};
   struct nm__table t;
+  bool choices = false;
   *s = (struct nm__depth_set){0};
   int st = name_of(spec, s, err);
   if (!st) st = nm__table_read(s->path, &t, err);
   if (st) return st;
-  struct nm__labelled_opts lo = {o->text_col, o->label_col, o->group_col, o->max_rows};
-  st = nm__labelled_from(s->path, &t, &lo, &s->lab, err);
+  struct nm__labelled_opts lo = {o->text_col, o->label_col, o->group_col, o->max_rows,
+                                 NM__LABELS_MAX};
+  if (!o->text_col && !o->label_col) st = nm__table_choices(s->path, &t, &choices, err);
+  if (!st) st = nm__labelled_from(s->path, &t, &lo, &s->lab, err);
   if (!st) st = nm__hash_file(s->path, s->hash, err);
   if (!st) {
-    const struct nm__depth_prompt *p = choose(o, &t, &s->lab);
+    const struct nm__depth_prompt *p = choose(o, &t, &s->lab, choices);
     s->prompt_name = p ? p->name : "given";
     s->prompt = nm__strdup(p ? p->text : o->prompt);
     if (!s->prompt) st = nm__fail_memory(err, "a prompt", 0);
@@ -199,10 +231,8 @@ int nm__depth_set_load(const nm_model *m, int n_ctx, const char *spec, const nm_
   }
   nm__table_done(&t);
   if (!st) st = check_counts(s, err);
-  if (st || !m->output.data) return st;        /* no head: nothing is ever answered */
-  s->n_yes = spellings(m, yes, s->yes);
-  s->n_no = spellings(m, no, s->no);
-  return NM_OK;
+  if (!st) find_answers(m, s);
+  return st;
 }
 
 void nm__depth_set_done(struct nm__depth_set *s) {
@@ -212,6 +242,7 @@ void nm__depth_set_done(struct nm__depth_set *s) {
   }
   free(s->seqs);
   free(s->answers);
+  free(s->origin);
   free(s->name);
   free(s->path);
   free(s->prompt);

@@ -15,30 +15,40 @@ struct fit {
   const struct nm__depth_set *s;
   const struct nm__depth_vectors *v[N_KINDS];
   const nm_depth_opts *o;
-  int R, L;                        /* repeats; rows of the curve (embedding first) */
+  int R, L, K;                     /* repeats; rows of the curve (embedding first); labels */
   struct nm__split *split;         /* [R] */
   uint8_t **shuffled;              /* [R][n] */
   float **x[2];                    /* features of the layers in work: real, random weights */
   int first;                       /* layer of tile 0 */
   struct nm__metrics *m;           /* [L][R][N_KINDS] */
+  uint64_t *confusion;             /* [L][K][K] */
 };
 
 static struct nm__metrics *cell(struct fit *f, int layer, int rep, int kind) {
   return &f->m[((size_t)layer * (size_t)f->R + (size_t)rep) * N_KINDS + (size_t)kind];
 }
 
+static void count_two(const double *score, const uint8_t *truth, size_t n, uint64_t *confusion) {
+  for (size_t i = 0; i < n; i++) confusion[2 * truth[i] + (score[i] > 0)]++;
+}
+
 /* Scores of the held-out rows, and what they say. */
 static int judge(struct fit *f, const float *x, const uint8_t *label, const struct nm__split *sp,
-                 const struct nm__logreg *model, struct nm__metrics *out, nm_err *err) {
-  size_t d = (size_t)f->v[REAL]->D;
-  double *score = nm__alloc(sp->n_test, sizeof *score);
+                 const struct nm__depth_probe *p, uint64_t *confusion, struct nm__metrics *out,
+                 nm_err *err) {
+  size_t d = (size_t)f->v[REAL]->D, width = f->K == 2 ? 1 : (size_t)f->K;
+  double *score = nm__alloc(sp->n_test * width, sizeof *score);
   uint8_t *truth = nm__alloc(sp->n_test, 1);
-  int st = score && truth ? NM_OK : nm__fail_memory(err, "scores", sp->n_test * 9);
+  int st = score && truth ? NM_OK : nm__fail_memory(err, "scores", sp->n_test * width * 9);
   for (size_t i = 0; i < sp->n_test && !st; i++) {
-    score[i] = nm__logreg_score(model, x + (size_t)sp->test[i] * d);
+    nm__depth_probe_score(p, x + (size_t)sp->test[i] * d, score + i * width);
     truth[i] = label[sp->test[i]];
   }
-  if (!st) *out = nm__metrics_of(score, truth, sp->n_test);
+  if (!st && f->K > 2) *out = nm__metrics_many(score, truth, sp->n_test, f->K, confusion);
+  if (!st && f->K == 2) {
+    *out = nm__metrics_of(score, truth, sp->n_test);
+    if (confusion) count_two(score, truth, sp->n_test, confusion);
+  }
   free(score);
   free(truth);
   return st;
@@ -49,28 +59,29 @@ static int judge(struct fit *f, const float *x, const uint8_t *label, const stru
 static int fit_layer(struct fit *f, struct nm__pool *pool, int slot, const int *kinds, int n_kinds,
                      nm_err *err) {
   int n = n_kinds * f->R, d = f->v[REAL]->D;
-  size_t N = f->s->n;
+  size_t N = f->s->n, KK = (size_t)(f->K * f->K);
   const float *x = f->x[kinds[0] == RANDOM][slot];
-  struct nm__logreg_opts lo = {.C = f->o->C, .pool = pool};
-  struct nm__logreg *m = nm__alloc((size_t)n, sizeof *m);
+  struct nm__depth_probe_opts po = {f->o->forest, f->o->C, f->o->seed, pool};
+  struct nm__depth_probe *p = nm__alloc((size_t)n, sizeof *p);
   uint8_t *mine = nm__alloc((size_t)n * N, 1);
   const uint8_t **label = nm__alloc((size_t)n, sizeof *label);
-  int st = m && mine && label ? NM_OK : nm__fail_memory(err, "labels", (size_t)n * N);
+  int st = p && mine && label ? NM_OK : nm__fail_memory(err, "labels", (size_t)n * N);
   for (int k = 0; k < n && !st; k++) {
     const uint8_t *all = kinds[k / f->R] == SHUFFLED ? f->shuffled[k % f->R] : f->s->lab.label;
     const struct nm__split *sp = &f->split[k % f->R];
     label[k] = memset(mine + (size_t)k * N, NM__LOGREG_SKIP, N);
     for (size_t i = 0; i < sp->n_train; i++)
-      mine[(size_t)k * N + sp->train[i]] = all[sp->train[i]] != 0;
+      mine[(size_t)k * N + sp->train[i]] = all[sp->train[i]];
   }
-  if (!st) st = nm__logreg_fit_many(x, (size_t)d, d, NULL, N, label, n, &lo, m, err);
+  if (!st) st = nm__depth_probe_fit(x, d, N, label, n, f->K, &po, p, err);
   for (int k = 0; k < n && !st; k++) {
-    int kind = kinds[k / f->R], rep = k % f->R;
-    st = judge(f, x, kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label, &f->split[rep], &m[k],
-               cell(f, f->first + slot, rep, kind), err);
+    int kind = kinds[k / f->R], rep = k % f->R, layer = f->first + slot;
+    st = judge(f, x, kind == SHUFFLED ? f->shuffled[rep] : f->s->lab.label, &f->split[rep], &p[k],
+               kind == REAL ? f->confusion + (size_t)layer * KK : NULL, cell(f, layer, rep, kind),
+               err);
   }
-  for (int k = 0; m && k < n; k++) nm__logreg_done(&m[k]);
-  free(m);
+  for (int k = 0; p && k < n; k++) nm__depth_probe_done(&p[k]);
+  free(p);
   free(mine);
   free(label);
   return st;
@@ -203,7 +214,9 @@ static void spread(struct fit *f, nm_depth_curve *c) {
       top[r] = s > top[r] ? s : top[r];
     }
     jump[r] = jump_of(acc, f->L);
-    conv[r] = converge_of(acc, f->L);
+    conv[r] = c->split_converge[r] = converge_of(acc, f->L);
+    for (int l = 1; l < f->L; l++)
+      if (acc[l] > c->split_peak[r]) c->split_peak[r] = acc[l];
   }
   c->shuffled_max = nm__mean(top, (size_t)f->R);
   c->jump_lo = nm__quantile(jump, (size_t)f->R, 0.025);
@@ -213,15 +226,18 @@ static void spread(struct fit *f, nm_depth_curve *c) {
 }
 
 static void verdicts(const struct fit *f, nm_depth_curve *c) {
-  double share = (double)c->n_label[1] / (double)c->n, majority = share > 0.5 ? share : 1 - share,
-         sum = 0;
+  double majority = 0, sum = 0;
+  for (int k = 0; k < f->K; k++) {
+    double share = (double)c->n_label[k] / (double)c->n;
+    majority = share > majority ? share : majority;
+  }
   for (int l = 0; l < c->n_layers; l++) sum += c->layer[l].shuffled.mean;
   sum /= c->n_layers;
   /* Shuffled labels must come out between an even guess and always saying the larger class, give
    * or take three standard errors of the guess (and at least 0.05). */
   double slack = 1.5 / nm__sqrt((double)f->split[0].n_test * f->R);
   if (slack < 0.05) slack = 0.05;
-  c->shuffled_ok = sum > 0.5 - slack && sum < majority + slack;
+  c->shuffled_ok = sum > c->chance - slack && sum < majority + slack;
   double random = 0;
   for (int l = 0; c->random && l < c->n_layers; l++)
     random = c->random[l].acc.mean > random ? c->random[l].acc.mean : random;
@@ -233,9 +249,15 @@ static void verdicts(const struct fit *f, nm_depth_curve *c) {
 static int summarise(struct fit *f, nm_depth_curve *c, nm_err *err) {
   double acc[4100] = {0};
   c->n_layers = f->L;
+  c->n_splits = f->R;
+  c->split_converge = nm__alloc((size_t)f->R, sizeof *c->split_converge);
+  c->split_peak = nm__alloc((size_t)f->R, sizeof *c->split_peak);
+  c->confusion = nm__alloc((size_t)(f->K * f->K), sizeof *c->confusion);
   c->layer = nm__alloc((size_t)f->L, sizeof *c->layer);
   c->random = f->v[RANDOM] ? nm__alloc((size_t)f->L, sizeof *c->random) : NULL;
-  if (!c->layer || (f->v[RANDOM] && !c->random)) return nm__fail_memory(err, "the curve", 0);
+  if (!c->layer || (f->v[RANDOM] && !c->random) || !c->split_converge || !c->split_peak ||
+      !c->confusion)
+    return nm__fail_memory(err, "the curve", 0);
   c->peak = 0;
   for (int l = 0; l < f->L; l++) {
     c->layer[l] = (nm_depth_layer){l - 1, interval_of(f, l, REAL, ACC), interval_of(f, l, REAL, F1),
@@ -252,6 +274,8 @@ static int summarise(struct fit *f, nm_depth_curve *c, nm_err *err) {
   c->jump = jump_of(acc, f->L);
   c->converge = converge_of(acc, f->L);
   c->literal = literal_of(acc, f->L);
+  size_t KK = (size_t)(f->K * f->K);
+  memcpy(c->confusion, f->confusion + (size_t)(c->peak + 1) * KK, KK * sizeof *c->confusion);
   spread(f, c);
   return NM_OK;
 }
@@ -263,17 +287,8 @@ static int words(struct fit *f, nm_depth_curve *c, nm_err *err) {
   double acc[256];
   int st = nm__bag_of_words(f->s->lab.text, f->s->n, &x, err);
   if (st) return st;
-  for (int r = 0; r < f->R && !st; r++) {
-    const struct nm__split *sp = &f->split[r];
-    struct nm__logreg m = {0};
-    struct nm__logreg_opts lo = {.C = f->o->C};
-    st = nm__logreg_fit_sparse(&x, sp->train, sp->n_train, f->s->lab.label, &lo, &m, err);
-    size_t right = 0;
-    for (size_t i = 0; i < sp->n_test && !st; i++)
-      right += (nm__logreg_score_sparse(&m, &x, sp->test[i]) > 0) == f->s->lab.label[sp->test[i]];
-    acc[r] = (double)right / (double)sp->n_test;
-    nm__logreg_done(&m);
-  }
+  for (int r = 0; r < f->R && !st; r++)
+    st = nm__depth_words(&x, &f->split[r], f->s->lab.label, f->K, f->o->C, &acc[r], err);
   nm__sparse_done(&x);
   if (!st)
     c->words =
@@ -289,11 +304,32 @@ static char *split_text(const struct fit *f) {
              (unsigned long long)(f->o->seed + (uint64_t)f->R - 1),
              f->s->lab.grouped ? "grouped: rows of one group stay on one side"
                                : "not grouped: no twins were found",
-             f->split[0].n_train < (size_t)f->v[REAL]->D
+             f->split[0].n_train < (size_t)f->v[REAL]->D && !f->o->forest
                  ? "; fewer training rows than dimensions: any labels can be fitted, only held-out "
                    "rows count"
                  : "");
   return s;
+}
+
+/* Says of two curves whether their splits may be compared one by one. */
+static int hash_splits(const struct fit *f, nm_depth_curve *c, nm_err *err) {
+  struct nm__buf b;
+  nm__buf_init(&b, (size_t)1 << 31);
+  for (int r = 0; r < f->R; r++) {
+    const struct nm__split *sp = &f->split[r];
+    nm__buf_printf(&b, "|%zu:", sp->n_train);
+    for (size_t i = 0; i < sp->n_train + sp->n_test; i++) {
+      size_t row = i < sp->n_train ? sp->train[i] : sp->test[i - sp->n_train];
+      nm__buf_put(&b, &f->s->origin[row], sizeof *f->s->origin);
+    }
+  }
+  nm__buf_puts(&b, f->s->hash);
+  nm__hash_hex(b.s, b.len, c->split_hash);
+  int st = b.failed ? nm__fail_memory(err, "the splits", b.len) : NM_OK;
+  nm__buf_done(&b);
+  c->n_test = f->split[0].n_test;
+  c->n_train = f->split[0].n_train;
+  return st;
 }
 
 int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
@@ -303,13 +339,16 @@ int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
                   .v = {real, real, random},
                   .o = o,
                   .R = o->repeats ? o->repeats : 10,
-                  .L = real->n_layers};
+                  .L = real->n_layers,
+                  .K = s->lab.n_labels};
   if (f.R < 1 || f.R > 256) return nm__fail(err, NM_EUSAGE, "--repeats must be 1 to 256");
   f.m = nm__alloc((size_t)f.L * (size_t)f.R * N_KINDS, sizeof *f.m);
-  int st = f.m ? make_splits(&f, err) : nm__fail_memory(err, "the metrics", 0);
+  f.confusion = nm__alloc((size_t)f.L * (size_t)(f.K * f.K), sizeof *f.confusion);
+  int st = f.m && f.confusion ? make_splits(&f, err) : nm__fail_memory(err, "the metrics", 0);
   if (!st) st = fit_layers(&f, pool, o->progress, err);
   if (!st) st = summarise(&f, c, err);
   if (!st) st = words(&f, c, err);
+  if (!st) st = hash_splits(&f, c, err);
   if (!st) {
     verdicts(&f, c);
     c->split = split_text(&f);
@@ -321,5 +360,6 @@ int nm__depth_fit(struct nm__pool *pool, const struct nm__depth_set *s,
   free(f.split);
   free(f.shuffled);
   free(f.m);
+  free(f.confusion);
   return st;
 }

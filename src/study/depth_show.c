@@ -61,7 +61,9 @@ static double random_top(const nm_depth_curve *c) {
 static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
   if (!c->causal.n) {
     nm__buf_printf(b, "  %-22s not tested: %s\n", "used?",
-                   c->no_answer ? c->no_answer : "the site is not on the residual stream");
+                   c->n_labels > 2 ? "it is defined for two labels"
+                   : c->no_answer  ? c->no_answer
+                                   : "the site is not on the residual stream");
     return;
   }
   nm__buf_printf(b, "  %-22s the direction added at %s, %d texts\n", "used?", c->causal.site,
@@ -74,14 +76,36 @@ static void causal_text(struct nm__buf *b, const nm_depth_curve *c) {
                                  : "readable, but it does not move the answer");
 }
 
+static void anchor_text(struct nm__buf *b, const nm_depth_anchor *a) {
+  nm__buf_printf(b, "  %-22s %s, %.3f: ", "anchor", a->name, a->acc);
+  if (a->reached < 0) nm__buf_puts(b, "no block's probe reaches it\n");
+  else nm__buf_printf(b, "the probe reaches it at block %d\n", a->reached);
+}
+
 static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
   double *acc = nm__alloc((size_t)c->n_layers, sizeof *acc);
-  nm__buf_printf(
-      b, "\n%s: %zu texts, %zu and %zu of the two labels\n  %s\n  prompt '%s': %s\n  %s\n\n  ",
-      c->name, c->n, c->n_label[0], c->n_label[1], c->how, c->prompt_name, c->prompt, c->split);
+  nm__buf_printf(b, "\n%s: %zu texts, ", c->name, c->n);
+  if (c->n_labels == 2)
+    nm__buf_printf(b, "%zu and %zu of the two labels\n", c->n_label[0], c->n_label[1]);
+  for (int k = 0; k < c->n_labels && c->n_labels > 2; k++)
+    nm__buf_printf(b, "%s%zu of %s%s", k ? ", " : "", c->n_label[k], c->label_name[k],
+                   k + 1 < c->n_labels ? "" : "\n");
+  nm__buf_printf(b, "  %s\n  prompt '%s': %s\n  %s\n", c->how, c->prompt_name, c->prompt, c->split);
+  if (!strcmp(c->probe, "forest"))
+    nm__buf_puts(b, "  probe: a random forest (100 trees, sqrt(D) features a node, Gini); bag of "
+                    "words stays linear\n");
+  if (c->n_labels > 2)
+    nm__buf_printf(b, "  %d labels: %schance is %.3f, F1 and AUC are means over the labels\n",
+                   c->n_labels,
+                   strcmp(c->probe, "forest") ? "one probe against all others for each; " : "",
+                   c->chance);
+  nm__buf_puts(b, "\n  ");
   for (int l = 0; acc && l < c->n_layers; l++) acc[l] = c->layer[l].acc.mean;
-  if (acc) nm__sparkline(b, acc, (size_t)c->n_layers, 0.4, 1.0);
-  nm__buf_puts(b, "  accuracy from the embedding to the last block, 0.4 to 1\n\n");
+  if (acc) {
+    double lo = c->n_labels > 2 ? 0.8 * c->chance : 0.4;
+    nm__sparkline(b, acc, (size_t)c->n_layers, lo, 1.0);
+    nm__buf_printf(b, "  accuracy from the embedding to the last block, %.3g to 1\n\n", lo);
+  }
   free(acc);
   grid_of(b, c);
   nm__buf_printf(b, "\n  %-22s %.3f at block %d\n", "peak", c->layer[c->peak + 1].acc.mean,
@@ -109,6 +133,7 @@ static void curve_text(struct nm__buf *b, const nm_depth_curve *c) {
   else
     nm__buf_printf(b, "  %-22s none: %s\n", "the model's own answer",
                    c->no_answer ? c->no_answer : "it was not asked");
+  for (int i = 0; i < c->n_anchors; i++) anchor_text(b, &c->anchor[i]);
   causal_text(b, c);
 }
 
@@ -136,6 +161,40 @@ static json_t *layers_json(const nm_depth_layer *l, int n, bool shuffled) {
   return a;
 }
 
+static json_t *counts_json(const nm_depth_curve *c) {
+  json_t *a = json_array();
+  for (int k = 0; k < c->n_labels; k++)
+    json_array_append_new(a, json_integer((json_int_t)c->n_label[k]));
+  return a;
+}
+
+static json_t *names_json(const nm_depth_curve *c) {
+  json_t *a = json_array();
+  for (int k = 0; k < c->n_labels; k++) json_array_append_new(a, nm__json_text(c->label_name[k]));
+  return a;
+}
+
+/* Rows: the label of the file; columns: what the probe of the peak said. */
+static json_t *confusion_json(const nm_depth_curve *c) {
+  json_t *rows = json_array();
+  for (int k = 0; k < c->n_labels; k++) {
+    json_t *row = json_array();
+    for (int j = 0; j < c->n_labels; j++)
+      json_array_append_new(row, json_integer((json_int_t)c->confusion[k * c->n_labels + j]));
+    json_array_append_new(rows, row);
+  }
+  return rows;
+}
+
+static json_t *anchors_json(const nm_depth_curve *c) {
+  json_t *a = json_array();
+  for (int i = 0; i < c->n_anchors; i++)
+    json_array_append_new(a, json_pack("{s:o, s:f, s:o}", "name", nm__json_text(c->anchor[i].name),
+                                       "accuracy", c->anchor[i].acc, "reached",
+                                       block_json(c->anchor[i].reached)));
+  return a;
+}
+
 static json_t *curve_json(const nm_depth_curve *c) {
   json_t *o = json_object();
   const struct { const char *k; json_t *v;
@@ -146,7 +205,12 @@ static json_t *curve_json(const nm_depth_curve *c) {
             {"prompt", nm__json_text(c->prompt)},
             {"split", nm__json_text(c->split)},
             {"n", json_integer((json_int_t)c->n)},
-            {"n_label", json_pack("[I,I]", (json_int_t)c->n_label[0], (json_int_t)c->n_label[1])},
+            {"probe", json_string(c->probe)},
+            {"n_label", counts_json(c)},
+            {"labels", names_json(c)},
+            {"chance", json_real(c->chance)},
+            {"confusion_at_peak", confusion_json(c)},
+            {"anchors", anchors_json(c)},
             {"layers", layers_json(c->layer, c->n_layers, true)},
             {"random_weights", layers_json(c->random, c->n_layers, false)},
             {"bag_of_words", interval_json(c->words)},
@@ -218,11 +282,12 @@ struct figure {
   double *num;
   char *text;
   int n_s, n_h, n_v;
+  double chance;                   /* of the last line drawn for it */
 };
 
 static char *label(struct figure *f, const char *name, const char *what) {
   char *at = f->text;
-  int n = snprintf(at, 120, "%.60s%s%s", name, *what ? ": " : "", what);
+  int n = snprintf(at, 150, "%.60s%s%s", name, *what ? ": " : "", what);
   f->text += n + 1;
   return at;
 }
@@ -260,9 +325,19 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
   if (c->random) add_series(f, c, colour, 2);
   f->h[f->n_h++] =
       (struct nm__hline){c->words.mean, label(f, c->name, "bag of words"), NM__LINE_SOLID, colour};
-  if (c->n_answer)
-    f->h[f->n_h++] = (struct nm__hline){c->answer.mean, label(f, c->name, "own answer"),
-                                        NM__LINE_DOTTED, colour};
+  for (int i = 0; i < c->n_anchors; i++) {
+    const nm_depth_anchor *a = &c->anchor[i];
+    if (strcmp(a->name, "bag of words"))
+      f->h[f->n_h++] =
+          (struct nm__hline){a->acc, label(f, c->name, a->name), NM__LINE_DOTTED, colour};
+  }
+  if (!f->n_h || f->chance != c->chance) {
+    char what[40];
+    snprintf(what, sizeof what, "1/%d", c->n_labels);
+    f->h[f->n_h++] =
+        (struct nm__hline){c->chance, label(f, "chance", what), NM__LINE_DASHED, colour};
+    f->chance = c->chance;
+  }
   if (!c->above_controls) return;  /* no layer to mark where nothing was shown */
   if (c->jump >= 0)
     f->v[f->n_v++] = (struct nm__vmark){
@@ -273,7 +348,9 @@ static void add_curve(struct figure *f, const nm_depth_curve *c, int colour) {
 
 /* The axis starts at 0.4, or lower when something lies there. */
 static double lowest(const nm_depth_curve *c, double lo) {
-  double least = c->words.mean;
+  double least = c->words.mean < c->chance ? c->words.mean : c->chance;
+  for (int i = 0; i < c->n_anchors; i++)
+    least = c->anchor[i].acc < least ? c->anchor[i].acc : least;
   for (int l = 0; l < c->n_layers; l++) {
     const double v[] = {c->layer[l].acc.mean, c->layer[l].shuffled.mean,
                         c->random ? c->random[l].acc.mean : 1};
@@ -285,10 +362,11 @@ static double lowest(const nm_depth_curve *c, double lo) {
 static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) {
   size_t n = (size_t)r->n_curves, layers = (size_t)r->curve[0].n_layers;
   struct figure f = {nm__alloc(3 * n, sizeof *f.s),
-                     nm__alloc(2 * n, sizeof *f.h),
+                     nm__alloc((2 + NM_DEPTH_ANCHORS) * n, sizeof *f.h),
                      nm__alloc(2 * n, sizeof *f.v),
                      nm__alloc(12 * n * layers, sizeof *f.num),
-                     nm__alloc(n * 8, 128),
+                     nm__alloc(n * (8 + NM_DEPTH_ANCHORS), 160),
+                     0,
                      0,
                      0,
                      0};
@@ -300,10 +378,13 @@ static void svg(struct nm__buf *b, const nm_depth_result *r, const char *model) 
       add_curve(&f, &r->curve[i], i);
       lo = lowest(&r->curve[i], lo);
     }
+    const char *about = strcmp(r->curve[0].probe, "forest")
+                            ? "linear probe on the last token; bands: 95 % over repeated splits"
+                            : "random forest on the last token; bands: 95 % over repeated splits";
     snprintf(title, sizeof title, "At which layer is it readable? %.100s", model);
     nm__chart_svg(
         &(struct nm__chart){title,
-                            "linear probe on the last token; bands: 95 % over repeated splits",
+                            about,
                             "block (-1: embedding)", "accuracy on held-out texts", lo, 1.02, 0, 0,
                             f.s, f.n_s, f.h, f.n_h, f.v, f.n_v},
         b);
@@ -341,6 +422,25 @@ static void page_table(struct nm__page *p, const nm_depth_curve *c) {
   free(cell);
 }
 
+static void page_confusion(struct nm__page *p, const nm_depth_curve *c) {
+  int K = c->n_labels, w = K + 1;
+  char (*text)[24] = nm__alloc((size_t)(K * w), sizeof *text);
+  const char **cell = nm__alloc((size_t)(K * w), sizeof *cell), *heads[NM_DEPTH_LABELS + 1];
+  heads[0] = "label, and what was said";
+  for (int k = 0; k < K && text && cell; k++) {
+    heads[k + 1] = c->label_name[k];
+    cell[k * w] = c->label_name[k];
+    for (int j = 0; j < K; j++) {
+      snprintf(text[k * w + j], sizeof *text, "%llu", (unsigned long long)c->confusion[k * K + j]);
+      cell[k * w + 1 + j] = text[k * w + j];
+    }
+  }
+  nm__page_para(p, "What the probe of the peak said, over the test rows of all splits:");
+  if (text && cell) nm__page_table(p, heads, w, cell, K);
+  free(text);
+  free(cell);
+}
+
 static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts *o,
                 const char *figure, const char *path, nm_err *err) {
   nm_model_info i;
@@ -348,12 +448,13 @@ static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts
   nm_model_describe(m, &i);
   struct nm__page *p = nm__page_new("Concept depth");
   snprintf(line, sizeof line,
-           "Model %.200s (%s, %d layers, width %d; %s). A linear probe is fitted on the activation "
+           "Model %.200s (%s, %d layers, width %d; %s). A %s is fitted on the activation "
            "of the "
            "last token at %s of every block. A curve means something only above its controls: "
            "shuffled labels, bag of "
            "words, the embedding, and the same architecture with random weights.",
-           i.path, i.arch, i.L, i.D, i.types, o->site);
+           i.path, i.arch, i.L, i.D, i.types, o->forest ? "random forest" : "linear probe",
+           o->site);
   nm__page_para(p, line);
   nm__page_svg(p, figure);
   for (int k = 0; k < r->n_curves; k++) {
@@ -369,6 +470,7 @@ static int page(const nm_depth_result *r, const nm_model *m, const nm_depth_opts
     nm__page_para(p, r->curve[k].split);
     if (tail) nm__page_code(p, tail + 1);
     page_table(p, &r->curve[k]);
+    if (r->curve[k].n_labels > 2) page_confusion(p, &r->curve[k]);
     nm__buf_done(&b);
   }
   nm__page_heading(p, "The exact command");

@@ -42,6 +42,28 @@ static void put_fives(uint8_t *p, const uint8_t *q) {
   put_nibbles(p + 4, q);
 }
 
+void nm__round_in(void *b, const float *x, int64_t n, int bits) {
+  uint8_t *p = b, q[32];
+  int m = (1 << (bits - 1)) - 1;
+  for (; n > 0; n -= 32, x += 32) {
+    float top = 0;
+    for (int i = 0; i < 32; i++)
+      top = top > (x[i] < 0 ? -x[i] : x[i]) ? top : (x[i] < 0 ? -x[i] : x[i]);
+    float d = nm__half_to_f32(nm__f32_to_half(top / (float)m));
+    put_half(p, d);
+    p += 2;
+    for (int i = 0; i < 32; i++) {
+      int k = d > 0 ? nearest_int(x[i] / d) : 0;
+      k = k > m ? m : k < -m ? -m : k;
+      if (bits > 4) *p++ = (uint8_t)(int8_t)k;
+      else q[i] = (uint8_t)(k + 8);
+    }
+    if (bits > 4) continue;
+    put_nibbles(p, q);
+    p += 16;
+  }
+}
+
 void nm__q4_0_in(void *b, const float *x, int64_t n) {
   uint8_t *p = b, q[32];
   for (; n > 0; n -= 32, p += 18, x += 32) {

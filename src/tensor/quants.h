@@ -57,4 +57,10 @@ NM__QUANTISER(q4_k);
 NM__QUANTISER(q5_k);
 NM__QUANTISER(q6_k);
 
+/* Rounding to nearest in blocks of 32, the ladder of studies: with m = 2^(bits - 1) - 1 and d the
+ * largest magnitude of the block over m, as a half, x becomes d times the whole number nearest to
+ * x / d, within -m..m. Written as Q8_0 (bits 5 to 8) or Q4_0 (bits 2 to 4) blocks, whose readers
+ * give just that. */
+void nm__round_in(void *blocks, const float *x, int64_t n, int bits);
+
 #endif

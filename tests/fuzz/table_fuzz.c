@@ -17,7 +17,7 @@ static void walk(const struct nm__table *t, const struct nm__labelled_opts *o) {
     return;
   }
   for (size_t i = 0; i < l.n; i++) {
-    if (l.label[i] > 1 || l.group[i] >= l.n_groups) abort();
+    if (l.label[i] >= l.n_labels || l.group[i] >= l.n_groups) abort();
     sink += strlen(l.text[i]);
   }
   nm__labelled_done(&l);
@@ -33,6 +33,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
   for (size_t i = 0; i < t.n_rows * t.n_cols; i++) sink += t.cells[i] ? strlen(t.cells[i]) : 0;
   walk(&t, NULL);
   walk(&t, &(struct nm__labelled_opts){.max_rows = 3});
+  walk(&t, &(struct nm__labelled_opts){.max_labels = NM__LABELS_MAX, .max_rows = 5});
+  bool is;
+  if (nm__table_choices("fuzz", &t, &is, &err)) {
+    if (!err.text[0]) abort();
+  } else if (is) {
+    walk(&t, &(struct nm__labelled_opts){.max_labels = NM__LABELS_MAX});
+  }
   nm__table_done(&t);
   return 0;
 }

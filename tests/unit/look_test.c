@@ -582,6 +582,43 @@ static void test_big_bag(void **state) {
   nm__sparse_done(&s);
 }
 
+/* Three classes worked by hand. Said: 0 0 1 2 2 1, a tie going to the first; right: rows 0, 2, 3. */
+static void test_many_by_hand(void **state) {
+  (void)state;
+  const double score[] = {3, 1, 0, 2, 2, 0, 0, 5, 1, 0, 1, 9, 1, 0, 4, 1, 3, 2};
+  const uint8_t label[] = {0, 1, 1, 2, 0, 2};
+  uint64_t confusion[9] = {0};
+  struct nm__metrics m = nm__metrics_many(score, label, 6, 3, confusion);
+  const uint64_t want[9] = {1, 0, 1, 1, 1, 0, 0, 1, 1};
+  assert_memory_equal(confusion, want, sizeof want);
+  assert_true(m.acc == 0.5);
+  assert_true(fabs(m.f1 - 0.5) < 1e-15);       /* each class: 1 hit, 2 said, 2 are */
+  /* Areas by pairs, of 8 each. Class 0 scores 3 1 against 2 0 0 1: 4 + 2.5; class 1: 2 5 against
+   * 1 1 0 3: 3 + 4; class 2: 9 2 against 0 0 1 4: 4 + 3. */
+  assert_true(fabs(m.auc - (6.5 + 7 + 7) / 24) < 1e-15);
+}
+
+static void test_split_of_many(void **state) {
+  (void)state;
+  enum { N = 60 };
+  uint8_t label[N];
+  struct nm__split s;
+  nm_err err;
+  for (int i = 0; i < N; i++) label[i] = (uint8_t)(i % 20 == 0 ? 2 : i % 2);
+  for (uint64_t seed = 0; seed < 50; seed++) { /* three rows of class 2: a blind draw may lack it */
+    assert_int_equal(nm__split_make(N, label, NULL, 0, 0.4, seed, &s, NULL), 0);
+    int seen[2][3] = {{0}};
+    for (size_t i = 0; i < s.n_train; i++) seen[0][label[s.train[i]]]++;
+    for (size_t i = 0; i < s.n_test; i++) seen[1][label[s.test[i]]]++;
+    for (int c = 0; c < 3; c++) assert_true(seen[0][c] && seen[1][c]);
+    assert_int_equal(s.n_train + s.n_test, N);
+    nm__split_done(&s);
+  }
+  label[20] = label[40] = 0;
+  assert_int_equal(nm__split_make(N, label, NULL, 0, 0.4, 1, &s, &err), NM_EFORMAT);
+  assert_non_null(strstr(err.text, "all 3 classes"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_liblinear),   cmocka_unit_test(test_gradient),
@@ -594,6 +631,8 @@ int main(void) {
       cmocka_unit_test(test_wilson),      cmocka_unit_test(test_quantile),
       cmocka_unit_test(test_splits),      cmocka_unit_test(test_hard_splits),
       cmocka_unit_test(test_shuffle),     cmocka_unit_test(test_bag),
+      cmocka_unit_test(test_many_by_hand),
+      cmocka_unit_test(test_split_of_many),
       cmocka_unit_test(test_big_bag),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
