@@ -285,12 +285,7 @@ static int page(const nm_lens_result *r, const nm_model *m, const nm_lens_opts *
   nm__page_heading(p, "By layer");
   nm__page_code(p, b.s);
   nm__buf_done(&b);
-  nm__page_heading(p, "The exact command");
-  nm__page_code(p, o->command ? o->command : "");
-  char *path = nm__path_join(rec->dir, "report.html");
-  int st = path ? nm__page_write(p, path, err) : nm__fail_memory(err, "a file name", 0);
-  nm__page_free(p);
-  free(path);
+  int st = nm__page_finish(p, rec->dir, o->command, err);
   return st;
 }
 

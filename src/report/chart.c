@@ -15,8 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/layout.h"
-#include "report/text.h"
+#include "report/svg.h"
 
 enum { N_COLOURS = 10, N_SHAPES = 5 };
 
@@ -26,15 +25,6 @@ enum { N_COLOURS = 10, N_SHAPES = 5 };
 static const char *const PALETTE[N_COLOURS] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                "#dd9800", "#4aa8e2", "#882255", "#999933",
                                                "#332288", "#777777"};
-
-/* A coordinate with one decimal, in storage that lives as long as the block. */
-static const char *pixel(char *out, double v) {
-  nm__text_num(out, v, 1);
-  size_t n = strlen(out);
-  if (n > 2 && !strcmp(out + n - 2, ".0")) out[n - 2] = 0;
-  return out;
-}
-#define PX(v) pixel((char[NM__NUM]){0}, (v))
 
 static int colour_of(int i) { return (i % N_COLOURS + N_COLOURS) % N_COLOURS; }
 
@@ -53,39 +43,13 @@ static const char *dashes(enum nm__mark_style style) {
 
 /* ---- text ------------------------------------------------------------ */
 
-static void text_at(struct nm__buf *b, double x, double y, const char *more, const char *s,
-                    double px, double max_w) {
-  nm__buf_printf(b, "<text x='%s' y='%s'%s>", PX(x), PX(y), more);
-  nm__text_cut(b, s, px, max_w);
-  nm__buf_puts(b, "</text>\n");
-}
-
-/* Wraps s; the last line allowed is cut. Returns the baseline of the next line. */
-static double paragraph(struct nm__buf *b, const char *s, double y, double px, double line,
-                        const char *more, double max_w) {
-  int n_lines = nm__layout_lines(s, px, max_w);
-  for (int i = 0; i < n_lines; i++, y += line) {
-    size_t n = i + 1 < n_lines ? nm__text_fit(s, px, max_w) : strlen(s);
-    char *part = nm__strndup(s, n);
-    if (!part) {
-      b->failed = true;
-      return y;
-    }
-    text_at(b, NM__MARGIN, y, more, part, px, max_w);
-    free(part);
-    s += n;
-    s += strspn(s, " ");
-  }
-  return y;
-}
-
 static void draw_head(const struct nm__chart *c, const struct nm__layout *p, struct nm__buf *b) {
   double w = p->width - 2.0 * NM__MARGIN, y = NM__MARGIN + NM__FONT_TITLE - 2;
   if (nm__layout_named(c->title))
-    y = paragraph(b, c->title, y, NM__FONT_TITLE, NM__LINE_TITLE,
+    y = nm__svg_paragraph(b, c->title, y, NM__FONT_TITLE, NM__LINE_TITLE,
                   " font-size='17' font-weight='600' fill='currentColor'", w * NM__BOLD);
   if (nm__layout_named(c->subtitle))
-    paragraph(b, c->subtitle, y - 2, NM__FONT_SUB, NM__LINE_SUB,
+    nm__svg_paragraph(b, c->subtitle, y - 2, NM__FONT_SUB, NM__LINE_SUB,
               " class='nm-soft' color='#57606a' fill='currentColor'", w);
 }
 
@@ -129,11 +93,11 @@ static void draw_axis_labels(const struct nm__chart *c, const struct nm__layout 
   const char *more = " font-size='14' text-anchor='middle' fill='currentColor'";
   double w = p->right - p->left, h = p->bottom - p->top;
   if (nm__layout_named(c->x_label))
-    text_at(b, p->left + w / 2, p->bottom + 42, more, c->x_label, NM__FONT_AXIS, w);
+    nm__svg_text(b, p->left + w / 2, p->bottom + 42, more, c->x_label, NM__FONT_AXIS, w);
   if (!nm__layout_named(c->y_label)) return;
   nm__buf_printf(b, "<g transform='translate(%s %s) rotate(-90)'>", PX(p->y_label_x),
                  PX(p->top + h / 2));
-  text_at(b, 0, 0, more, c->y_label, NM__FONT_AXIS, h);
+  nm__svg_text(b, 0, 0, more, c->y_label, NM__FONT_AXIS, h);
   nm__buf_puts(b, "</g>\n");
 }
 
@@ -350,7 +314,7 @@ static void draw_vmark(const struct nm__chart *c, const struct nm__layout *p,
   nm__buf_puts(b, "</g>\n");
   ruled(b, RULED_HIT, f->x, p->bottom, f->x, p->top);
   if (labelled)
-    text_at(b, left ? f->x1 : f->x0, flag_base(p, f),
+    nm__svg_text(b, left ? f->x1 : f->x0, flag_base(p, f),
             left ? " font-size='12' text-anchor='end' fill='currentColor'"
                  : " font-size='12' fill='currentColor'",
             m->name, NM__FONT_MARK, f->w + 1);
@@ -371,7 +335,7 @@ static void legend_name(const struct nm__layout *p, struct nm__buf *b, const cha
   nm__buf_puts(b, "<g><title>");
   nm__html_escape(b, name);
   nm__buf_puts(b, "</title>");
-  text_at(b, x + NM__KEY + NM__KEY_GAP, y + 4.5, " fill='currentColor'", name, NM__FONT_LEGEND,
+  nm__svg_text(b, x + NM__KEY + NM__KEY_GAP, y + 4.5, " fill='currentColor'", name, NM__FONT_LEGEND,
           p->legend_text);
   nm__buf_puts(b, "</g>\n");
 }
@@ -465,7 +429,7 @@ void nm__chart_svg(const struct nm__chart *c, struct nm__buf *b) {
   for (int i = 0; i < p.n_flags; i++) draw_vmark(c, &p, &p.flags[i], b);
   draw_data(c, &p, b);
   if (p.empty)
-    text_at(b, (p.left + p.right) / 2, (p.top + p.bottom) / 2,
+    nm__svg_text(b, (p.left + p.right) / 2, (p.top + p.bottom) / 2,
             " text-anchor='middle' class='nm-soft' color='#57606a' fill='currentColor'",
             "no data", NM__FONT_LEGEND, p.right - p.left);
   draw_legend(c, &p, b);

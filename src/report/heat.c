@@ -16,8 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/layout.h"
-#include "report/text.h"
+#include "report/svg.h"
 
 enum { WIDTH = 860, ROW_MOST = 22, ROW_LEAST = 11, COL_MOST = 84, COL_LEAST = 7, NAME_MOST = 190,
        FIGURES_FROM = 34, BAR_STEPS = 41, BAR_W = 205 };
@@ -26,14 +25,6 @@ static const char POSITIVE[] = "class='nm-c1' color='#d55e00'",
                   NEGATIVE[] = "class='nm-c0' color='#0072b2'";
 
 struct place { double left, top, cw, ch; int width, height, every; };
-
-static const char *pixel(char *out, double v) {
-  nm__text_num(out, v, 1);
-  size_t n = strlen(out);
-  if (n > 2 && !strcmp(out + n - 2, ".0")) out[n - 2] = 0;
-  return out;
-}
-#define PX(v) pixel((char[NM__NUM]){0}, (v))
 
 static const char *col_name(const struct nm__heat *h, int c, char out[NM__NUM]) {
   return h->col ? h->col[c] : nm__text_num(out, c, 0);
@@ -73,56 +64,32 @@ static struct place layout(const struct nm__heat *h) {
 
 /* ---- text ---------------------------------------------------------------------- */
 
-static void text_at(struct nm__buf *b, double x, double y, const char *more, const char *s,
-                    double px, double max_w) {
-  nm__buf_printf(b, "<text x='%s' y='%s'%s>", PX(x), PX(y), more);
-  nm__text_cut(b, s, px, max_w);
-  nm__buf_puts(b, "</text>\n");
-}
-
-static double paragraph(struct nm__buf *b, const char *s, double y, double px, double line,
-                        const char *more, double max_w) {
-  int n = nm__layout_named(s) ? nm__layout_lines(s, px, max_w) : 0;
-  for (int i = 0; i < n; i++, y += line) {
-    size_t k = i + 1 < n ? nm__text_fit(s, px, max_w) : strlen(s);
-    char *part = nm__strndup(s, k);
-    if (!part) {
-      b->failed = true;
-      return y;
-    }
-    text_at(b, NM__MARGIN, y, more, part, px, max_w);
-    free(part);
-    s += k;
-    s += strspn(s, " ");
-  }
-  return y;
-}
-
 #define SOFT " class='nm-soft' color='#57606a' fill='currentColor'"
 
 static void draw_words(const struct nm__heat *h, const struct place *p, struct nm__buf *b) {
   char num[NM__NUM];
   double w = p->width - 2.0 * NM__MARGIN, bottom = p->top + p->ch * h->n_rows;
-  double y = paragraph(b, h->title, NM__MARGIN + NM__FONT_TITLE - 2, NM__FONT_TITLE,
+  double y = nm__svg_paragraph(b, h->title, NM__MARGIN + NM__FONT_TITLE - 2, NM__FONT_TITLE,
                        NM__LINE_TITLE, " font-size='17' font-weight='600' fill='currentColor'",
                        w * NM__BOLD);
-  paragraph(b, h->subtitle, y - 2, NM__FONT_SUB, NM__LINE_SUB, SOFT, w);
+  nm__svg_paragraph(b, h->subtitle, y - 2, NM__FONT_SUB, NM__LINE_SUB, SOFT, w);
   nm__buf_puts(b, "<g text-anchor='end'" SOFT ">\n");
   for (int r = 0; r < h->n_rows; r++)
-    text_at(b, p->left - 8, p->top + p->ch * (r + 0.5) + 4.5, " xml:space='preserve'", h->row[r],
-            NM__FONT_TICK, NAME_MOST);
+    nm__svg_text(b, p->left - 8, p->top + p->ch * (r + 0.5) + 4.5, " xml:space='preserve'",
+                 h->row[r], NM__FONT_TICK, NAME_MOST);
   nm__buf_puts(b, "</g>\n<g text-anchor='middle'" SOFT ">\n");
   for (int c = 0; c < h->n_cols; c += p->every)
-    text_at(b, p->left + p->cw * (c + 0.5), bottom + 18, "", col_name(h, c, num), NM__FONT_TICK,
-            p->cw * p->every);
+    nm__svg_text(b, p->left + p->cw * (c + 0.5), bottom + 18, "", col_name(h, c, num),
+                 NM__FONT_TICK, p->cw * p->every);
   nm__buf_puts(b, "</g>\n");
   const char *axis = " font-size='14' text-anchor='middle' fill='currentColor'";
   if (nm__layout_named(h->x_label))
-    text_at(b, p->left + p->cw * h->n_cols / 2, bottom + 40, axis, h->x_label, NM__FONT_AXIS, w);
+    nm__svg_text(b, p->left + p->cw * h->n_cols / 2, bottom + 40, axis, h->x_label, NM__FONT_AXIS,
+                 w);
   if (!nm__layout_named(h->y_label)) return;
   nm__buf_printf(b, "<g transform='translate(%d %s) rotate(-90)'>", NM__MARGIN + 10,
                  PX(p->top + p->ch * h->n_rows / 2));
-  text_at(b, 0, 0, axis, h->y_label, NM__FONT_AXIS, fmax(p->ch * h->n_rows, 60));
+  nm__svg_text(b, 0, 0, axis, h->y_label, NM__FONT_AXIS, fmax(p->ch * h->n_rows, 60));
   nm__buf_puts(b, "</g>\n");
 }
 
@@ -195,10 +162,10 @@ static void draw_frame(const struct nm__heat *h, const struct place *p, struct n
 static void draw_bar(const struct nm__heat *h, const struct place *p, struct nm__buf *b) {
   double y = p->top + p->ch * h->n_rows + 58, step = (double)BAR_W / BAR_STEPS, x = p->left + 26;
   nm__buf_puts(b, "<g" SOFT ">\n");
-  text_at(b, x - 6, y + 10, " text-anchor='end'", "-1", NM__FONT_TICK, 40);
-  text_at(b, x + BAR_W / 2.0, y + 28, " text-anchor='middle'", "0", NM__FONT_TICK, 40);
-  text_at(b, x + BAR_W + 6, y + 10, "", "1", NM__FONT_TICK, 40);
-  text_at(b, x + BAR_W + 28, y + 10, "", h->value_label ? h->value_label : "", NM__FONT_TICK,
+  nm__svg_text(b, x - 6, y + 10, " text-anchor='end'", "-1", NM__FONT_TICK, 40);
+  nm__svg_text(b, x + BAR_W / 2.0, y + 28, " text-anchor='middle'", "0", NM__FONT_TICK, 40);
+  nm__svg_text(b, x + BAR_W + 6, y + 10, "", "1", NM__FONT_TICK, 40);
+  nm__svg_text(b, x + BAR_W + 28, y + 10, "", h->value_label ? h->value_label : "", NM__FONT_TICK,
           p->width - x - BAR_W - 28 - NM__MARGIN);
   nm__buf_puts(b, "</g>\n");
   for (int i = 0; i < BAR_STEPS; i++) {

@@ -180,3 +180,13 @@ int nm__page_write(struct nm__page *p, const char *path, nm_err *err) {
   if (!st) st = nm__out_write(&o, END, sizeof END - 1, err);
   return st ? st : nm__out_close(&o, err);
 }
+
+int nm__page_finish(struct nm__page *p, const char *dir, const char *command, nm_err *err) {
+  nm__page_heading(p, "The exact command");
+  nm__page_code(p, command ? command : "");
+  char *path = nm__path_join(dir, "report.html");
+  int st = path ? nm__page_write(p, path, err) : nm__fail_memory(err, "a file name", 0);
+  free(path);
+  nm__page_free(p);
+  return st;
+}

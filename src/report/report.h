@@ -83,6 +83,8 @@ void nm__page_table(struct nm__page *p, const char *const *heads, int n_cols,
                     const char *const *cells, int n_rows);
 int nm__page_write(struct nm__page *p, const char *path, nm_err *err);   /* atomic */
 void nm__page_free(struct nm__page *p);
+/* Ends a page with the exact command (NULL: none), writes DIR/report.html and frees it. */
+int nm__page_finish(struct nm__page *p, const char *dir, const char *command, nm_err *err);
 void nm__html_escape(struct nm__buf *b, const char *s);
 
 /* ---- the store of runs ----------------------------------------------- */

@@ -130,12 +130,7 @@ static int page(const nm_sweep_result *r, const nm_model *m, const nm_sweep_opts
   grid_of(r, &b);
   nm__page_heading(p, "By strength");
   nm__page_code(p, b.s);
-  nm__page_heading(p, "The exact command");
-  nm__page_code(p, o->command ? o->command : "");
-  char *path = nm__path_join(rec->dir, "report.html");
-  int st = path ? nm__page_write(p, path, err) : nm__fail_memory(err, "a file name", 0);
-  free(path);
-  nm__page_free(p);
+  int st = nm__page_finish(p, rec->dir, o->command, err);
   nm__buf_done(&b);
   return st;
 }

@@ -120,12 +120,7 @@ static int page(const nm_vector_result *r, const nm_model *m, const nm_contrast 
                 "vector.npy: a row a block. vector.gguf: the same as a control vector (only at "
                 "resid_post; blocks from 1 on). best.npy and edit.json: the best block, ready for "
                 "--edit.");
-  nm__page_heading(p, "The exact command");
-  nm__page_code(p, o->command ? o->command : "");
-  char *path = nm__path_join(rec->dir, "report.html");
-  int st = path ? nm__page_write(p, path, err) : nm__fail_memory(err, "a file name", 0);
-  free(path);
-  nm__page_free(p);
+  int st = nm__page_finish(p, rec->dir, o->command, err);
   nm__buf_done(&b);
   return st;
 }
