@@ -50,16 +50,22 @@ static int write_sum(const char *out, const struct nm__dirs *d, nm_err *err) {
   return nm__dirs_write_gguf(out, "noema", d, err);
 }
 
+/* One file or two with rows of one width; what was read is the caller's also after a failure. */
+static int read_two(const char *a, const char *b, struct nm__dirs *x, struct nm__dirs *y,
+                    nm_err *err) {
+  int st = nm__dirs_read(a, NULL, x, err);
+  if (!st && b) st = nm__dirs_read(b, NULL, y, err);
+  if (!st && b && (x->n != y->n || x->pos != y->pos))
+    st = nm__fail(err, NM_EFORMAT, "%s has rows of %lld values, %s of %lld", a, (long long)x->n, b,
+                  (long long)y->n);
+  return st;
+}
+
 int nm_vector_combine(const char *a, double sa, const char *b, double sb, const char *out,
                       nm_err *err) {
   struct nm__dirs x, y = {0}, sum = {0};
   if (sa - sa != 0 || sb - sb != 0) return nm__fail(err, NM_EUSAGE, "the factor is not finite");
-  int st = nm__dirs_read(a, NULL, &x, err);
-  if (st) return st;
-  if (b) st = nm__dirs_read(b, NULL, &y, err);
-  if (!st && b && (x.n != y.n || x.pos != y.pos))
-    st = nm__fail(err, NM_EFORMAT, "%s has rows of %lld values, %s of %lld", a, (long long)x.n, b,
-                  (long long)y.n);
+  int st = read_two(a, b, &x, &y, err);
   if (!st && b && !x.has && !y.has && x.rows != y.rows)
     st = nm__fail(err, NM_EFORMAT, "%s has %lld rows, %s %lld", a, (long long)x.rows, b,
                   (long long)y.rows);
@@ -132,12 +138,7 @@ int nm_vector_show(const char *a, const char *b, bool json, char **out, nm_err *
   struct nm__dirs x, y = {0};
   struct nm__buf buf;
   *out = NULL;
-  int st = nm__dirs_read(a, NULL, &x, err);
-  if (st) return st;
-  if (b) st = nm__dirs_read(b, NULL, &y, err);
-  if (!st && b && (x.n != y.n || x.pos != y.pos))
-    st = nm__fail(err, NM_EFORMAT, "%s has rows of %lld values, %s of %lld", a, (long long)x.n, b,
-                  (long long)y.n);
+  int st = read_two(a, b, &x, &y, err);
   nm__buf_init(&buf, (size_t)1 << 28);
   if (!st && json) show_json(&x, &y, &buf);
   if (!st && !json) show_text(&x, &y, &buf);
