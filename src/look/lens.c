@@ -309,7 +309,7 @@ static int summarise(struct lens *l, nm_err *err) {
   free(v);
   struct nm__buf b;
   nm__buf_init(&b, 1000);
-  nm__buf_printf(&b, "%zu positions: ", r->n_cols);
+  nm__buf_printf(&b, "%zu position%s: ", r->n_cols, r->n_cols == 1 ? "" : "s");
   if (half < 0) nm__buf_puts(&b, "no layer leads with the model's own answer in half of them");
   else
     nm__buf_printf(&b, "from %s on half of them or more already lead with the model's own answer "
