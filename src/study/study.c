@@ -11,7 +11,8 @@
 #include "look/probe.h"
 #include "study/depth.h"
 
-static const struct nm__study *const studies[] = {&nm__study_concept_depth};
+static const struct nm__study *const studies[] = {&nm__study_concept_depth,
+                                               &nm__study_walks};
 enum { N_STUDIES = sizeof studies / sizeof *studies };
 
 bool nm_studies(int i, nm_study_info *out) {
@@ -221,6 +222,37 @@ static int finish(struct nm__study_run *r, nm_err *err) {
   if (!st) st = nm__page_write(r->page, path, err);
   free(path);
   return st ? st : write_json(r, err);
+}
+
+/* ---- what a seed leaves -------------------------------------------------------------------- */
+
+bool nm__study_kept(const char *path, const char *key, double *v, size_t n) {
+  struct nm__map m;
+  if (!nm__exists(path) || nm__map_open(path, &m, NULL)) return false;
+  json_t *o = nm__json_parse(path, (const char *)m.data, m.size, n + 64, NULL);
+  const json_t *list = json_object_get(o, "figures");
+  const char *k = json_string_value(json_object_get(o, "key"));
+  bool good = k && !strcmp(k, key) && json_array_size(list) == n;
+  for (size_t i = 0; i < n && good; i++) {
+    const json_t *x = json_array_get(list, i);
+    good = json_is_number(x) || json_is_null(x);
+    v[i] = json_is_number(x) ? json_number_value(x) : NAN;
+  }
+  json_decref(o);
+  nm__map_close(&m);
+  return good;
+}
+
+int nm__study_keep(const char *path, const char *key, const double *v, size_t n, nm_err *err) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < n; i++) json_array_append_new(list, real(v[i]));
+  json_t *o = json_pack("{s:s, s:o}", "key", key, "figures", list);
+  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+  int st = s ? nm__write_file(path, s, strlen(s), err)
+             : nm__fail_memory(err, "the figures of a seed", n * sizeof *v);
+  free(s);
+  json_decref(o);
+  return st;
 }
 
 /* ---- the whole ------------------------------------------------------------------------- */

@@ -45,7 +45,7 @@ struct nm__study {
   nm_study_info info;
   int (*run)(struct nm__study_run *r, nm_err *err);
 };
-extern const struct nm__study nm__study_concept_depth;
+extern const struct nm__study nm__study_concept_depth, nm__study_walks;
 
 /* v[n]: one value a seed; n 0: it could not be measured, `text` says what would have been. */
 void nm__study_claim(struct nm__study_run *r, const struct nm__claim *c, const double *v, int n);
@@ -58,6 +58,10 @@ int nm__study_figure(struct nm__study_run *r, const char *name, const struct nm_
                      nm_err *err);
 /* Mean of v and its t interval at 95 %; n 1: no interval. */
 nm_interval nm__study_interval(const double *v, int n);
+/* The figures of a finished seed, a list of numbers (NaN: none) under the key of all they depend on,
+ * so that a study that was cut off goes on. False: there are none, or of another key. */
+bool nm__study_kept(const char *path, const char *key, double *v, size_t n);
+int nm__study_keep(const char *path, const char *key, const double *v, size_t n, nm_err *err);
 /* What the claims so far come to; n_seeds of the run. */
 int nm__study_verdict(const nm_study_claim *c, int n, int n_seeds);
 
