@@ -262,6 +262,22 @@ int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int t
   return st;
 }
 
+int nm__mini_get(struct nm__mini *t, const char *dir, const char *file, const char *recipe,
+                 const struct nm__mini_source *from, int threads, const nm_progress *p,
+                 nm_err *err) {
+  char label[64];
+  char *path = nm__path_join(dir, file);
+  snprintf(label, sizeof label, "training %.40s", file);
+  int st = path ? NM_OK : nm__fail_memory(err, "a file name", 0);
+  if (!st && !nm__mini_load(t, path, recipe)) {
+    st = nm__mini_learn(t, from, threads, label, p, err);
+    if (!st) st = nm__mini_save(t, path, recipe, err);
+  }
+  if (st) nm__mini_done(t);
+  free(path);
+  return st;
+}
+
 static int corpus_next(void *arg, int64_t step, struct nm__mini_batch *b, nm_err *err) {
   struct corpus *c = arg;
   (void)step;

@@ -101,6 +101,11 @@ struct nm__mini_source {
 /* Trains by the recipe on what the source gives: t->r.steps steps of the loss on weighted tokens. */
 int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int threads,
                    const char *label, const nm_progress *p, nm_err *err);
+/* The weights of DIR/FILE where that is of this recipe (see nm__mini_load), else trained and kept
+ * there. After an error t is done with. */
+int nm__mini_get(struct nm__mini *t, const char *dir, const char *file, const char *recipe,
+                 const struct nm__mini_source *from, int threads, const nm_progress *p,
+                 nm_err *err);
 /* The same on items of levels. `label` is what the progress says is done; loss and tokens a second follow behind a comma. */
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
                    uint64_t seed, int threads, const char *label, const nm_progress *p,

@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/json.h"
 #include "look/walks.h"
 #include "study/mini.h"
 #include "study/study.h"
@@ -36,7 +35,7 @@ struct plan {
 /* QKV biases as in qwen2; head 0 of every block begins as a previous-token head, so these heads
  * are given, not discovered. */
 static const struct plan full = {
-    {{BLOCKS, 64, 4, 160, 100, 0.15, 4}, 1220, 2048, 3e-3, 50, 0.3, 0.01, 1, -1, -1, 0, 0}, 256};
+    {{BLOCKS, 64, 4, 160, 10000, 0.15, 4}, 1220, 2048, 3e-3, 50, 0.3, 0.01, 1, -1, -1, 0, 0}, 256};
 static const struct plan quick = {
     {{BLOCKS, 32, 2, 64, 100, 0.4, 4}, 40, 512, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0}, 128};
 
@@ -87,36 +86,22 @@ static void recipe_text(const struct one_seed *s, char out[240]) {
            r->steps, r->tokens, r->lr, s->plan->T, (unsigned long long)s->seed, s->r->fault);
 }
 
-static int train(const struct one_seed *s, struct nm__mini *t, nm_err *err) {
+static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) {
   struct school *c = nm__alloc(1, sizeof *c);
-  char label[64];
+  char text[240], file[64];
   if (!c) return nm__fail_memory(err, "training", sizeof *c);
   *c = (struct school){.plan = s->plan, .seed = s->seed, .one_map = s->r->fault == ONE_MAP};
   for (int i = 0; i < NM__MINI_LONGEST; i++) c->weight[i] = 1;
   int st = NM_OK;
   for (int i = 0; i < GRAPHS && !st; i++) st = nm__graph_open(trained_on[i], &c->graph[i], err);
-  snprintf(label, sizeof label, "seed %llu: training", (unsigned long long)s->seed);
-  if (!st)
-    st = nm__mini_learn(t, &(struct nm__mini_source){next_walks, NULL, c}, s->r->o->threads, label,
-                        s->r->o->progress, err);
-  nm__walks_done(&c->w);
-  free(c);
-  return st;
-}
-
-static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) {
-  char text[240], file[64];
   recipe_text(s, text);
   snprintf(file, sizeof file, "model-%llu.gguf", (unsigned long long)s->seed);
-  char *path = nm__path_join(s->r->out->dir, file);
-  int st = path ? nm__mini_blank(&s->plan->recipe, WORDS, s->seed, t, err)
-                : nm__fail_memory(err, "a file name", 0);
-  if (!st && !nm__mini_load(t, path, text)) {
-    st = train(s, t, err);
-    if (!st) st = nm__mini_save(t, path, text, err);
-    if (st) nm__mini_done(t);
-  }
-  free(path);
+  if (!st) st = nm__mini_blank(&s->plan->recipe, WORDS, s->seed, t, err);
+  if (!st)
+    st = nm__mini_get(t, s->r->out->dir, file, text, &(struct nm__mini_source){next_walks, NULL, c},
+                      s->r->o->threads, s->r->o->progress, err);
+  nm__walks_done(&c->w);
+  free(c);
   return st;
 }
 
@@ -269,15 +254,12 @@ static int ablate(const struct one_seed *s, const nm_model *m, nm_err *err) {
 }
 
 /* Whoever always goes back names a legal word each time and knows no graph. */
-static int back_and_forth(const struct one_seed *s, nm_err *err) {
+static double back_and_forth(const struct one_seed *s) {
   struct nm__graph g;
-  double p[NM__GRAPH_NODES] = {0}, out[2];
-  int st = nm__graph_open("grid:4x4", &g, err);
-  if (st) return st;
-  p[1] = 0.999;
+  double p[NM__GRAPH_NODES] = {0, 0.999}, out[2];
+  nm__graph_grid(&g, 4, 4);
   nm__rule_accuracy(&g, p, 0, s->r->fault == BACK_COUNTS ? -1 : 1, out);
-  s->f->back = out[1];
-  return NM_OK;
+  return out[1];
 }
 
 static int measure(const struct one_seed *s, nm_err *err) {
@@ -296,7 +278,7 @@ static int measure(const struct one_seed *s, nm_err *err) {
   if (!st) st = examine(s, t.m, "hex:14", REAL, NULL, acc, NULL, err);
   if (!st) memcpy(f->unseen, acc[LENGTHS - 1], sizeof f->unseen);
   nm__mini_done(&t);
-  if (!st) st = back_and_forth(s, err);
+  f->back = back_and_forth(s);
   if (!st) st = nm__mini_blank(&s->plan->recipe, WORDS, s->seed, &first, err);
   if (st) return st;
   st = examine(s, first.m, "grid:4x4", UNTRAINED, NULL, f->acc[UNTRAINED], f->shape[UNTRAINED],
@@ -307,100 +289,91 @@ static int measure(const struct one_seed *s, nm_err *err) {
 
 /* A seed that is finished stays as a list of numbers under the recipe it belongs to. */
 static int run_seed(const struct one_seed *s, nm_err *err) {
-  char key[240], file[64];
+  char key[240];
   recipe_text(s, key);
-  snprintf(file, sizeof file, "seed-%llu.json", (unsigned long long)s->seed);
-  char *path = nm__path_join(s->r->out->dir, file);
-  if (!path) return nm__fail_memory(err, "a file name", 0);
-  int st = NM_OK;
-  if (!nm__study_kept(path, key, (double *)s->f, N_FIGURES)) {
-    *s->f = (struct figures){0};
-    st = measure(s, err);
-    if (!st) st = nm__study_keep(path, key, (const double *)s->f, N_FIGURES, err);
-  }
-  free(path);
-  return st;
+  if (nm__study_kept(s->r, s->seed, key, (double *)s->f, N_FIGURES)) return NM_OK;
+  *s->f = (struct figures){0};
+  int st = measure(s, err);
+  return st ? st : nm__study_keep(s->r, s->seed, key, (const double *)s->f, N_FIGURES, err);
 }
 
 /* ---- 5. What must be seen, stated before it was measured ------------------------------------------ */
 
-#define END (LENGTHS - 1)
-#define FIGURE(name, value) static double name(const struct figures *f) { return value; }
-FIGURE(f_rule, f->acc[REAL][END][0])
-FIGURE(f_other, f->acc[REAL][END][1])
-FIGURE(f_rise, f->acc[REAL][END][1] - f->acc[REAL][1][1])
-FIGURE(f_shuffled, f->acc[SHUFFLED][END][0])
-FIGURE(f_shuffled_other, f->acc[SHUFFLED][END][1])
-FIGURE(f_untrained, f->acc[UNTRAINED][END][0])
-FIGURE(f_six, f->shape[REAL][LAST].r2_six)
-FIGURE(f_six_above, f->shape[REAL][LAST].r2_six - f->shape[SHUFFLED][LAST].r2_six)
-FIGURE(f_embedding, f->shape[REAL][0].r2_six)
-FIGURE(f_heads, f->induction_heads)
-FIGURE(f_previous, f->acc[REAL][END][0] - f->acc[PREVIOUS_OFF][END][0])
-FIGURE(f_previous_six, f->shape[REAL][LAST].r2_six - f->shape[PREVIOUS_OFF][LAST].r2_six)
-FIGURE(f_induction, f->acc[REAL][END][0] - f->acc[INDUCTION_OFF][END][0])
-FIGURE(f_random, f->acc[REAL][END][0] - f->acc[RANDOM_OFF][END][0])
-FIGURE(f_back, f->back)
-FIGURE(f_filled, f->filled)
-FIGURE(f_behind, f->behind)
-FIGURE(f_silenced, f->silenced)
-FIGURE(f_whole, f->whole)
-FIGURE(f_r2, f->shape[REAL][LAST].r2)
-FIGURE(f_energy, f->shape[REAL][LAST].energy)
-FIGURE(f_spearman, f->shape[REAL][LAST].spearman)
-FIGURE(f_ring, f->ring[1])
-FIGURE(f_unseen, f->unseen[1])
-
-struct stated { struct nm__claim c; double (*f)(const struct figures *f); };
+enum { END = LENGTHS - 1, NOTHING = N_FIGURES };
+#define AT(field) (offsetof(struct figures, field) / sizeof(double))
+#define RULE(v) AT(acc[v][END][0])
+#define OTHERS(v) AT(acc[v][END][1])
+#define MAP(v) AT(shape[v][LAST].r2_six)
 #define NONE HUGE_VAL
 
+/* A claim is about one figure, or about what it has more than another. */
+struct stated { struct nm__claim c; size_t of, less; };
+
+static double value(const struct stated *s, const struct figures *f) {
+  const double *v = (const double *)f;
+  return v[s->of] - (s->less == NOTHING ? 0 : v[s->less]);
+}
+
+/* No effect can be asked of a model that did not learn: then it is not measured. */
 static void claims(struct nm__study_run *r, const struct plan *plan, const struct figures *f,
                    double chance) {
-  double T2 = plan->T / 2;
+  const double half = plan->T / 2, most = chance + 0.05;
   const struct stated all[] = {
-      {{"learned", "rule accuracy on grid 4x4, fresh words", NM__CONDITION, 0.85, NONE}, f_rule},
+      {{"learned", "rule accuracy on grid 4x4, fresh words", NM__CONDITION, 0.85, NONE},
+       RULE(REAL), NOTHING},
       {{"learned, others", "the same without the word just left", NM__CONDITION, 0.75, NONE},
-       f_other},
-      {{"in context", "what that gains from an eighth of the walk to all of it", NM__EFFECT, 0.2,
-        NONE}, f_rise},
-      {{"map", "R2 of places on 6 components, last block", NM__EFFECT, 0.7, NONE}, f_six},
+       OTHERS(REAL), NOTHING},
+      {{"induction heads", "heads with a score above 0.3", NM__CONDITION, 1, NONE},
+       AT(induction_heads), NOTHING},
+      {{"walks", "of 16, those that saw every node", NM__CONDITION, 8, NONE}, AT(whole), NOTHING},
+      {{"in context", "accuracy gained from an eighth of the walk to all of it", NM__EFFECT, 0.2,
+        NONE}, OTHERS(REAL), AT(acc[REAL][1][1])},
+      {{"map", "R2 of places on 6 components, last block", NM__EFFECT, 0.7, NONE}, MAP(REAL),
+       NOTHING},
       {{"map above shuffled", "the same less that of shuffled tokens", NM__EFFECT, 0.2, NONE},
-       f_six_above},
+       MAP(REAL), MAP(SHUFFLED)},
       {{"previous off", "accuracy lost with the top 2 previous-token heads", NM__EFFECT, 0.4, NONE},
-       f_previous},
+       RULE(REAL), RULE(PREVIOUS_OFF)},
       {{"previous off, map", "R2 on 6 components lost with them", NM__EFFECT, 0.3, NONE},
-       f_previous_six},
-      {{"induction heads", "heads with a score above 0.3", NM__CONDITION, 1, NONE}, f_heads},
-      {{"induction off", "accuracy lost with all of them", NM__EFFECT, 0.15, NONE}, f_induction},
-      {{"random off", "accuracy lost with 2 random heads", NM__CONTROL, -NONE, 0.06}, f_random},
-      {{"shuffled", "rule accuracy on shuffled tokens", NM__CONTROL, -NONE, chance + 0.05},
-       f_shuffled},
-      {{"shuffled, others", "the same without the word just left", NM__CONTROL, -NONE,
-        chance + 0.05}, f_shuffled_other},
-      {{"untrained", "rule accuracy without training", NM__CONTROL, -NONE, 0.05}, f_untrained},
+       MAP(REAL), MAP(PREVIOUS_OFF)},
+      {{"induction off", "accuracy lost with all of these", NM__EFFECT, 0.15, NONE}, RULE(REAL),
+       RULE(INDUCTION_OFF)},
+      {{"random off", "accuracy lost with 2 random heads", NM__CONTROL, -NONE, 0.06}, RULE(REAL),
+       RULE(RANDOM_OFF)},
+      {{"shuffled", "rule accuracy on shuffled tokens", NM__CONTROL, -NONE, most}, RULE(SHUFFLED),
+       NOTHING},
+      {{"shuffled, others", "the same without the word just left", NM__CONTROL, -NONE, most},
+       OTHERS(SHUFFLED), NOTHING},
+      {{"untrained", "rule accuracy without training", NM__CONTROL, -NONE, 0.05}, RULE(UNTRAINED),
+       NOTHING},
       {{"embedding", "R2 on 6 components before the first block", NM__CONTROL, -NONE, 0.55},
-       f_embedding},
+       AT(shape[REAL][0].r2_six), NOTHING},
       {{"back and forth", "accuracy of always going back, word just left left out", NM__CONTROL,
-        -NONE, 0.05}, f_back},
-      {{"left out", "nodes never visited that count all the same", NM__CONTROL, 0, 0}, f_filled},
-      {{"window", "words behind the means of a walk", NM__CONTROL, T2, T2}, f_behind},
+        -NONE, 0.05}, AT(back), NOTHING},
+      {{"left out", "nodes never visited that count all the same", NM__CONTROL, 0, 0}, AT(filled),
+       NOTHING},
+      {{"window", "words behind the means of a walk", NM__CONTROL, half, half}, AT(behind),
+       NOTHING},
       {{"silenced", "of head outputs to be silenced, those that were", NM__CONTROL, 1, 1},
-       f_silenced},
-      {{"walks", "of 16, those that saw every node", NM__CONDITION, 8, NONE}, f_whole},
-      {{"R2, 2 components", "R2 of places on components 1 and 2", NM__NOTE, 0, 1}, f_r2},
-      {{"energy", "edge / all-pair squared distance", NM__NOTE, 0, 1}, f_energy},
-      {{"Spearman", "hidden distance against steps in the graph", NM__NOTE, 0, 1}, f_spearman},
-      {{"ring 12", "accuracy without the word just left", NM__NOTE, 0, 1}, f_ring},
+       AT(silenced), NOTHING},
+      {{"R2, 2 components", "R2 of places on components 1 and 2", NM__NOTE, 0, 1},
+       AT(shape[REAL][LAST].r2), NOTHING},
+      {{"energy", "edge / all-pair squared distance", NM__NOTE, 0, 1},
+       AT(shape[REAL][LAST].energy), NOTHING},
+      {{"Spearman", "hidden distance against steps in the graph", NM__NOTE, 0, 1},
+       AT(shape[REAL][LAST].spearman), NOTHING},
+      {{"ring 12", "accuracy without the word just left", NM__NOTE, 0, 1}, AT(ring[1]), NOTHING},
       {{"unseen graph", "the same on a honeycomb, which no training showed", NM__NOTE, 0, 1},
-       f_unseen}};
+       AT(unseen[1]), NOTHING}};
   double v[NM__STUDY_SEEDS];
-  bool met = true;                 /* no effect can be asked of a model that did not learn */
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-    for (int k = 0; k < r->n_seeds && all[i].c.kind == NM__CONDITION; k++)
-      met &= all[i].f(&f[k]) >= all[i].c.low;
+  bool met = true;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    for (int k = 0; k < r->n_seeds; k++) v[k] = all[i].f(&f[k]);
-    nm__study_claim(r, &all[i].c, v, met || all[i].c.kind != NM__EFFECT ? r->n_seeds : 0);
+    const struct nm__claim *c = &all[i].c;     /* conditions come first */
+    for (int k = 0; k < r->n_seeds; k++) {
+      v[k] = value(&all[i], &f[k]);
+      met &= c->kind != NM__CONDITION || v[k] >= c->low;
+    }
+    nm__study_claim(r, c, v, met || c->kind != NM__EFFECT ? r->n_seeds : 0);
   }
 }
 
@@ -410,7 +383,7 @@ struct view {
   struct nm__study_run *r;
   const struct plan *plan;
   const struct figures *f;
-  struct nm__geometry plain, mixed;            /* random vectors in the model's width */
+  struct shape plain, mixed;       /* of random vectors in the model's width */
   double chance[2];                /* of who knows only how often each word comes */
 };
 
@@ -421,61 +394,38 @@ static nm_interval over_seeds(const struct view *v, const double *of_first) {
   return nm__study_interval(x, v->r->n_seeds);
 }
 
-enum { TABLE_COLUMNS = 9, TABLE_ROWS = VARIANTS + ROWS + 2 };
-struct table { char cell[TABLE_ROWS * TABLE_COLUMNS][64]; int n; };
-
-static void put(struct table *t, double v) { snprintf(t->cell[t->n++], 64, "%.3f", v); }
-
-static void shape_row(const struct view *v, struct table *t, const char *what,
-                      const struct shape *q) {
-  const double *x[] = {&q->r2, &q->r2_six, &q->permuted, &q->spearman, &q->energy, &q->standard,
-                       &q->share};
-  snprintf(t->cell[t->n++], 64, "%s", what);
-  for (size_t i = 0; i < sizeof x / sizeof *x; i++) put(t, over_seeds(v, x[i]).mean);
+static void shape_row(const struct view *v, const char *what, const struct shape *q, bool seeds) {
+  nm__study_cell(v->r, "%s", what);
+  for (const double *x = &q->r2; x <= &q->share; x++)
+    nm__study_cell(v->r, "%.3f", seeds ? over_seeds(v, x).mean : *x);
 }
 
-static void random_row(struct table *t, const char *what, const struct nm__geometry *q) {
-  const double x[] = {q->r2, q->r2_six, q->permuted, q->spearman, q->energy};
-  snprintf(t->cell[t->n++], 64, "%s", what);
-  for (size_t i = 0; i < sizeof x / sizeof *x; i++) put(t, x[i]);
-  snprintf(t->cell[t->n++], 64, "%s", "");
-  put(t, q->share);
-}
-
-static void show(const struct view *v, struct table *t, const char *title,
-                 const char *const *heads, int n_cols) {
-  const char *cell[TABLE_ROWS * TABLE_COLUMNS];
-  for (int i = 0; i < t->n; i++) cell[i] = t->cell[i];
-  nm__study_table(v->r, title, heads, n_cols, cell, t->n / n_cols);
-  t->n = 0;
-}
-
-static void show_tables(const struct view *v, struct table *t) {
+static void show_tables(const struct view *v) {
   static const char *const acc_heads[] = {"rule accuracy / without the word just left", "T=1/16",
                                           "1/8", "1/4", "1/2", "all"};
-  static const char *const heads[] = {"states", "R2 PC1-2", "R2 6 PCs", "permuted", "Spearman",
-                                      "energy", "standardised", "variance PC1-2"};
+  static const char *const heads[] = {"states", "R2 PC1-2", "R2 6 PCs", "energy", "Spearman",
+                                      "permuted", "standardised", "variance PC1-2"};
   char name[64];
   for (int k = 0; k < VARIANTS; k++) {
-    snprintf(t->cell[t->n++], 64, "%s", variant_name[k]);
+    nm__study_cell(v->r, "%s", variant_name[k]);
     for (int l = 0; l < LENGTHS; l++)
-      snprintf(t->cell[t->n++], 64, "%.2f / %.2f", over_seeds(v, &v->f->acc[k][l][0]).mean,
-               over_seeds(v, &v->f->acc[k][l][1]).mean);
+      nm__study_cell(v->r, "%.2f / %.2f", over_seeds(v, &v->f->acc[k][l][0]).mean,
+                     over_seeds(v, &v->f->acc[k][l][1]).mean);
   }
-  snprintf(t->cell[t->n++], 64, "frequencies alone");
+  nm__study_cell(v->r, "frequencies alone");
   for (int l = 0; l < LENGTHS; l++)
-    snprintf(t->cell[t->n++], 64, "%.2f / %.2f", v->chance[0], v->chance[1]);
-  show(v, t, "Grid 4x4, words drawn anew for each of 16 walks, mean of the last 16 words", acc_heads,
-       LENGTHS + 1);
+    nm__study_cell(v->r, "%.2f / %.2f", v->chance[0], v->chance[1]);
+  nm__study_rows(v->r, "Grid 4x4, words drawn anew for each of 16 walks, mean of the last 16 words",
+                 acc_heads, LENGTHS + 1);
   for (int row = 0; row < ROWS; row++) {
     snprintf(name, sizeof name, row ? "trained, block %d" : "trained, embedding", row - 1);
-    shape_row(v, t, name, &v->f->shape[REAL][row]);
+    shape_row(v, name, &v->f->shape[REAL][row], true);
   }
-  for (int k = 1; k < VARIANTS; k++) shape_row(v, t, variant_name[k], &v->f->shape[k][LAST]);
-  random_row(t, "random vectors", &v->plain);
-  random_row(t, "random, neighbours mixed once", &v->mixed);
-  show(v, t, "Means of states by node over the last half of the walk (last block unless said)", heads,
-       8);
+  for (int k = 1; k < VARIANTS; k++) shape_row(v, variant_name[k], &v->f->shape[k][LAST], true);
+  shape_row(v, "random vectors", &v->plain, false);
+  shape_row(v, "random, neighbours mixed once", &v->mixed, false);
+  nm__study_rows(v->r, "Means of states by node over the last half of the walk (last block unless "
+                 "said)", heads, 8);
 }
 
 /* Above the mixing baseline in both, and a map that shows in behaviour. */
@@ -540,23 +490,24 @@ static int run(struct nm__study_run *r, nm_err *err) {
   struct nm__graph g;
   struct view v = {.r = r, .plan = r->o->quick ? &quick : &full};
   struct figures *f = nm__alloc((size_t)r->n_seeds, sizeof *f);
-  struct table *t = nm__alloc(1, sizeof *t);
-  int st = f && t ? nm__graph_open("grid:4x4", &g, err) : nm__fail_memory(err, "the seeds", 0);
+  int st = f ? nm__graph_open("grid:4x4", &g, err) : nm__fail_memory(err, "the seeds", 0);
   int D = v.plan->recipe.shape.D;
+  struct nm__geometry q = {0};
   for (int i = 0; i < r->n_seeds && !st; i++)
     st = run_seed(&(struct one_seed){r, v.plan, r->seeds[i], &f[i]}, err);
-  if (!st) st = nm__geometry_random(&g, NULL, D, false, 1, &v.plain, err);
-  if (!st) st = nm__geometry_random(&g, NULL, D, true, 1, &v.mixed, err);
+  for (int k = 0; k < 2 && !st; k++) {
+    st = nm__geometry_random(&g, NULL, D, k, 1, &q, err);
+    add_shape(k ? &v.mixed : &v.plain, &q, NAN);
+  }
   v.f = f;
   if (!st) nm__rule_by_chance(&g, v.chance);
   if (!st) {
     say_verdict(&v);
-    show_tables(&v, t);
+    show_tables(&v);
     st = show_figure(&v, err);
   }
   if (!st) claims(r, v.plan, f, v.chance[0]);
   free(f);
-  free(t);
   return st;
 }
 
