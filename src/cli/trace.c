@@ -7,7 +7,8 @@
 
 static const struct cli_opt opts[] = {
     {"--graph", CLI_TEXT, "SPEC", "grid:4x4 (default), ring:10, hex:14, or a JSON file of edges"},
-    {"--words", CLI_TEXT, "F", "words, one a line; auto: from the vocabulary (default: common ones)"},
+    {"--words", CLI_TEXT, "F", "words, one a line; auto: from the vocabulary (default: common "
+     "ones)"},
     {"--contexts", CLI_TEXT, "N,N", "lengths of walks to look at (default 10,50,100,400)"},
     {"--layers", CLI_TEXT, "LIST", "all (default), or embed,3,5-8"},
     {"--window", CLI_INT, "N", "words behind a mean of states (default 200)"},

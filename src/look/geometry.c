@@ -1,4 +1,4 @@
-/* geometry.c - vectors of nodes against their graph (Park et al., arXiv 2501.00070), and baselines. */
+/* geometry.c - vectors of nodes against their graph (Park et al., arXiv 2501.00070); baselines. */
 #include "look/geometry.h"
 
 #include <math.h>

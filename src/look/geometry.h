@@ -22,7 +22,7 @@ struct nm__geometry {
   double pc[NM__GRAPH_NODES][2];   /* components 1 and 2; NaN for nodes left out */
 };
 /* gram[n, n] of vectors about any origin. Values that cannot be had (fewer than four nodes, no
- * spread, no edge among those that are there) are NaN. NM_EFORMAT for values that are not finite. */
+ * spread, no edge among those that are there) are NaN. NM_EFORMAT: a value is not finite. */
 int nm__geometry_of(const double *gram, const struct nm__graph *g, const bool *there,
                     struct nm__geometry *out, nm_err *err);
 /* Products of the rows of x[n, D]; `standard`: every dimension first brought to mean 0 and

@@ -1,4 +1,4 @@
-/* heads.c - which heads look back one token, and which look to where they last were; and silence. */
+/* heads.c - which heads look back one token, which to where they last were; and silence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,8 @@ static bool among(const struct nm__head *v, int n, const struct nm__head *h) {
 
 int nm__heads_random(const struct nm__head *h, int n, int keep, int k, uint64_t seed,
                      struct nm__head *out) {
-  struct nm__head *ind = nm__alloc((size_t)n, sizeof *ind), *prev = nm__alloc((size_t)n, sizeof *prev);
+  struct nm__head *ind = nm__alloc((size_t)n, sizeof *ind),
+                  *prev = nm__alloc((size_t)n, sizeof *prev);
   struct nm__rng r = {seed, 600, 0};
   int m = 0;
   if (keep > n) keep = n;
@@ -104,4 +105,10 @@ int nm__heads_off(const struct nm__head *h, int k, nm_edits **out, nm_err *err) 
                     : nm_edits_parse("heads", b.s, b.len, out, err);
   nm__buf_done(&b);
   return st;
+}
+
+double nm__heads_silenced(const nm_edits *e) {
+  double sum = 0;
+  for (int i = 0; i < nm_edits_n(e); i++) sum += (double)nm_edits_touched(e, i);
+  return sum;
 }

@@ -40,8 +40,8 @@ static int read_layers(struct nm__trace *t, nm_err *err) {
         (!embed && strspn(s, "0123456789-*") < n))
       return nm__fail(err, NM_EUSAGE, "layers are all, or a list such as embed,3,5-8: '%.40s' is "
                       "neither", t->o->layers);
-    at += (size_t)sprintf(t->sites + at, embed ? "%s%.*s" : "%sblk.%.*s.resid_post",
-                          at ? "|" : "", (int)n, s);
+    at += (size_t)snprintf(t->sites + at, sizeof t->sites - at,
+                           embed ? "%s%.*s" : "%sblk.%.*s.resid_post", at ? "|" : "", (int)n, s);
     s += n + (s[n] == ',');
   }
   return NM_OK;
@@ -91,7 +91,8 @@ static int make_ablations(struct nm__trace *t, int32_t bos, nm_err *err) {
     if (sscanf(s, "%4[a-z]:%4d%n", kind, &k, &used) != 2 || (s[used] && s[used] != ',') ||
         (strcmp(kind, "prev") && strcmp(kind, "ind")) || k < 1 || k > MOST_OFF ||
         k > t->n_heads || t->n_conditions == NM__CONDITIONS - 1)
-      return nm__fail(err, NM_EUSAGE, "ablations are prev:N and ind:N, N from 1 to %d, at most %d of "
+      return nm__fail(err, NM_EUSAGE, "ablations are prev:N and ind:N, N from 1 to %d, at most "
+                                      "%d of "
                       "them: '%.40s' is not", t->n_heads < MOST_OFF ? t->n_heads : MOST_OFF,
                       NM__CONDITIONS - 3, t->o->ablate);
     st = ablation(t, kind, k, err);

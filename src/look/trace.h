@@ -3,7 +3,8 @@
  *   trace_words.c   which words are one token, the prompts' ids
  *   trace_files.c   Gram matrices and accuracies of CSV files
  *   trace.c         the conditions run one after another, kept so that a run can go on
- *   trace_show.c    tables, JSON, figures, the page */
+ *   trace_show.c    tables, JSON, the page, the verdict
+ *   trace_draw.c    figures and CSV files */
 #ifndef NM_LOOK_TRACE_H
 #define NM_LOOK_TRACE_H
 
@@ -70,6 +71,38 @@ struct nm__trace {
   struct nm__accuracy_file accuracy;
   struct nm__record rec;
 };
+struct nm__shown {
+  struct nm__trace *t;
+  struct nm__geometry *geo;        /* [conditions, lengths, rows] */
+  double *standard;
+  int n_rows, best;                /* row with the largest R2 at the full length */
+  struct nm__buf text;
+  struct nm__page *page;
+  json_t *json;
+};
+static inline size_t nm__geo_at(const struct nm__shown *s, int c, int l, int row) {
+  return (size_t)((c * s->t->n_lengths + l) * s->n_rows + row);
+}
+
+/* ---- trace_draw.c ---- */
+
+enum { NM__BINS = 48 };
+/* n curves over m places, with bands of two standard errors over the walks. */
+struct nm__curves {
+  double x[NM__BINS], y[4][NM__BINS], lo[4][NM__BINS], hi[4][NM__BINS];
+  int n, m;
+  const char *name[4];
+};
+/* Mean of n values and two standard errors, as place i of curve k. */
+void nm__trace_point(struct nm__curves *c, int k, int i, const double *v, int n);
+/* accuracy.svg; FILE. */
+int nm__trace_curves(struct nm__shown *s, const struct nm__curves *c, const char *title,
+                     nm_err *err);
+int nm__trace_draw(struct nm__shown *s, const struct nm__geometry *q, const char *file,
+                   const char *title, const char *subtitle, nm_err *err);
+/* All figures and files of a model. */
+int nm__trace_figures(struct nm__shown *s, nm_err *err);
+
 /* Fills r->text, json, summary, verdict, writes the folder. */
 int nm__trace_show(struct nm__trace *t, nm_err *err);
 int nm__trace_show_files(struct nm__trace *t, nm_err *err);

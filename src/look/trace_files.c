@@ -44,7 +44,8 @@ static int read_gram(const char *file, const struct nm__table *t, struct nm__gra
   for (size_t i = 0; i < n; i++)
     for (size_t j = 0; j < i; j++)
       if (!(fabs(g->gram[i * n + j] - g->gram[j * n + i]) <= 1e-3 * size))
-        return nm__fail(err, NM_EFORMAT, "%s: the product of nodes %zu and %zu is %g one way and %g "
+        return nm__fail(err, NM_EFORMAT, "%s: the product of nodes %zu and %zu is %g one way and "
+                                         "%g "
                         "the other: not a matrix of products", file, i, j, g->gram[i * n + j],
                         g->gram[j * n + i]);
   return NM_OK;
@@ -58,7 +59,8 @@ int nm__gram_parse(const char *file, const char *text, size_t size, struct nm__g
   if (st) return st;
   size_t n = t.n_rows;
   if (t.form != NM__TABLE_CSV || n < 4 || n > NM__GRAPH_NODES || t.n_cols != n + 1)
-    st = nm__fail(err, NM_EFORMAT, "%s: %zu rows of %zu columns; a matrix of products is a CSV of a "
+    st = nm__fail(err, NM_EFORMAT, "%s: %zu rows of %zu columns; a matrix of products is a CSV "
+                                   "of a "
                   "header and n rows of a name and n numbers, n from 4 to %d", file, n, t.n_cols,
                   NM__GRAPH_NODES);
   if (!st) {
@@ -106,7 +108,8 @@ int nm__accuracy_parse(const char *file, const char *text, size_t size,
   int st = nm__table_parse(file, text, size, &t, err);
   if (st) return st;
   if (t.form != NM__TABLE_CSV || t.n_cols < 2 || t.n_cols > MAX_WALKS || !t.n_rows)
-    st = nm__fail(err, NM_EFORMAT, "%s: %zu rows of %zu columns; accuracies are a CSV of a position "
+    st = nm__fail(err, NM_EFORMAT, "%s: %zu rows of %zu columns; accuracies are a CSV of a "
+                                   "position "
                   "and a column for each walk", file, t.n_rows, t.n_cols);
   if (!st) {
     a->n = t.n_rows;

@@ -8,21 +8,7 @@
 #include "look/trace.h"
 #include "tensor/math.h"
 
-enum { COLUMNS = 10, BINS = 48, HALF = 25, TOP_HEADS = 8 };
-
-struct shown {
-  struct nm__trace *t;
-  struct nm__geometry *geo;        /* [conditions, lengths, rows] */
-  double *standard;
-  int n_rows, best;                /* row with the largest R2 at the full length */
-  struct nm__buf text;
-  struct nm__page *page;
-  json_t *json;
-};
-
-static size_t geo_at(const struct shown *s, int c, int l, int row) {
-  return (size_t)((c * s->t->n_lengths + l) * s->n_rows + row);
-}
+enum { COLUMNS = 10, HALF = 25, TOP_HEADS = 8 };
 
 static json_t *real(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
@@ -57,7 +43,7 @@ static void add_value(struct table *t, double v) {
 }
 
 /* To the text (unless `page_only`) and the page. */
-static void put_table(struct shown *s, struct table *t, bool page_only) {
+static void put_table(struct nm__shown *s, struct table *t, bool page_only) {
   const char **cell = nm__alloc((size_t)t->n + 1, sizeof *cell);
   struct nm__grid *g = nm__grid_new(t->heads, t->n_cols);
   s->text.failed |= !cell || !g || t->failed;
@@ -119,7 +105,7 @@ static double over_walks(const struct nm__condition *c, int T, int k, double *er
   return mean;
 }
 
-static void show_accuracy(struct shown *s) {
+static void show_accuracy(struct nm__shown *s) {
   const struct nm__trace *tr = s->t;
   const char *heads[NM__WALK_LENGTHS + 1];
   char head[NM__WALK_LENGTHS][24];
@@ -154,7 +140,7 @@ static void show_accuracy(struct shown *s) {
 
 /* ---- geometry ------------------------------------------------------------------------ */
 
-static int measure(struct shown *s, nm_err *err) {
+static int measure(struct nm__shown *s, nm_err *err) {
   struct nm__trace *t = s->t;
   s->n_rows = t->c[0].t.n_rows;
   size_t n = (size_t)(t->n_conditions * t->n_lengths * s->n_rows);
@@ -165,24 +151,27 @@ static int measure(struct shown *s, nm_err *err) {
   for (int c = 0; c < t->n_conditions; c++)
     for (int l = 0; l < t->n_lengths; l++)
       for (int row = 0; row < s->n_rows && !st; row++)
-        st = nm__traced_geometry(&t->c[c].t, &t->g, 0, l, row, &s->geo[geo_at(s, c, l, row)],
-                                 &s->standard[geo_at(s, c, l, row)], err);
+        st = nm__traced_geometry(&t->c[c].t, &t->g, 0, l, row, &s->geo[nm__geo_at(s, c, l, row)],
+                                 &s->standard[nm__geo_at(s, c, l, row)], err);
   int last = t->n_lengths - 1;
   s->best = s->n_rows - 1;
-  for (int row = 0; row < s->n_rows; row++)
-    if (s->geo[geo_at(s, 0, last, row)].r2 > s->geo[geo_at(s, 0, last, s->best)].r2) s->best = row;
+  /* The embedding of a word is the same in every context: it is shown, never chosen. */
+  for (int row = !strcmp(t->c[0].t.row[0], "embed"); row < s->n_rows; row++)
+    if (s->geo[nm__geo_at(s, 0, last, row)].r2 > s->geo[nm__geo_at(s, 0, last, s->best)].r2)
+      s->best = row;
   return st;
 }
 
-static void geo_rows(struct shown *s, struct table *t, int c, int l, int row, const char *what) {
-  size_t at = geo_at(s, c, l, row);
+static void geo_rows(struct nm__shown *s, struct table *t, int c, int l, int row,
+                     const char *what) {
+  size_t at = nm__geo_at(s, c, l, row);
   char name[128];
   snprintf(name, sizeof name, "%.40s%s%.48s", s->t->c[0].t.row[row], what ? ", " : "",
            what ? what : "");
   geo_row(t, name, &s->geo[at], s->standard[at]);
 }
 
-static void show_geometry(struct shown *s) {
+static void show_geometry(struct nm__shown *s) {
   const struct nm__trace *tr = s->t;
   int last = tr->n_lengths - 1;
   char title[120], what[64];
@@ -207,7 +196,7 @@ static void show_geometry(struct shown *s) {
   for (int c = 0; c < tr->n_conditions; c++)
     for (int l = 0; l < tr->n_lengths; l++)
       for (int row = 0; row < s->n_rows; row++) {
-        size_t at = geo_at(s, c, l, row);
+        size_t at = nm__geo_at(s, c, l, row);
         snprintf(what, sizeof what, "T=%d, %.40s", tr->length[l], tr->c[c].name);
         geo_rows(s, &all, c, l, row, what);
         json_array_append_new(
@@ -220,14 +209,14 @@ static void show_geometry(struct shown *s) {
   put_table(s, &all, true);
 }
 
-static void keep_baselines(struct shown *s) {
+static void keep_baselines(struct nm__shown *s) {
   json_object_set_new(s->json, "random_vectors", geo_json(&s->t->plain, NAN));
   json_object_set_new(s->json, "random_mixed", geo_json(&s->t->mixed, NAN));
 }
 
 /* ---- heads --------------------------------------------------------------------------- */
 
-static void show_heads(struct shown *s) {
+static void show_heads(struct nm__shown *s) {
   static const char *const heads[] = {"rank", "induction", "score", "previous token", "score"};
   struct nm__trace *tr = s->t;
   if (!tr->head) return;
@@ -258,172 +247,7 @@ static void show_heads(struct shown *s) {
   free(prev);
 }
 
-/* ---- figures ---------------------------------------------------------------------------- */
-
-static int keep_svg(struct shown *s, const char *file, struct nm__buf *svg, nm_err *err) {
-  int st = nm__record_put(&s->t->rec, file, svg, err);
-  if (!st) nm__page_svg(s->page, svg->s);
-  nm__buf_done(svg);
-  return st;
-}
-
-/* n curves over m places, with bands of two standard errors over the walks. */
-struct curves {
-  double x[BINS], y[4][BINS], lo[4][BINS], hi[4][BINS];
-  int n, m;
-  const char *name[4];
-};
-
-static void point(struct curves *c, int k, int i, const double *v, int n) {
-  double sum = 0, sq = 0;
-  for (int j = 0; j < n; j++) sum += v[j], sq += v[j] * v[j];
-  double mean = n ? sum / n : NAN, var = n > 1 ? (sq / n - mean * mean) / (n - 1) : 0;
-  double half = var > 0 ? 2 * nm__sqrt(var) : 0;
-  c->y[k][i] = mean, c->lo[k][i] = mean - half, c->hi[k][i] = mean + half;
-}
-
-static int draw_curves(struct shown *s, const struct curves *c, const char *title, nm_err *err) {
-  struct nm__series line[4];
-  struct nm__buf svg;
-  char subtitle[160];
-  for (int k = 0; k < c->n; k++)
-    line[k] = (struct nm__series){c->name[k], c->x, c->y[k], c->lo[k], c->hi[k], c->m,
-                                  k < 2 ? k : 9, k & 1 ? NM__LINE_DASHED : NM__LINE_SOLID, k > 1};
-  snprintf(subtitle, sizeof subtitle, "%s; mean of walks, band: two standard errors", s->t->g.name);
-  struct nm__hline chance = {s->t->chance[0], "frequencies alone", NM__LINE_DOTTED, 9};
-  struct nm__chart chart = {.title = title, .subtitle = subtitle, .x_label = "words of the walk",
-                            .y_label = "probability", .y_lo = 0, .y_hi = 1.02, .series = line,
-                            .n_series = c->n, .hlines = &chance, .n_hlines = 1};
-  nm__buf_init(&svg, (size_t)1 << 26);
-  nm__chart_svg(&chart, &svg);
-  return keep_svg(s, "accuracy.svg", &svg, err);
-}
-
-/* One walk's accuracy in words from..to-1. */
-static double in_bin(const struct nm__condition *c, int walk, int from, int to, int k) {
-  double sum = 0;
-  int n = 0;
-  for (int at = from; at < to; at++) {
-    double v = c->t.acc[2 * ((size_t)walk * (size_t)c->w->T + (size_t)at) + (size_t)k];
-    if (!isnan(v)) sum += v, n++;
-  }
-  return n ? sum / n : NAN;
-}
-
-static int accuracy_figure(struct shown *s, nm_err *err) {
-  static const char *const name[] = {"all neighbours", "without the word just left",
-                                     "shuffled words", "shuffled, without"};
-  struct nm__trace *t = s->t;
-  struct curves *c = nm__alloc(1, sizeof *c);
-  double *v = nm__alloc((size_t)t->n_walks, sizeof *v);
-  int T = t->walk.T, st = c && v ? NM_OK : nm__fail_memory(err, "a figure", sizeof *c);
-  if (!st) c->n = 4, c->m = T - 1 < BINS ? T - 1 : BINS;
-  for (int k = 0; k < 4 && !st; k++) {
-    c->name[k] = name[k];
-    for (int i = 0; i < c->m; i++) {
-      int from = 1 + (T - 1) * i / c->m, to = 1 + (T - 1) * (i + 1) / c->m, n = 0;
-      for (int w = 0; w < t->n_walks; w++) {
-        double a = in_bin(&t->c[k / 2], w, from, to, k % 2);
-        if (!isnan(a)) v[n++] = a;
-      }
-      c->x[i] = (from + to - 1) / 2.0;
-      point(c, k, i, v, n);
-    }
-  }
-  if (!st) st = draw_curves(s, c, "What follows in a walk", err);
-  free(c);
-  free(v);
-  return st;
-}
-
-static int draw_graph(struct shown *s, const struct nm__geometry *q, const char *file,
-                      const char *title, const char *subtitle, nm_err *err) {
-  const struct nm__graph *g = &s->t->g;
-  int (*edge)[2] = nm__alloc((size_t)g->n_edges, sizeof *edge), n = 0;
-  struct nm__buf svg;
-  char note[160];
-  if (!edge) return nm__fail_memory(err, "a figure", 0);
-  for (int i = 0; i < g->n; i++)
-    for (int k = 0; k < g->degree[i]; k++)
-      if (g->next[i][k] > i) edge[n][0] = i, edge[n++][1] = g->next[i][k];
-  snprintf(note, sizeof note, "R2 %.2f (permuted places %.2f; random vectors mixed once %.2f), "
-           "Spearman %.2f (%.2f), %.0f %% of the variance", q->r2, q->permuted, s->t->mixed.r2,
-           q->spearman, s->t->mixed.spearman, 100 * q->share);
-  nm__buf_init(&svg, (size_t)1 << 24);
-  nm__drawing_svg(&(struct nm__drawing){title, subtitle, note, g->n, n, q->pc, s->t->name, edge},
-                  &svg);
-  free(edge);
-  return keep_svg(s, file, &svg, err);
-}
-
-static int drawings(struct shown *s, nm_err *err) {
-  struct nm__trace *t = s->t;
-  char file[40], title[120];
-  int st = NM_OK;
-  for (int l = 0; l < t->n_lengths && !st; l++) {
-    const struct nm__geometry *q = &s->geo[geo_at(s, 0, l, s->best)];
-    if (isnan(q->r2)) continue;
-    snprintf(file, sizeof file, "pca-%d.svg", t->length[l]);
-    snprintf(title, sizeof title, "%.40s after %d words", t->c[0].t.row[s->best], t->length[l]);
-    st = draw_graph(s, q, file, title, "means of states by node, components 1 and 2; lines: edges",
-                    err);
-  }
-  if (!st)
-    st = draw_graph(s, &t->mixed, "pca-mixing.svg", "Random vectors, neighbours mixed once",
-                    "no model and no learning: what any such picture must be held against", err);
-  return st;
-}
-
-/* ---- files ------------------------------------------------------------------------------ */
-
-/* In the form that --accuracy and --gram read. */
-static int write_csv(struct shown *s, nm_err *err) {
-  struct nm__trace *t = s->t;
-  const struct nm__traced *c = &t->c[0].t;
-  struct nm__buf b;
-  nm__buf_init(&b, (size_t)1 << 28);
-  nm__buf_puts(&b, "position");
-  for (int i = 0; i < t->n_walks; i++) nm__buf_printf(&b, ",walk%d", i);
-  for (int at = 0; at < t->walk.T; at++) {
-    nm__buf_printf(&b, "\n%d", at);
-    for (int i = 0; i < t->n_walks; i++)
-      nm__buf_printf(&b, ",%.6f", c->acc[2 * ((size_t)i * (size_t)t->walk.T + (size_t)at)]);
-  }
-  nm__buf_putc(&b, '\n');
-  int st = nm__record_put(&t->rec, "accuracy.csv", &b, err);
-  nm__buf_done(&b);
-  return st;
-}
-
-static int write_gram(struct shown *s, nm_err *err) {
-  struct nm__trace *t = s->t;
-  const struct nm__traced *c = &t->c[0].t;
-  size_t n = (size_t)t->g.n, D = (size_t)c->D, at = (size_t)(t->n_lengths - 1);
-  const double *sum = c->sum + (at * (size_t)c->n_rows + (size_t)s->best) * n * D,
-               *count = c->count + at * n;
-  double *x = nm__alloc(n * D + n * n, sizeof *x);
-  struct nm__buf b;
-  int st = x ? NM_OK : nm__fail_memory(err, "products", n * D * 8);
-  for (size_t i = 0; i < n && !st; i++) {
-    if (count[i] <= 0) return free(x), NM_OK;  /* a node without a mean: no matrix */
-    for (size_t d = 0; d < D; d++) x[i * D + d] = sum[i * D + d] / count[i];
-  }
-  if (!st) st = nm__gram_of(x, t->g.n, c->D, NULL, false, x + n * D, err);
-  nm__buf_init(&b, (size_t)1 << 26);
-  nm__buf_puts(&b, "word");
-  for (size_t i = 0; i < n; i++) nm__buf_printf(&b, ",%s", t->name[i]);
-  for (size_t i = 0; i < n && !st; i++) {
-    nm__buf_printf(&b, "\n%s", t->name[i]);
-    for (size_t j = 0; j < n; j++) nm__buf_printf(&b, ",%.12g", x[n * D + i * n + j]);
-  }
-  nm__buf_putc(&b, '\n');
-  if (!st) st = nm__record_put(&t->rec, "gram.csv", &b, err);
-  nm__buf_done(&b);
-  free(x);
-  return st;
-}
-
-static int write_all(struct shown *s, nm_err *err) {
+static int write_all(struct nm__shown *s, nm_err *err) {
   struct nm__trace *t = s->t;
   json_object_set_new(s->json, "summary", json_string(t->r->summary));
   json_object_set_new(s->json, "verdict",
@@ -453,31 +277,34 @@ static bool above_mixing(const struct nm__trace *t, const struct nm__geometry *q
   return q->r2 > t->mixed.r2 && q->spearman > t->mixed.spearman;
 }
 
-static int judge(struct shown *s, nm_err *err) {
+static int judge(struct nm__shown *s, nm_err *err) {
   struct nm__trace *t = s->t;
   int last = t->n_lengths - 1, T = t->length[last];
-  const struct nm__geometry *q = &s->geo[geo_at(s, 0, last, s->best)];
+  const struct nm__geometry *q = &s->geo[nm__geo_at(s, 0, last, s->best)];
   double e[2], own = over_walks(&t->c[0], T, 1, &e[0]),
                other = over_walks(&t->c[1], T, 1, &e[1]);
   double floor = fmax(other, t->chance[0]), gap = own - floor;
   bool knows = gap >= 0.2 && gap > 2 * nm__sqrt(e[0] * e[0] + e[1] * e[1]),
        above = above_mixing(t, q);
   char line[520];
-  snprintf(line, sizeof line, "%s: without the word just left %.3f (shuffled %.3f, frequencies %.3f); "
+  snprintf(line, sizeof line, "%s: without the word just left %.3f (shuffled %.3f, frequencies "
+                              "%.3f); "
            "%s: R2 %.3f and Spearman %.3f (mixing alone %.3f and %.3f). %s",
            knows && above ? "re-organised" : "INCONCLUSIVE", own, other, t->chance[0],
            t->c[0].t.row[s->best], q->r2, q->spearman, t->mixed.r2, t->mixed.spearman,
-           !knows ? "The model does not follow the graph beyond the word it came from, so its states "
+           !knows ? "The model does not follow the graph beyond the word it came from, so its "
+                    "states "
                     "cannot show a map of it."
            : above ? "The model follows the graph and its states draw it better than mixing does."
-                   : "The model follows the graph; mixing of neighbours alone draws it as well as its "
+                   : "The model follows the graph; mixing of neighbours alone draws it as well "
+                     "as its "
                      "states do.");
   t->r->verdict = knows && above ? NM_OK : NM_EUNSURE;
   t->r->summary = nm__strdup(line);
   return t->r->summary ? NM_OK : nm__fail_memory(err, "a summary", 0);
 }
 
-static void say_what(struct shown *s) {
+static void say_what(struct nm__shown *s) {
   const struct nm__trace *t = s->t;
   struct nm__buf b;
   nm__buf_init(&b, 1 << 16);
@@ -495,8 +322,8 @@ static void say_what(struct shown *s) {
 
 /* ---- the whole ----------------------------------------------------------------------------- */
 
-static int open_shown(struct shown *s, struct nm__trace *t, nm_err *err) {
-  *s = (struct shown){.t = t, .page = nm__page_new("In-context representations"),
+static int open_shown(struct nm__shown *s, struct nm__trace *t, nm_err *err) {
+  *s = (struct nm__shown){.t = t, .page = nm__page_new("In-context representations"),
                       .json = json_object()};
   nm__buf_init(&s->text, (size_t)1 << 26);
   if (!s->page || !s->json) return nm__fail_memory(err, "a report", 0);
@@ -507,7 +334,7 @@ static int open_shown(struct shown *s, struct nm__trace *t, nm_err *err) {
   return NM_OK;
 }
 
-static void close_shown(struct shown *s) {
+static void close_shown(struct nm__shown *s) {
   free(s->geo);
   free(s->standard);
   nm__buf_done(&s->text);
@@ -516,25 +343,22 @@ static void close_shown(struct shown *s) {
 }
 
 int nm__trace_show(struct nm__trace *t, nm_err *err) {
-  struct shown s;
+  struct nm__shown s;
   int st = open_shown(&s, t, err);
   if (!st) st = measure(&s, err);
   if (!st) {
     show_accuracy(&s);
     show_geometry(&s);
     show_heads(&s);
-    st = accuracy_figure(&s, err);
+    st = nm__trace_figures(&s, err);
   }
-  if (!st) st = drawings(&s, err);
-  if (!st) st = write_csv(&s, err);
-  if (!st) st = write_gram(&s, err);
   if (!st) st = judge(&s, err);
   if (!st) st = write_all(&s, err);
   close_shown(&s);
   return st;
 }
 
-/* ---- figures measured elsewhere --------------------------------------------------------------- */
+/* ---- figures measured elsewhere ------------------------------------------------------------- */
 
 /* The mean of all walks over the positions within HALF of one. */
 static double around(const struct nm__accuracy_file *a, double position) {
@@ -549,13 +373,13 @@ static double around(const struct nm__accuracy_file *a, double position) {
   return n ? sum / n : NAN;
 }
 
-static int file_accuracy(struct shown *s, nm_err *err) {
+static int file_accuracy(struct nm__shown *s, nm_err *err) {
   static const int usual[] = {10, 50, 100, 200, 400, 800, 1300};
   static const char *const heads[] = {"position", "all neighbours", "frequencies alone"};
   const struct nm__accuracy_file *a = &s->t->accuracy;
   const nm_trace_opts *o = s->t->o;
   struct table t = {"Rule accuracy of the file, positions within 25", heads, 3, 0, 0, NULL, false};
-  struct curves *c = nm__alloc(1, sizeof *c);
+  struct nm__curves *c = nm__alloc(1, sizeof *c);
   double *v = nm__alloc((size_t)a->walks, sizeof *v);
   json_t *list = json_array();
   int st = c && v ? NM_OK : nm__fail_memory(err, "a figure", sizeof *c);
@@ -569,7 +393,7 @@ static int file_accuracy(struct shown *s, nm_err *err) {
   }
   json_object_set_new(s->json, "accuracy", list);
   put_table(s, &t, false);
-  if (!st) c->n = 1, c->m = a->n < BINS ? (int)a->n : BINS, c->name[0] = "all neighbours";
+  if (!st) c->n = 1, c->m = a->n < NM__BINS ? (int)a->n : NM__BINS, c->name[0] = "all neighbours";
   for (int i = 0; !st && i < c->m; i++) {
     size_t from = a->n * (size_t)i / (size_t)c->m, to = a->n * (size_t)(i + 1) / (size_t)c->m;
     int n = 0;
@@ -579,15 +403,15 @@ static int file_accuracy(struct shown *s, nm_err *err) {
       if (!isnan(sum)) v[n++] = sum / (double)(to - from);
     }
     c->x[i] = (a->position[from] + a->position[to - 1]) / 2;
-    point(c, 0, i, v, n);
+    nm__trace_point(c, 0, i, v, n);
   }
-  if (!st) st = draw_curves(s, c, "What follows in a walk (from a file)", err);
+  if (!st) st = nm__trace_curves(s, c, "What follows in a walk (from a file)", err);
   free(c);
   free(v);
   return st;
 }
 
-static int file_geometry(struct shown *s, struct nm__geometry *q, nm_err *err) {
+static int file_geometry(struct nm__shown *s, struct nm__geometry *q, nm_err *err) {
   struct nm__trace *t = s->t;
   struct table table = {"Means of states by node, from a Gram matrix", geo_heads, COLUMNS, 0, 0,
                         NULL, false};
@@ -597,21 +421,22 @@ static int file_geometry(struct shown *s, struct nm__geometry *q, nm_err *err) {
   baseline_rows(t, &table);
   put_table(s, &table, false);
   json_object_set_new(s->json, "states", geo_json(q, NAN));
-  int last = draw_graph(s, q, "pca.svg", "Means of states by node",
+  int last = nm__trace_draw(s, q, "pca.svg", "Means of states by node",
                         "components 1 and 2; lines: edges", err);
-  return last ? last : draw_graph(s, &t->mixed, "pca-mixing.svg",
+  return last ? last : nm__trace_draw(s, &t->mixed, "pca-mixing.svg",
                                   "Random vectors, neighbours mixed once",
                                   "no model and no learning: what such a picture is held against",
                                   err);
 }
 
 /* Files hold no accuracy without the word just left, so they can never show a map. */
-static int judge_files(struct shown *s, const struct nm__geometry *q, nm_err *err) {
+static int judge_files(struct nm__shown *s, const struct nm__geometry *q, nm_err *err) {
   char line[400] = "INCONCLUSIVE: the file holds no accuracy without the word just left, so that "
                    "copying it cannot be told from knowing the graph.";
   size_t n = strlen(line);
   if (s->t->o->gram)
-    snprintf(line + n, sizeof line - n, " R2 %.3f and Spearman %.3f, mixing of neighbours alone %.3f "
+    snprintf(line + n, sizeof line - n, " R2 %.3f and Spearman %.3f, mixing of neighbours alone "
+                                        "%.3f "
              "and %.3f: %s", q->r2, q->spearman, s->t->mixed.r2, s->t->mixed.spearman,
              above_mixing(s->t, q) ? "above it." : "not above it in both.");
   s->t->r->verdict = NM_EUNSURE;
@@ -620,7 +445,7 @@ static int judge_files(struct shown *s, const struct nm__geometry *q, nm_err *er
 }
 
 int nm__trace_show_files(struct nm__trace *t, nm_err *err) {
-  struct shown s;
+  struct nm__shown s;
   struct nm__geometry q = {0};
   int st = open_shown(&s, t, err);
   if (!st && t->o->gram) st = file_geometry(&s, &q, err);

@@ -68,12 +68,11 @@ static int32_t one_token(const nm_model *m, const char *lead, const char *word) 
   return id;
 }
 
-static void name_left_out(struct nm__trace_words *w, const char *word) {
-  size_t at = strlen(w->left_out);
-  if (at + strlen(word) + 8 < sizeof w->left_out)
-    sprintf(w->left_out + at, "%s%s", at ? ", " : "", word);
-  else if (at && w->left_out[at - 1] != '.')
-    strcpy(w->left_out + at, ", ...");
+/* "a, b, c", then ", ..." when the list is full. */
+static void list_word(char *list, size_t size, const char *word) {
+  size_t at = strlen(list), n = strlen(word);
+  if (at + n + 8 < size) snprintf(list + at, size - at, "%s%s", at ? ", " : "", word);
+  else if (at && list[at - 1] != '.') snprintf(list + at, size - at, ", ...");
 }
 
 /* Those of v that are one token, with and without a space in front: the better of the two. */
@@ -90,7 +89,7 @@ static int keep_tokens(const nm_model *m, char (*v)[NM__TRACE_WORD], int n,
   for (int i = 0; i < n; i++) {
     int32_t id = one_token(m, w->lead, v[i]);
     if (id < 0) {
-      name_left_out(w, v[i]);
+      list_word(w->left_out, sizeof w->left_out, v[i]);
       continue;
     }
     memcpy(w->word[w->n], v[i], sizeof *w->word);
@@ -135,11 +134,10 @@ static int too_few(const nm_model *m, const struct nm__trace_words *w, int need,
   char (*v)[NM__TRACE_WORD] = NULL, list[260] = "";
   int n = 0;
   from_vocabulary(m, PROPOSED, &v, &n, NULL);
-  for (int i = 0; i < n; i++)
-    if (strlen(list) + strlen(v[i]) + 4 < sizeof list)
-      sprintf(list + strlen(list), "%s%s", *list ? ", " : "", v[i]);
+  for (int i = 0; i < n; i++) list_word(list, sizeof list, v[i]);
   free(v);
-  return nm__fail(err, NM_EUSAGE, "%d nodes need as many words that are one token each, and only %d "
+  return nm__fail(err, NM_EUSAGE, "%d nodes need as many words that are one token each, and only "
+                                  "%d "
                   "are (not: %.140s). Words of this vocabulary: %s (--words auto takes such)", need,
                   w->n, *w->left_out ? w->left_out : "none given", *list ? list : "none found");
 }

@@ -57,6 +57,14 @@ void nm__walks_shuffle(struct nm__walks *w, uint64_t seed) {
   }
 }
 
+double nm__walks_joined(const struct nm__walks *w) {
+  double sum = 0;
+  for (int i = 0; i < w->n; i++)
+    for (int t = 1; t < w->T; t++)
+      sum += nm__graph_adjacent(w->g, w->node[i * w->T + t - 1], w->node[i * w->T + t]);
+  return sum / ((double)w->n * (w->T - 1));
+}
+
 void nm__walks_done(struct nm__walks *w) {
   free(w->node);
   free(w->word);
@@ -179,6 +187,13 @@ double nm__traced_accuracy(const struct nm__traced *t, const struct nm__walks *w
     if (!isnan(v)) sum += v, n++;
   }
   return n ? sum / n : NAN;
+}
+
+double nm__traced_mean_accuracy(const struct nm__traced *t, const struct nm__walks *w, int T,
+                                int k) {
+  double sum = 0;
+  for (int i = 0; i < w->n; i++) sum += nm__traced_accuracy(t, w, i, T, k) / w->n;
+  return sum;
 }
 
 int nm__traced_geometry(const struct nm__traced *t, const struct nm__graph *g, int group,

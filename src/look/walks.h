@@ -25,6 +25,8 @@ int nm__walks_draw(const struct nm__graph *g, int n, int T, int32_t bos, const i
                    int n_vocab, bool fresh, uint64_t seed, struct nm__walks *out, nm_err *err);
 /* The control: the words of each walk in an order drawn evenly. */
 void nm__walks_shuffle(struct nm__walks *w, uint64_t seed);
+/* Share of the steps of all walks that follow an edge: 1, or when shuffled what chance gives. */
+double nm__walks_joined(const struct nm__walks *w);
 void nm__walks_done(struct nm__walks *w);
 
 /* What one forward a walk gives. Sums are by node over the last `window` words up to a length. */
@@ -51,6 +53,8 @@ int nm__traced_run(nm_engine *e, const struct nm__walks *w, const char *sites, n
  * words before a length; NaN: none counts. */
 double nm__traced_accuracy(const struct nm__traced *t, const struct nm__walks *w, int walk, int T,
                            int k);
+double nm__traced_mean_accuracy(const struct nm__traced *t, const struct nm__walks *w, int T,
+                                int k);
 /* The vectors of a group, length and row: their geometry, as they are and (standard, may be NULL)
  * with every dimension of size 1. */
 int nm__traced_geometry(const struct nm__traced *t, const struct nm__graph *g, int group,
@@ -72,5 +76,7 @@ int nm__heads_random(const struct nm__head *h, int n, int keep, int k, uint64_t 
                      struct nm__head *out);
 /* mask_head with output 0 of each of k heads. */
 int nm__heads_off(const struct nm__head *h, int k, nm_edits **out, nm_err *err);
+/* Positions of heads that the runs so far silenced. */
+double nm__heads_silenced(const nm_edits *e);
 
 #endif

@@ -98,7 +98,7 @@ struct nm__mini_source {
   int (*after)(void *arg, int64_t step, nm_err *err);
   void *arg;
 };
-/* Trains by the recipe on what the source gives: t->r.steps steps of the loss on weighted tokens. */
+/* Trains by the recipe on what the source gives: the loss on weighted tokens. */
 int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int threads,
                    const char *label, const nm_progress *p, nm_err *err);
 /* The weights of DIR/FILE where that is of this recipe (see nm__mini_load), else trained and kept
@@ -106,7 +106,8 @@ int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int t
 int nm__mini_get(struct nm__mini *t, const char *dir, const char *file, const char *recipe,
                  const struct nm__mini_source *from, int threads, const nm_progress *p,
                  nm_err *err);
-/* The same on items of levels. `label` is what the progress says is done; loss and tokens a second follow behind a comma. */
+/* On items of levels. `label` is what the progress says is done; loss and tokens a second follow
+ * behind a comma. */
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
                    uint64_t seed, int threads, const char *label, const nm_progress *p,
                    nm_err *err);

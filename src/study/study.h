@@ -54,7 +54,7 @@ void nm__study_claim(struct nm__study_run *r, const struct nm__claim *c, const d
 /* To terminal and report; cells [n_rows][n_cols]. */
 void nm__study_table(struct nm__study_run *r, const char *title, const char *const *heads,
                      int n_cols, const char *const *cells, int n_rows);
-/* The same, cell after cell, of at most 63 bytes each; nm__study_rows shows and empties the table. */
+/* The same, cell after cell, of at most 63 bytes each; nm__study_rows shows the table. */
 void nm__study_cell(struct nm__study_run *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void nm__study_rows(struct nm__study_run *r, const char *title, const char *const *heads,
@@ -66,7 +66,7 @@ int nm__study_figure(struct nm__study_run *r, const char *name, const struct nm_
 /* Mean of v and its t interval at 95 %; n 1: no interval. */
 nm_interval nm__study_interval(const double *v, int n);
 /* The figures of a finished seed, DIR/seed-N.json: a list of numbers (NaN: none) under the key of
- * all they depend on, so that a study that was cut off goes on. False: there are none of the key. */
+ * all they depend on, so that a study that was cut off goes on. False: none of the key. */
 bool nm__study_kept(const struct nm__study_run *r, uint64_t seed, const char *key, double *v,
                     size_t n);
 int nm__study_keep(const struct nm__study_run *r, uint64_t seed, const char *key, const double *v,

@@ -39,6 +39,21 @@ static const struct plan full = {
 static const struct plan quick = {
     {{BLOCKS, 32, 2, 64, 100, 0.4, 4}, 40, 512, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0}, 128};
 
+enum variant { REAL, SHUFFLED, UNTRAINED, PREVIOUS_OFF, INDUCTION_OFF, RANDOM_OFF, VARIANTS };
+struct shape { double r2, r2_six, energy, spearman, permuted, standard, share, nodes; };
+
+/* What is measured of one seed, in doubles alone: it is kept and read as a list of numbers. */
+struct figures {
+  double acc[VARIANTS][LENGTHS][2];            /* without and with leaving out the word just left */
+  struct shape shape[VARIANTS][ROWS];          /* at the full length */
+  double whole;                    /* walks in which all nodes were seen; others do not count */
+  double ring[2], unseen[2];       /* ring 12; the honeycomb, which no training showed */
+  double induction_heads, induction[4], previous[2];
+  double back, filled, behind, silenced, joined, same_words;   /* section 4: the instrument */
+  double loss, tokens, seconds;
+};
+enum { N_FIGURES = sizeof(struct figures) / sizeof(double) };
+
 struct school {
   const struct plan *plan;
   struct nm__graph graph[GRAPHS];
@@ -81,7 +96,8 @@ struct one_seed {
 static void recipe_text(const struct one_seed *s, char out[240]) {
   const struct nm__mini_recipe *r = &s->plan->recipe;
   const struct nm__mini_shape *h = &r->shape;
-  snprintf(out, 240, "walks 1: L %d D %d H %d F %d base %g gain %g nats %g steps %d tokens %d lr %g "
+  snprintf(out, 240, "walks 1: L %d D %d H %d F %d base %g gain %g nats %g steps %d tokens %d lr "
+                     "%g "
            "T %d seed %llu fault %d", h->L, h->D, h->H, h->F, h->rope_base, h->final_gain, h->nats,
            r->steps, r->tokens, r->lr, s->plan->T, (unsigned long long)s->seed, s->r->fault);
 }
@@ -97,6 +113,11 @@ static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) 
   recipe_text(s, text);
   snprintf(file, sizeof file, "model-%llu.gguf", (unsigned long long)s->seed);
   if (!st) st = nm__mini_blank(&s->plan->recipe, WORDS, s->seed, t, err);
+  /* A look into the first lesson: walks that have the words of the one before them. */
+  struct nm__mini_batch b;
+  if (!st) st = next_walks(c, 0, &b, err);
+  for (int i = 1, n = c->w.g->n; i < c->w.n && !st; i++)
+    s->f->same_words += !memcmp(c->w.word + i * n, c->w.word, (size_t)n * sizeof *c->w.word);
   if (!st)
     st = nm__mini_get(t, s->r->out->dir, file, text, &(struct nm__mini_source){next_walks, NULL, c},
                       s->r->o->threads, s->r->o->progress, err);
@@ -105,26 +126,11 @@ static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) 
   return st;
 }
 
-/* ---- 3. The examination: fresh words, six states of the model --------------------------------- */
+/* ---- 3. The examination: fresh words, six states of the model ------------------------------- */
 
-enum variant { REAL, SHUFFLED, UNTRAINED, PREVIOUS_OFF, INDUCTION_OFF, RANDOM_OFF, VARIANTS };
 static const char *const variant_name[VARIANTS] = {
     "trained", "shuffled tokens", "untrained", "previous-token top 2 off", "induction heads off",
     "2 random heads off"};
-
-struct shape { double r2, r2_six, energy, spearman, permuted, standard, share, nodes; };
-
-/* All of one seed, in doubles alone, so that it is kept and read again as a list of numbers. */
-struct figures {
-  double acc[VARIANTS][LENGTHS][2];            /* without and with leaving out the word just left */
-  struct shape shape[VARIANTS][ROWS];          /* at the full length */
-  double whole;                    /* walks in which all nodes were seen; others do not count */
-  double ring[2], unseen[2];       /* ring 12; the honeycomb, which no training showed */
-  double induction_heads, induction[4], previous[2];
-  double back, filled, behind, silenced;       /* section 4: the instrument */
-  double loss, tokens, seconds;
-};
-enum { N_FIGURES = sizeof(struct figures) / sizeof(double) };
 
 static void lengths_of(const struct plan *p, int out[LENGTHS]) {
   for (int i = 0; i < LENGTHS; i++) out[i] = p->T >> (LENGTHS - 1 - i);
@@ -198,11 +204,8 @@ static int examine(const struct one_seed *s, const nm_model *m, const char *grap
   if (!st) st = nm_engine_new(m, &(nm_engine_opts){.threads = s->r->o->threads}, &e, err);
   if (!st) st = nm__traced_run(e, &w, "embed|blk.*.resid_post", edits, &t, NULL, NULL, err);
   for (int l = 0; l < LENGTHS && !st; l++)
-    for (int k = 0; k < 2; k++) {
-      acc[l][k] = 0;
-      for (int i = 0; i < EXAM_WALKS; i++)
-        acc[l][k] += nm__traced_accuracy(&t, &w, i, length[l], k) / EXAM_WALKS;
-    }
+    for (int k = 0; k < 2; k++) acc[l][k] = nm__traced_mean_accuracy(&t, &w, length[l], k);
+  if (v == SHUFFLED) s->f->joined = nm__walks_joined(&w);
   if (!st && shape) st = all_shapes(&t, &g, shape, &s->f->whole, err);
   if (!st && shape && v == REAL) st = look_at_means(s, &t, &w, err);
   nm_engine_free(e);
@@ -211,21 +214,15 @@ static int examine(const struct one_seed *s, const nm_model *m, const char *grap
   return st;
 }
 
-/* ---- 4. The heads, and the instrument ------------------------------------------------------------ */
-
-static uint64_t touched(const nm_edits *e) {
-  uint64_t sum = 0;
-  for (int i = 0; i < nm_edits_n(e); i++) sum += nm_edits_touched(e, i);
-  return sum;
-}
+/* ---- 4. The heads, and the instrument ------------------------------------------------------- */
 
 static int silence(const struct one_seed *s, const nm_model *m, const struct nm__head *h, int n,
                    enum variant v, nm_err *err) {
   nm_edits *off = NULL;
   int st = n && s->r->fault != NOOP_ABLATION ? nm__heads_off(h, n, &off, err) : NM_OK;
   if (!st) st = examine(s, m, "grid:4x4", v, off, s->f->acc[v], s->f->shape[v], err);
-  double all = (double)n * EXAM_WALKS * s->plan->T;
-  if (v == PREVIOUS_OFF) s->f->silenced = off ? (double)touched(off) / all : 0;
+  if (v == PREVIOUS_OFF)
+    s->f->silenced = nm__heads_silenced(off) / ((double)n * EXAM_WALKS * s->plan->T);
   nm_edits_free(off);
   return st;
 }
@@ -297,7 +294,7 @@ static int run_seed(const struct one_seed *s, nm_err *err) {
   return st ? st : nm__study_keep(s->r, s->seed, key, (const double *)s->f, N_FIGURES, err);
 }
 
-/* ---- 5. What must be seen, stated before it was measured ------------------------------------------ */
+/* ---- 5. What must be seen, stated before it was measured ------------------------------------ */
 
 enum { END = LENGTHS - 1, NOTHING = N_FIGURES };
 #define AT(field) (offsetof(struct figures, field) / sizeof(double))
@@ -319,52 +316,50 @@ static void claims(struct nm__study_run *r, const struct plan *plan, const struc
                    double chance) {
   const double half = plan->T / 2, most = chance + 0.05;
   const struct stated all[] = {
-      {{"learned", "rule accuracy on grid 4x4, fresh words", NM__CONDITION, 0.85, NONE},
+      {{"learned", "rule accuracy, grid 4x4, fresh words", NM__CONDITION, 0.85, NONE},
        RULE(REAL), NOTHING},
-      {{"learned, others", "the same without the word just left", NM__CONDITION, 0.75, NONE},
+      {{"learned, others", "without the word just left", NM__CONDITION, 0.75, NONE},
        OTHERS(REAL), NOTHING},
       {{"induction heads", "heads with a score above 0.3", NM__CONDITION, 1, NONE},
        AT(induction_heads), NOTHING},
       {{"walks", "of 16, those that saw every node", NM__CONDITION, 8, NONE}, AT(whole), NOTHING},
-      {{"in context", "accuracy gained from an eighth of the walk to all of it", NM__EFFECT, 0.2,
-        NONE}, OTHERS(REAL), AT(acc[REAL][1][1])},
-      {{"map", "R2 of places on 6 components, last block", NM__EFFECT, 0.7, NONE}, MAP(REAL),
-       NOTHING},
-      {{"map above shuffled", "the same less that of shuffled tokens", NM__EFFECT, 0.2, NONE},
+      {{"in context", "accuracy at all less an eighth of T", NM__EFFECT, 0.2, NONE},
+       OTHERS(REAL), AT(acc[REAL][1][1])},
+      {{"map", "R2 of places, 6 components", NM__EFFECT, 0.7, NONE}, MAP(REAL), NOTHING},
+      {{"map above shuffled", "less that of shuffled tokens", NM__EFFECT, 0.2, NONE},
        MAP(REAL), MAP(SHUFFLED)},
-      {{"previous off", "accuracy lost with the top 2 previous-token heads", NM__EFFECT, 0.4, NONE},
+      {{"previous off", "accuracy lost with the top 2", NM__EFFECT, 0.4, NONE},
        RULE(REAL), RULE(PREVIOUS_OFF)},
-      {{"previous off, map", "R2 on 6 components lost with them", NM__EFFECT, 0.3, NONE},
+      {{"previous off, map", "R2, 6 components, lost", NM__EFFECT, 0.3, NONE},
        MAP(REAL), MAP(PREVIOUS_OFF)},
-      {{"induction off", "accuracy lost with all of these", NM__EFFECT, 0.15, NONE}, RULE(REAL),
-       RULE(INDUCTION_OFF)},
-      {{"random off", "accuracy lost with 2 random heads", NM__CONTROL, -NONE, 0.06}, RULE(REAL),
-       RULE(RANDOM_OFF)},
-      {{"shuffled", "rule accuracy on shuffled tokens", NM__CONTROL, -NONE, most}, RULE(SHUFFLED),
-       NOTHING},
-      {{"shuffled, others", "the same without the word just left", NM__CONTROL, -NONE, most},
+      {{"induction off", "accuracy lost with all of them", NM__EFFECT, 0.15, NONE},
+       RULE(REAL), RULE(INDUCTION_OFF)},
+      {{"random off", "accuracy lost with 2 others", NM__CONTROL, -NONE, 0.06},
+       RULE(REAL), RULE(RANDOM_OFF)},
+      {{"shuffled", "rule accuracy, shuffled tokens", NM__CONTROL, -NONE, most},
+       RULE(SHUFFLED), NOTHING},
+      {{"shuffled, others", "without the word before", NM__CONTROL, -NONE, most},
        OTHERS(SHUFFLED), NOTHING},
-      {{"untrained", "rule accuracy without training", NM__CONTROL, -NONE, 0.05}, RULE(UNTRAINED),
-       NOTHING},
-      {{"embedding", "R2 on 6 components before the first block", NM__CONTROL, -NONE, 0.55},
+      {{"untrained", "rule accuracy without training", NM__CONTROL, -NONE, 0.05},
+       RULE(UNTRAINED), NOTHING},
+      {{"embedding", "R2, 6 components", NM__CONTROL, -NONE, 0.55},
        AT(shape[REAL][0].r2_six), NOTHING},
-      {{"back and forth", "accuracy of always going back, word just left left out", NM__CONTROL,
-        -NONE, 0.05}, AT(back), NOTHING},
-      {{"left out", "nodes never visited that count all the same", NM__CONTROL, 0, 0}, AT(filled),
-       NOTHING},
-      {{"window", "words behind the means of a walk", NM__CONTROL, half, half}, AT(behind),
-       NOTHING},
-      {{"silenced", "of head outputs to be silenced, those that were", NM__CONTROL, 1, 1},
-       AT(silenced), NOTHING},
-      {{"R2, 2 components", "R2 of places on components 1 and 2", NM__NOTE, 0, 1},
-       AT(shape[REAL][LAST].r2), NOTHING},
-      {{"energy", "edge / all-pair squared distance", NM__NOTE, 0, 1},
+      {{"back and forth", "what always going back scores", NM__CONTROL, -NONE, 0.05},
+       AT(back), NOTHING},
+      {{"left out", "nodes never seen that count", NM__CONTROL, 0, 0}, AT(filled), NOTHING},
+      {{"window", "words behind the means of a walk", NM__CONTROL, half, half},
+       AT(behind), NOTHING},
+      {{"silenced", "share of the heads to be silenced", NM__CONTROL, 1, 1}, AT(silenced), NOTHING},
+      {{"order", "edges between shuffled tokens", NM__CONTROL, -NONE, 0.4}, AT(joined), NOTHING},
+      {{"fresh words", "lessons with the first one's words", NM__CONTROL, 0, 0},
+       AT(same_words), NOTHING},
+      {{"R2, 2 components", "R2 of places", NM__NOTE, 0, 1}, AT(shape[REAL][LAST].r2), NOTHING},
+      {{"energy", "edge / all-pair distance^2", NM__NOTE, 0, 1},
        AT(shape[REAL][LAST].energy), NOTHING},
-      {{"Spearman", "hidden distance against steps in the graph", NM__NOTE, 0, 1},
+      {{"Spearman", "distance against steps", NM__NOTE, 0, 1},
        AT(shape[REAL][LAST].spearman), NOTHING},
-      {{"ring 12", "accuracy without the word just left", NM__NOTE, 0, 1}, AT(ring[1]), NOTHING},
-      {{"unseen graph", "the same on a honeycomb, which no training showed", NM__NOTE, 0, 1},
-       AT(unseen[1]), NOTHING}};
+      {{"ring 12", "without the word just left", NM__NOTE, 0, 1}, AT(ring[1]), NOTHING},
+      {{"unseen graph", "the same on a honeycomb", NM__NOTE, 0, 1}, AT(unseen[1]), NOTHING}};
   double v[NM__STUDY_SEEDS];
   bool met = true;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -377,7 +372,7 @@ static void claims(struct nm__study_run *r, const struct plan *plan, const struc
   }
 }
 
-/* ---- 6. What is shown -------------------------------------------------------------------------- */
+/* ---- 6. What is shown ----------------------------------------------------------------------- */
 
 struct view {
   struct nm__study_run *r;
@@ -479,7 +474,8 @@ static int show_figure(const struct view *v, nm_err *err) {
   }
   struct nm__hline chance = {v->chance[0], "frequencies alone", NM__LINE_DASHED, 9};
   struct nm__chart c = {.title = "A walk teaches its graph",
-                        .subtitle = "grid 4x4, words drawn anew; mean of seeds, band: 95 % interval",
+                        .subtitle = "grid 4x4, words drawn anew; mean of seeds, band: 95 % "
+                                    "interval",
                         .x_label = "words of the walk", .y_label = "probability of neighbours",
                         .y_lo = 0, .y_hi = 1.02, .series = s, .n_series = LINES,
                         .hlines = &chance, .n_hlines = 1};

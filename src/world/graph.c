@@ -126,8 +126,8 @@ static int read_places(const char *name, const json_t *xy, struct nm__graph *g, 
       g->xy[i][k] = at;
     }
   if (g->placed) return NM_OK;
-  return nm__fail(err, NM_EFORMAT, "%s: \"xy\" must be %d pairs of numbers, one for each node", name,
-                  g->n);
+  return nm__fail(err, NM_EFORMAT, "%s: \"xy\" must be %d pairs of numbers, one for each node",
+                  name, g->n);
 }
 
 static int connected(const char *name, const struct nm__graph *g, nm_err *err) {
@@ -139,7 +139,8 @@ static int connected(const char *name, const struct nm__graph *g, nm_err *err) {
     if (d[i] < 0 && far < 0) far = i;
   }
   if (far >= 0)
-    st = nm__fail(err, NM_EFORMAT, "%s: the graph falls into parts: from node 0 only %d of %d nodes "
+    st = nm__fail(err, NM_EFORMAT, "%s: the graph falls into parts: from node 0 only %d of %d "
+                                   "nodes "
                   "can be reached, node %d not", name, reached, g->n, far);
   free(d);
   return st;
