@@ -1,15 +1,13 @@
 /* walks.c - the study in-context-representations: Park et al., ICLR: In-Context Learning of
  * Representations (arXiv 2501.00070), in miniature, as one file in the order of a paper.
  *
- * The paper shows familiar words as nodes of an invented graph, through random walks in the prompt.
- * It finds that a large model comes to name the neighbours of the last word, and that its states
- * of the words come to lie as the graph does. Here both are asked of a model of 0.2 M parameters
- * whose training is known: it saw walks, never twice with the same words for the same nodes.
+ * The paper shows words as nodes of an invented graph, through random walks in the prompt. A large
+ * model comes to name the neighbours of the last word, and its states of the words come to lie as
+ * the graph does. Both are asked here of a model of 0.2 M parameters whose training is known.
  *
- * Two ways of being wrong run through it. The word just left is always a legal next word, so who
- * copies it looks as if it knew the graph: accuracy is also given without it. And any vectors whose
- * neighbours were mixed once draw a fine picture of the graph: that baseline stands beside the
- * states, and "re-organised" is said only of what is above it. */
+ * Two ways of being wrong run through it. The word just left is always right, so who copies it
+ * looks as if it knew the graph: accuracy is also given without it. And any vectors whose neighbours
+ * were mixed once draw the graph: "re-organised" is said only of states that are above that. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +45,8 @@ struct figures {
   double acc[VARIANTS][LENGTHS][2];            /* without and with leaving out the word just left */
   struct shape shape[VARIANTS][ROWS];          /* at the full length */
   double whole;                    /* walks in which all nodes were seen; others do not count */
-  double ring[2], unseen[2];       /* ring 12; the honeycomb, which no training showed */
-  double induction_heads, induction[4], previous[2];
+  double ring[LENGTHS][2], unseen[LENGTHS][2]; /* ring 12; honeycomb, which no training showed */
+  double induction_heads, induction[4];        /* their number; the highest scores */
   double back, filled, behind, silenced, joined, same_words;   /* section 4: the instrument */
   double loss, tokens, seconds;
 };
@@ -129,12 +127,7 @@ static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) 
 /* ---- 3. The examination: fresh words, six states of the model ------------------------------- */
 
 static const char *const variant_name[VARIANTS] = {
-    "trained", "shuffled tokens", "untrained", "previous-token top 2 off", "induction heads off",
-    "2 random heads off"};
-
-static void lengths_of(const struct plan *p, int out[LENGTHS]) {
-  for (int i = 0; i < LENGTHS; i++) out[i] = p->T >> (LENGTHS - 1 - i);
-}
+    "trained", "shuffled", "untrained", "2 previous-token off", "induction off", "2 random off"};
 
 static void add_shape(struct shape *to, const struct nm__geometry *q, double standard) {
   const double v[] = {q->r2, q->r2_six, q->energy, q->spearman, q->permuted, standard, q->share,
@@ -192,7 +185,7 @@ static int examine(const struct one_seed *s, const nm_model *m, const char *grap
   struct nm__walks w = {0};
   struct nm__traced t = {0};
   nm_engine *e = NULL;
-  lengths_of(s->plan, length);
+  for (int i = 0; i < LENGTHS; i++) length[i] = s->plan->T >> (LENGTHS - 1 - i);
   for (int i = 0; i < WORDS; i++) vocab[i] = i;
   int st = nm__graph_open(graph, &g, err);
   if (!st)
@@ -243,7 +236,6 @@ static int ablate(const struct one_seed *s, const nm_model *m, nm_err *err) {
   int m_drawn = nm__heads_random(h, n, k > 2 ? k < 5 ? k : 5 : 2, 2, s->seed, drawn);
   st = silence(s, m, h, k, INDUCTION_OFF, err);
   nm__head_sort(h, n, NM__PREVIOUS);
-  for (int i = 0; i < 2; i++) f->previous[i] = h[i].previous;
   if (!st) st = silence(s, m, h, 2, PREVIOUS_OFF, err);
   if (!st) st = silence(s, m, drawn, m_drawn, RANDOM_OFF, err);
   free(h);
@@ -262,7 +254,6 @@ static double back_and_forth(const struct one_seed *s) {
 static int measure(const struct one_seed *s, nm_err *err) {
   struct figures *f = s->f;
   struct nm__mini t, first;
-  double acc[LENGTHS][2];
   int st = get_model(s, &t, err);
   if (st) return st;
   f->loss = t.loss, f->tokens = t.tokens, f->seconds = t.seconds;
@@ -270,10 +261,8 @@ static int measure(const struct one_seed *s, nm_err *err) {
   if (!st)
     st = examine(s, t.m, "grid:4x4", SHUFFLED, NULL, f->acc[SHUFFLED], f->shape[SHUFFLED], err);
   if (!st) st = ablate(s, t.m, err);
-  if (!st) st = examine(s, t.m, "ring:12", REAL, NULL, acc, NULL, err);
-  if (!st) memcpy(f->ring, acc[LENGTHS - 1], sizeof f->ring);
-  if (!st) st = examine(s, t.m, "hex:14", REAL, NULL, acc, NULL, err);
-  if (!st) memcpy(f->unseen, acc[LENGTHS - 1], sizeof f->unseen);
+  if (!st) st = examine(s, t.m, "ring:12", REAL, NULL, f->ring, NULL, err);
+  if (!st) st = examine(s, t.m, "hex:14", REAL, NULL, f->unseen, NULL, err);
   nm__mini_done(&t);
   f->back = back_and_forth(s);
   if (!st) st = nm__mini_blank(&s->plan->recipe, WORDS, s->seed, &first, err);
@@ -303,19 +292,12 @@ enum { END = LENGTHS - 1, NOTHING = N_FIGURES };
 #define MAP(v) AT(shape[v][LAST].r2_six)
 #define NONE HUGE_VAL
 
-/* A claim is about one figure, or about what it has more than another. */
-struct stated { struct nm__claim c; size_t of, less; };
-
-static double value(const struct stated *s, const struct figures *f) {
-  const double *v = (const double *)f;
-  return v[s->of] - (s->less == NOTHING ? 0 : v[s->less]);
-}
-
-/* No effect can be asked of a model that did not learn: then it is not measured. */
+/* A claim is about one figure, or about what it has more than another. No effect can be asked of a
+ * model that did not learn: then it is not measured. */
 static void claims(struct nm__study_run *r, const struct plan *plan, const struct figures *f,
                    double chance) {
   const double half = plan->T / 2, most = chance + 0.05;
-  const struct stated all[] = {
+  const struct { struct nm__claim c; size_t of, less; } all[] = {
       {{"learned", "rule accuracy, grid 4x4, fresh words", NM__CONDITION, 0.85, NONE},
        RULE(REAL), NOTHING},
       {{"learned, others", "without the word just left", NM__CONDITION, 0.75, NONE},
@@ -358,14 +340,15 @@ static void claims(struct nm__study_run *r, const struct plan *plan, const struc
        AT(shape[REAL][LAST].energy), NOTHING},
       {{"Spearman", "distance against steps", NM__NOTE, 0, 1},
        AT(shape[REAL][LAST].spearman), NOTHING},
-      {{"ring 12", "without the word just left", NM__NOTE, 0, 1}, AT(ring[1]), NOTHING},
-      {{"unseen graph", "the same on a honeycomb", NM__NOTE, 0, 1}, AT(unseen[1]), NOTHING}};
+      {{"ring 12", "without the word just left", NM__NOTE, 0, 1}, AT(ring[END][1]), NOTHING},
+      {{"unseen graph", "the same on a honeycomb", NM__NOTE, 0, 1}, AT(unseen[END][1]), NOTHING}};
   double v[NM__STUDY_SEEDS];
   bool met = true;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     const struct nm__claim *c = &all[i].c;     /* conditions come first */
     for (int k = 0; k < r->n_seeds; k++) {
-      v[k] = value(&all[i], &f[k]);
+      const double *x = (const double *)&f[k];
+      v[k] = x[all[i].of] - (all[i].less == NOTHING ? 0 : x[all[i].less]);
       met &= c->kind != NM__CONDITION || v[k] >= c->low;
     }
     nm__study_claim(r, c, v, met || c->kind != NM__EFFECT ? r->n_seeds : 0);
@@ -430,22 +413,20 @@ static void say_verdict(const struct view *v) {
               s = over_seeds(v, &v->f->shape[REAL][LAST].spearman),
               other = over_seeds(v, &v->f->acc[REAL][END][1]);
   bool knows = other.mean >= 0.75, above = r2.mean > v->mixed.r2 && s.mean > v->mixed.spearman;
-  snprintf(line, sizeof line, "%s. R2 on components 1 and 2 is %.2f (mixing alone %.2f), Spearman "
-           "%.2f (%.2f), accuracy without the word just left %.2f: %s", knows && above
-           ? "The states are re-organised" : "Re-organised is not what can be said", r2.mean,
-           v->mixed.r2, s.mean, v->mixed.spearman, other.mean, !knows
-           ? "the model does not know the map, so its states cannot show one."
-           : above ? "more than mixing of neighbours explains."
-                   : "the model knows the map and the first two components do not draw it.");
+  snprintf(line, sizeof line, "R2 on components 1 and 2 is %.2f (mixing alone %.2f), Spearman %.2f "
+           "(%.2f), accuracy without the word just left %.2f: %s", r2.mean, v->mixed.r2, s.mean,
+           v->mixed.spearman, other.mean,
+           !knows ? "the model does not know the map, so its states cannot show one."
+           : above ? "the states are re-organised, more than mixing of neighbours explains."
+                   : "the model knows the map; its states are not re-organised.");
   nm__study_para(v->r, line);
   for (int i = 0; i < v->r->n_seeds; i++) {
     const struct figures *f = &v->f[i];
     snprintf(line, sizeof line, "seed %llu: %.2f M tokens in %.0f s, loss %.3f; accuracy %.3f / "
-             "%.3f; induction heads %.0f (%.2f %.2f %.2f %.2f), previous-token %.2f %.2f; walks "
-             "that saw every node: %.0f of %d", (unsigned long long)v->r->seeds[i], f->tokens / 1e6,
-             f->seconds, f->loss, f->acc[REAL][END][0], f->acc[REAL][END][1], f->induction_heads,
-             f->induction[0], f->induction[1], f->induction[2], f->induction[3], f->previous[0],
-             f->previous[1], f->whole, EXAM_WALKS);
+             "%.3f; %.0f induction heads, scores %.2f %.2f %.2f %.2f",
+             (unsigned long long)v->r->seeds[i], f->tokens / 1e6, f->seconds, f->loss,
+             f->acc[REAL][END][0], f->acc[REAL][END][1], f->induction_heads, f->induction[0],
+             f->induction[1], f->induction[2], f->induction[3]);
     nm__study_para(v->r, line);
   }
 }
@@ -459,23 +440,19 @@ static int show_figure(const struct view *v, nm_err *err) {
   enum { LINES = sizeof line / sizeof *line };
   double x[LENGTHS], y[LINES][LENGTHS], lo[LINES][LENGTHS], hi[LINES][LENGTHS];
   struct nm__series s[LINES];
-  int length[LENGTHS];
-  lengths_of(v->plan, length);
   for (int i = 0; i < LINES; i++) {
     for (int l = 0; l < LENGTHS; l++) {
       nm_interval q = over_seeds(v, &v->f->acc[line[i].v][l][line[i].k]);
-      x[l] = length[l];
+      x[l] = v->plan->T >> (LENGTHS - 1 - l);
       y[i][l] = q.mean, lo[i][l] = fmax(q.lo, 0), hi[i][l] = fmin(q.hi, 1);
     }
     bool band = v->r->n_seeds > 1;
     s[i] = (struct nm__series){line[i].name, x, y[i], band ? lo[i] : NULL, band ? hi[i] : NULL,
-                               LENGTHS, line[i].colour, line[i].k ? NM__LINE_DASHED
-                               : line[i].faint ? NM__LINE_DOTTED : NM__LINE_SOLID, line[i].faint};
+                               LENGTHS, line[i].colour, NM__LINE_SOLID, line[i].faint};
   }
   struct nm__hline chance = {v->chance[0], "frequencies alone", NM__LINE_DASHED, 9};
   struct nm__chart c = {.title = "A walk teaches its graph",
-                        .subtitle = "grid 4x4, words drawn anew; mean of seeds, band: 95 % "
-                                    "interval",
+                        .subtitle = "grid 4x4, fresh words; mean of seeds, band: 95 % interval",
                         .x_label = "words of the walk", .y_label = "probability of neighbours",
                         .y_lo = 0, .y_hi = 1.02, .series = s, .n_series = LINES,
                         .hlines = &chance, .n_hlines = 1};
@@ -484,25 +461,23 @@ static int show_figure(const struct view *v, nm_err *err) {
 
 static int run(struct nm__study_run *r, nm_err *err) {
   struct nm__graph g;
-  struct view v = {.r = r, .plan = r->o->quick ? &quick : &full};
-  struct figures *f = nm__alloc((size_t)r->n_seeds, sizeof *f);
-  int st = f ? nm__graph_open("grid:4x4", &g, err) : nm__fail_memory(err, "the seeds", 0);
-  int D = v.plan->recipe.shape.D;
   struct nm__geometry q = {0};
+  struct figures *f = nm__alloc((size_t)r->n_seeds, sizeof *f);
+  struct view v = {.r = r, .plan = r->o->quick ? &quick : &full, .f = f};
+  int st = f ? nm__graph_open("grid:4x4", &g, err) : nm__fail_memory(err, "the seeds", 0);
   for (int i = 0; i < r->n_seeds && !st; i++)
     st = run_seed(&(struct one_seed){r, v.plan, r->seeds[i], &f[i]}, err);
   for (int k = 0; k < 2 && !st; k++) {
-    st = nm__geometry_random(&g, NULL, D, k, 1, &q, err);
+    st = nm__geometry_random(&g, NULL, v.plan->recipe.shape.D, k, 1, &q, err);
     add_shape(k ? &v.mixed : &v.plain, &q, NAN);
   }
-  v.f = f;
-  if (!st) nm__rule_by_chance(&g, v.chance);
   if (!st) {
+    nm__rule_by_chance(&g, v.chance);
     say_verdict(&v);
     show_tables(&v);
+    claims(r, v.plan, f, v.chance[0]);
     st = show_figure(&v, err);
   }
-  if (!st) claims(r, v.plan, f, v.chance[0]);
   free(f);
   return st;
 }
