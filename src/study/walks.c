@@ -6,8 +6,8 @@
  * the graph does. Both are asked here of a model of 0.2 M parameters whose training is known.
  *
  * Two ways of being wrong run through it. The word just left is always right, so who copies it
- * looks as if it knew the graph: accuracy is also given without it. And any vectors whose neighbours
- * were mixed once draw the graph: "re-organised" is said only of states that are above that. */
+ * seems to know the graph: accuracy is also given without it. And any vectors whose neighbours were
+ * mixed once draw the graph: "re-organised" is said only of states that are above that. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +19,11 @@
 
 /* ---- 1. The world: walks in five graphs, words drawn anew for each ------------------- */
 
-enum { WORDS = 32, EXAM_WALKS = 16, LENGTHS = 5, BLOCKS = 4, ROWS = BLOCKS + 1, LAST = ROWS - 1 };
+enum { WORDS = 32, EXAM_WALKS = 16, LENGTHS = 5, GRAPHS = 5, BLOCKS = 4, LAST = BLOCKS, ROWS };
 enum fault { NO_FAULT = -1, BACK_COUNTS, ZERO_FILL, ONE_MAP, ORDERED, SHORT_WINDOW, NOOP_ABLATION };
 
-static const char *const trained_on[] = {"grid:4x4", "grid:3x4", "grid:3x3", "ring:12", "ring:8"};
-enum { GRAPHS = sizeof trained_on / sizeof *trained_on };
+static const char *const trained_on[GRAPHS] = {"grid:4x4", "grid:3x4", "grid:3x3", "ring:12",
+                                               "ring:8"};
 
 struct plan {
   struct nm__mini_recipe recipe;
@@ -37,18 +37,17 @@ static const struct plan full = {
 static const struct plan quick = {
     {{BLOCKS, 32, 2, 64, 100, 0.4, 4}, 40, 512, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0}, 128};
 
-enum variant { REAL, SHUFFLED, UNTRAINED, PREVIOUS_OFF, INDUCTION_OFF, RANDOM_OFF, VARIANTS };
+enum variant { REAL, SHUFFLED, UNTRAINED, TWO_OFF, ALL_OFF, INDUCTION_OFF, RANDOM_OFF, VARIANTS };
 struct shape { double r2, r2_six, energy, spearman, permuted, standard, share, nodes; };
 
 /* What is measured of one seed, in doubles alone: it is kept and read as a list of numbers. */
 struct figures {
   double acc[VARIANTS][LENGTHS][2];            /* without and with leaving out the word just left */
   struct shape shape[VARIANTS][ROWS];          /* at the full length */
-  double whole;                    /* walks in which all nodes were seen; others do not count */
   double ring[LENGTHS][2], unseen[LENGTHS][2]; /* ring 12; honeycomb, which no training showed */
   double induction_heads, induction[4];        /* their number; the highest scores */
   double back, filled, behind, silenced, joined, same_words;   /* section 4: the instrument */
-  double loss, tokens, seconds;
+  double loss, tokens, seconds, whole;         /* whole: walks in which all nodes were seen */
 };
 enum { N_FIGURES = sizeof(struct figures) / sizeof(double) };
 
@@ -68,8 +67,8 @@ static int next_walks(void *arg, int64_t step, struct nm__mini_batch *b, nm_err 
   struct school *s = arg;
   int32_t vocab[WORDS];
   uint64_t key = nm__rand_at(s->seed, 900, (uint64_t)step);
-  bool early = (double)step < 0.3 * s->plan->recipe.steps;
-  int T = early ? s->plan->T / 4 : s->plan->T, n = s->plan->recipe.tokens / T;
+  int T = s->plan->T / ((double)step < 0.3 * s->plan->recipe.steps ? 4 : 1),
+      n = s->plan->recipe.tokens / T;
   for (int i = 0; i < WORDS; i++) vocab[i] = i;
   nm__walks_done(&s->w);
   int st = nm__walks_draw(&s->graph[key % GRAPHS], n, T, -1, vocab, WORDS, !s->one_map, key, &s->w,
@@ -111,8 +110,7 @@ static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) 
   recipe_text(s, text);
   snprintf(file, sizeof file, "model-%llu.gguf", (unsigned long long)s->seed);
   if (!st) st = nm__mini_blank(&s->plan->recipe, WORDS, s->seed, t, err);
-  /* A look into the first lesson: walks that have the words of the one before them. */
-  struct nm__mini_batch b;
+  struct nm__mini_batch b;         /* of the first lesson: walks with the words of the first one */
   if (!st) st = next_walks(c, 0, &b, err);
   for (int i = 1, n = c->w.g->n; i < c->w.n && !st; i++)
     s->f->same_words += !memcmp(c->w.word + i * n, c->w.word, (size_t)n * sizeof *c->w.word);
@@ -127,7 +125,8 @@ static int get_model(const struct one_seed *s, struct nm__mini *t, nm_err *err) 
 /* ---- 3. The examination: fresh words, six states of the model ------------------------------- */
 
 static const char *const variant_name[VARIANTS] = {
-    "trained", "shuffled", "untrained", "2 previous-token off", "induction off", "2 random off"};
+    "trained", "shuffled", "untrained", "2 previous-token off", "all previous-token off",
+    "induction off", "2 random off"};
 
 static void add_shape(struct shape *to, const struct nm__geometry *q, double standard) {
   const double v[] = {q->r2, q->r2_six, q->energy, q->spearman, q->permuted, standard, q->share,
@@ -214,7 +213,7 @@ static int silence(const struct one_seed *s, const nm_model *m, const struct nm_
   nm_edits *off = NULL;
   int st = n && s->r->fault != NOOP_ABLATION ? nm__heads_off(h, n, &off, err) : NM_OK;
   if (!st) st = examine(s, m, "grid:4x4", v, off, s->f->acc[v], s->f->shape[v], err);
-  if (v == PREVIOUS_OFF)
+  if (v == TWO_OFF)
     s->f->silenced = nm__heads_silenced(off) / ((double)n * EXAM_WALKS * s->plan->T);
   nm_edits_free(off);
   return st;
@@ -224,8 +223,8 @@ static int ablate(const struct one_seed *s, const nm_model *m, nm_err *err) {
   struct nm__head *h = NULL, drawn[2];
   struct figures *f = s->f;
   nm_engine *e = NULL;
-  int n = m->L * m->H, k = 0;
-  int st = nm_engine_new(m, &(nm_engine_opts){.threads = s->r->o->threads}, &e, err);
+  int n = m->L * m->H, k = 0,
+      st = nm_engine_new(m, &(nm_engine_opts){.threads = s->r->o->threads}, &e, err);
   if (!st) st = nm__head_scores(e, m, -1, s->seed, NULL, &h, err);
   nm_engine_free(e);
   if (st) return st;
@@ -236,7 +235,9 @@ static int ablate(const struct one_seed *s, const nm_model *m, nm_err *err) {
   int m_drawn = nm__heads_random(h, n, k > 2 ? k < 5 ? k : 5 : 2, 2, s->seed, drawn);
   st = silence(s, m, h, k, INDUCTION_OFF, err);
   nm__head_sort(h, n, NM__PREVIOUS);
-  if (!st) st = silence(s, m, h, 2, PREVIOUS_OFF, err);
+  if (!st) st = silence(s, m, h, 2, TWO_OFF, err);
+  for (k = 0; k < n && h[k].previous > 0.3;) k++;
+  if (!st) st = silence(s, m, h, k, ALL_OFF, err);
   if (!st) st = silence(s, m, drawn, m_drawn, RANDOM_OFF, err);
   free(h);
   return st;
@@ -273,7 +274,6 @@ static int measure(const struct one_seed *s, nm_err *err) {
   return st;
 }
 
-/* A seed that is finished stays as a list of numbers under the recipe it belongs to. */
 static int run_seed(const struct one_seed *s, nm_err *err) {
   char key[240];
   recipe_text(s, key);
@@ -311,9 +311,9 @@ static void claims(struct nm__study_run *r, const struct plan *plan, const struc
       {{"map above shuffled", "less that of shuffled tokens", NM__EFFECT, 0.2, NONE},
        MAP(REAL), MAP(SHUFFLED)},
       {{"previous off", "accuracy lost with the top 2", NM__EFFECT, 0.4, NONE},
-       RULE(REAL), RULE(PREVIOUS_OFF)},
+       RULE(REAL), RULE(TWO_OFF)},
       {{"previous off, map", "R2, 6 components, lost", NM__EFFECT, 0.3, NONE},
-       MAP(REAL), MAP(PREVIOUS_OFF)},
+       MAP(REAL), MAP(TWO_OFF)},
       {{"induction off", "accuracy lost with all of them", NM__EFFECT, 0.15, NONE},
        RULE(REAL), RULE(INDUCTION_OFF)},
       {{"random off", "accuracy lost with 2 others", NM__CONTROL, -NONE, 0.06},
@@ -335,6 +335,7 @@ static void claims(struct nm__study_run *r, const struct plan *plan, const struc
       {{"order", "edges between shuffled tokens", NM__CONTROL, -NONE, 0.4}, AT(joined), NOTHING},
       {{"fresh words", "lessons with the first one's words", NM__CONTROL, 0, 0},
        AT(same_words), NOTHING},
+      {{"all previous off", "accuracy lost", NM__NOTE, 0, 1}, RULE(REAL), RULE(ALL_OFF)},
       {{"R2, 2 components", "R2 of places", NM__NOTE, 0, 1}, AT(shape[REAL][LAST].r2), NOTHING},
       {{"energy", "edge / all-pair distance^2", NM__NOTE, 0, 1},
        AT(shape[REAL][LAST].energy), NOTHING},
@@ -434,9 +435,8 @@ static void say_verdict(const struct view *v) {
 static int show_figure(const struct view *v, nm_err *err) {
   static const struct { const char *name; enum variant v; int k, colour; bool faint; } line[] = {
       {"all neighbours", REAL, 0, 0, false}, {"without the word just left", REAL, 1, 1, false},
-      {"previous-token heads off", PREVIOUS_OFF, 0, 2, false},
-      {"induction heads off", INDUCTION_OFF, 0, 3, false},
-      {"random heads off", RANDOM_OFF, 0, 5, true}, {"shuffled tokens", SHUFFLED, 0, 9, true}};
+      {"2 previous-token off", TWO_OFF, 0, 2, false}, {"random off", RANDOM_OFF, 0, 5, true},
+      {"induction off", INDUCTION_OFF, 0, 3, false}, {"shuffled", SHUFFLED, 0, 9, true}};
   enum { LINES = sizeof line / sizeof *line };
   double x[LENGTHS], y[LINES][LENGTHS], lo[LINES][LENGTHS], hi[LINES][LENGTHS];
   struct nm__series s[LINES];
