@@ -61,9 +61,10 @@ check-faults: $(BUILD)/tests/unit/study_test
 # noema train ended at every call that changes a file; make check takes one of a few.
 crash: $(BUILD)/noema
 	@CRASH_FULL=1 NOEMA=$(BUILD)/noema bash tests/cli/crash_test.sh
-# The miniature of concept-depth over three seeds: minutes each. Exit 5 is a failed study.
+# The miniatures over three seeds: minutes each. Exit 5 is a failed study.
 study: $(BUILD)/noema
-	$(BUILD)/noema study concept-depth -o build-study
+	@st=0; for s in concept-depth in-context-representations; do \
+	 $(BUILD)/noema study $$s -o build-study/$$s || st=$$?; done; exit $$st
 
 # Each sanitizer has its own build folder and runs all unit tests.
 asan:

@@ -878,6 +878,41 @@ typedef struct nm_patch_result {
 int nm_patch(nm_model *m, nm_engine *e, const nm_patch_opts *o, nm_patch_result *out, nm_err *err);
 void nm_patch_result_free(nm_patch_result *r);
 
+/* ---- a graph told by walking in it ------------------------------------- */
+
+/* In-context representations (Park et al., arXiv 2501.00070): words stand for nodes of a graph, a
+ * prompt walks in it. Measured at several lengths: the probability of words that are neighbours of
+ * the last one, also without the word just left, which is always right; and the geometry of the
+ * means of states by node, after every block. Beside them always: the same words shuffled, random
+ * vectors, and random vectors whose neighbours were mixed once. */
+typedef struct nm_trace_opts {
+  const char *graph;               /* "grid:4x4" (NULL), "ring:10", "hex:14", a file of edges */
+  const char *words;               /* a file, one a line; NULL: common words; "auto": words of the
+                                      vocabulary. Those that are not one token are left out */
+  const int *lengths; int n_lengths;           /* words of a walk, ascending; 0: 10, 50, 100, 400 */
+  const char *layers;              /* "all" (NULL), or "embed,3,5-8" */
+  int window, walks;               /* words behind a mean (0: 200); walks (0: 16) */
+  const char *ablate;              /* "prev:2,ind:4": silence the heads with the highest scores,
+                                      beside as many random ones; or NULL */
+  const char *gram, *accuracy;     /* nm_trace_files: CSV of products; of accuracy by position */
+  int dims;                        /* nm_trace_files: width of random vectors; 0: 4096 */
+  uint64_t seed;
+  const char *out, *command;       /* folder; NULL: runs/trace-graph-... Finished walks stay */
+  const nm_progress *progress;
+} nm_trace_opts;
+typedef struct nm_trace_result {
+  char *dir, *summary, *text, *json;
+  int verdict;                     /* NM_OK: re-organised, above mixing, by a model that knows the
+                                      map; else NM_EUNSURE */
+} nm_trace_result;
+/* Writes DIR/trace.json, accuracy.csv, gram.csv, figures as SVG, report.html. NM_EUSAGE for words
+ * of which too few are one token (it lists them and proposes others) and for lengths beyond the
+ * context; NM_EFORMAT for bad files. */
+int nm_trace_graph(nm_engine *e, const nm_trace_opts *o, nm_trace_result *out, nm_err *err);
+/* The geometry of a Gram matrix and accuracies that were measured elsewhere. */
+int nm_trace_files(const nm_trace_opts *o, nm_trace_result *out, nm_err *err);
+void nm_trace_result_free(nm_trace_result *r);
+
 /* A saved probe: site, layer, template, label names, and weights or trees. */
 typedef struct nm_probe nm_probe;
 int nm_probe_n_labels(const nm_probe *p);

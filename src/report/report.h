@@ -69,6 +69,16 @@ struct nm__heat {
  * where there is room, a scale bar. */
 void nm__heat_svg(const struct nm__heat *h, struct nm__buf *b);
 
+/* A graph: nodes at places xy in one scale for both axes; nodes whose place is NaN are left out. */
+struct nm__drawing {
+  const char *title, *subtitle, *note;         /* note: below the drawing */
+  int n, n_edges;
+  const double (*xy)[2];
+  const char *const *name;
+  const int (*edge)[2];
+};
+void nm__drawing_svg(const struct nm__drawing *d, struct nm__buf *b);
+
 /* ---- report.html ----------------------------------------------------- */
 
 /* One self-contained page: no scripts from elsewhere, no fonts, prints well, dark-mode aware. */

@@ -70,22 +70,34 @@ static void first_values(struct nm__mini *t) {
   }
 }
 
-int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
-                 uint64_t W, uint64_t seed, struct nm__mini *t, nm_err *err) {
+static int make_model(struct nm__mini *t, int V, uint64_t seed, nm_err *err) {
   static const char *const all[] = {"*"};
   struct nm__gguf *g = NULL;
-  *t = (struct nm__mini){.r = *r, .late_from = -1};
-  const struct nm__mini_shape *h = &r->shape;
-  int st = nm__mini_words_make(l, n_levels, W, &t->words, err);
+  const struct nm__mini_shape *h = &t->r.shape;
   struct nm__shape s = {.arch = "qwen2", .name = "miniature", .L = h->L, .D = h->D, .H = h->H,
-                        .F = h->F, .V = t->words.n, .ctx = CONTEXT,
+                        .F = h->F, .V = V, .ctx = CONTEXT,
                         .rope_base = (float)h->rope_base, .eps = 1e-6f,
                         .std = (float)(1 / nm__sqrt((double)h->D))};
-  if (!st) st = nm__fresh(&s, NULL, seed, &t->start, err);
+  int st = nm__fresh(&s, NULL, seed, &t->start, err);
   if (!st) st = nm__params_make(t->start, all, 1, &g, &t->p, err);
   if (!st) first_values(t);
   if (!st) st = nm__model_from(g, &t->m, err);
   if (st) nm__mini_done(t);
+  return st;
+}
+
+int nm__mini_blank(const struct nm__mini_recipe *r, int V, uint64_t seed, struct nm__mini *t,
+                   nm_err *err) {
+  *t = (struct nm__mini){.r = *r, .late_from = -1};
+  return make_model(t, V, seed, err);
+}
+
+int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
+                 uint64_t W, uint64_t seed, struct nm__mini *t, nm_err *err) {
+  *t = (struct nm__mini){.r = *r, .late_from = -1};
+  int st = nm__mini_words_make(l, n_levels, W, &t->words, err);
+  if (!st) return make_model(t, t->words.n, seed, err);
+  nm__mini_done(t);
   return st;
 }
 
@@ -115,7 +127,8 @@ struct corpus {
   int room;
   struct nm__sample sample[MAX_SAMPLES];
   const struct nm__sample *batch[MAX_SAMPLES];
-  int n, n_tokens;
+  int n, n_tokens, threads;
+  uint64_t W, seed;
 };
 
 static void set_shares(struct corpus *c, bool joined) {
@@ -127,14 +140,14 @@ static void set_shares(struct corpus *c, bool joined) {
   c->share[r->before] = joined ? both * (1 - r->late_share) : both;
 }
 
-static int corpus_open(struct corpus *c, uint64_t W, uint64_t seed, nm_err *err) {
-  c->rng = (struct nm__rng){seed, 77, 0};
+static int corpus_open(struct corpus *c, nm_err *err) {
+  c->rng = (struct nm__rng){c->seed, 77, 0};
   c->room = c->t->r.tokens + NM__MINI_LONGEST;
   c->ids = nm__alloc((size_t)c->room, sizeof *c->ids);
   c->weight = nm__alloc((size_t)c->room, sizeof *c->weight);
   int st = c->ids && c->weight ? NM_OK : nm__fail_memory(err, "a batch", (size_t)c->room * 8);
   for (int i = 0; i < c->n_levels && !st; i++)
-    if (c->l[i].share > 0) st = nm__mini_world(&c->l[i], false, W, seed, &c->world[i], err);
+    if (c->l[i].share > 0) st = nm__mini_world(&c->l[i], false, c->W, c->seed, &c->world[i], err);
   set_shares(c, false);
   return st;
 }
@@ -202,16 +215,15 @@ static int update(struct nm__mini *t, struct nm__stepper *s, float *state, int64
 }
 
 /* Whether the late level may join: the one before it is examined on items of another seed. */
-static int look(struct corpus *c, uint64_t W, uint64_t seed, int64_t step, int threads,
-                nm_err *err) {
+static int look(struct corpus *c, int64_t step, nm_err *err) {
   struct nm__mini *t = c->t;
   struct nm__mini_items items;
   double share;
   if (t->r.late < 0 || t->late_from >= 0) return NM_OK;
-  int st = nm__mini_items_make(&c->l[t->r.before], W, seed ^ 0x100000u, LOOK_ITEMS, false,
+  int st = nm__mini_items_make(&c->l[t->r.before], c->W, c->seed ^ 0x100000u, LOOK_ITEMS, false,
                                &t->words, &items, err);
   if (st) return st;
-  st = nm__mini_exact(t->m, &items, threads, &share, err);
+  st = nm__mini_exact(t->m, &items, c->threads, &share, err);
   nm__mini_items_done(&items);
   if (st || share < t->r.pass) return st;
   t->late_from = (int)step;
@@ -229,29 +241,68 @@ static int say(struct nm__mini *t, int64_t step, double loss, double start, cons
   return nm__progress(p, what, (double)step + 1, t->r.steps, err);
 }
 
+int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int threads,
+                   const char *label, const nm_progress *p, nm_err *err) {
+  struct nm__stepper s = {0};
+  float *state = nm__alloc(2 * t->p.n_floats + 1, sizeof *state);
+  double loss = 0, weight, start = nm__now();
+  int st = state ? NM_OK : nm__fail_memory(err, "training", t->p.n_floats * 8);
+  if (!st) st = nm__stepper_init(&s, t->m, &t->p, threads, NULL, err);
+  for (int64_t step = 0; step < t->r.steps && !st; step++) {
+    struct nm__mini_batch b = {0};
+    st = from->next(from->arg, step, &b, err);
+    if (!st) st = nm__step_batch(&s, b.v, b.n, 1, NULL, 0, true, &loss, &weight, err);
+    if (!st && (st = update(t, &s, state, step)) && err) *err = s.ops.err;
+    t->tokens += b.n_tokens;
+    if (!st) st = say(t, step, loss, start, label, p, err);
+    if (!st && from->after) st = from->after(from->arg, step, err);
+  }
+  nm__stepper_done(&s);
+  free(state);
+  return st;
+}
+
+int nm__mini_get(struct nm__mini *t, const char *dir, const char *file, const char *recipe,
+                 const struct nm__mini_source *from, int threads, const nm_progress *p,
+                 nm_err *err) {
+  char label[64];
+  char *path = nm__path_join(dir, file);
+  snprintf(label, sizeof label, "training %.40s", file);
+  int st = path ? NM_OK : nm__fail_memory(err, "a file name", 0);
+  if (!st && !nm__mini_load(t, path, recipe)) {
+    st = nm__mini_learn(t, from, threads, label, p, err);
+    if (!st) st = nm__mini_save(t, path, recipe, err);
+  }
+  if (st) nm__mini_done(t);
+  free(path);
+  return st;
+}
+
+static int corpus_next(void *arg, int64_t step, struct nm__mini_batch *b, nm_err *err) {
+  struct corpus *c = arg;
+  (void)step;
+  int st = next_batch(c, err);
+  *b = (struct nm__mini_batch){c->batch, c->n, c->n_tokens};
+  return st;
+}
+
+static int corpus_after(void *arg, int64_t step, nm_err *err) {
+  return step % LOOK_EVERY == LOOK_EVERY - 1 ? look(arg, step, err) : NM_OK;
+}
+
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
                    uint64_t seed, int threads, const char *label, const nm_progress *p,
                    nm_err *err) {
   struct corpus *c = nm__alloc(1, sizeof *c);
-  struct nm__stepper s = {0};
-  float *state = nm__alloc(2 * t->p.n_floats + 1, sizeof *state);
-  double loss = 0, weight, start = nm__now();
-  int st = c && state ? NM_OK : nm__fail_memory(err, "training", t->p.n_floats * 8);
-  if (c) c->t = t, c->l = l, c->n_levels = n_levels;
-  if (!st) st = corpus_open(c, W, seed, err);
-  if (!st) st = nm__stepper_init(&s, t->m, &t->p, threads, NULL, err);
-  for (int64_t step = 0; step < t->r.steps && !st; step++) {
-    st = next_batch(c, err);
-    if (!st) st = nm__step_batch(&s, c->batch, c->n, 1, NULL, 0, true, &loss, &weight, err);
-    if (!st && (st = update(t, &s, state, step)) && err) *err = s.ops.err;
-    t->tokens += c->n_tokens;
-    if (!st) st = say(t, step, loss, start, label, p, err);
-    if (!st && step % LOOK_EVERY == LOOK_EVERY - 1) st = look(c, W, seed, step, threads, err);
-  }
-  nm__stepper_done(&s);
-  if (c) corpus_done(c);
+  if (!c) return nm__fail_memory(err, "training", sizeof *c);
+  c->t = t, c->l = l, c->n_levels = n_levels;
+  c->W = W, c->seed = seed, c->threads = threads;
+  int st = corpus_open(c, err);
+  if (!st)
+    st = nm__mini_learn(t, &(struct nm__mini_source){corpus_next, corpus_after, c}, threads, label,
+                        p, err);
+  corpus_done(c);
   free(c);
-  free(state);
   return st;
 }
 

@@ -85,8 +85,29 @@ struct nm__mini {
 /* A model of untrained weights, a function of the shape, the words and the seed. */
 int nm__mini_new(const struct nm__mini_recipe *r, const struct nm__mini_level *l, int n_levels,
                  uint64_t W, uint64_t seed, struct nm__mini *out, nm_err *err);
+/* The same of V tokens that no world gives: `words` is empty. */
+int nm__mini_blank(const struct nm__mini_recipe *r, int V, uint64_t seed, struct nm__mini *out,
+                   nm_err *err);
 void nm__mini_done(struct nm__mini *t);
-/* `label` is what the progress says is done; loss and tokens a second follow behind a comma. */
+
+/* Where batches come from: `next` fills one in, whose samples live until the next call; `after`
+ * (or NULL) is called when the step is done. */
+struct nm__mini_batch { const struct nm__sample *const *v; int n, n_tokens; };
+struct nm__mini_source {
+  int (*next)(void *arg, int64_t step, struct nm__mini_batch *b, nm_err *err);
+  int (*after)(void *arg, int64_t step, nm_err *err);
+  void *arg;
+};
+/* Trains by the recipe on what the source gives: the loss on weighted tokens. */
+int nm__mini_learn(struct nm__mini *t, const struct nm__mini_source *from, int threads,
+                   const char *label, const nm_progress *p, nm_err *err);
+/* The weights of DIR/FILE where that is of this recipe (see nm__mini_load), else trained and kept
+ * there. After an error t is done with. */
+int nm__mini_get(struct nm__mini *t, const char *dir, const char *file, const char *recipe,
+                 const struct nm__mini_source *from, int threads, const nm_progress *p,
+                 nm_err *err);
+/* On items of levels. `label` is what the progress says is done; loss and tokens a second follow
+ * behind a comma. */
 int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_levels, uint64_t W,
                    uint64_t seed, int threads, const char *label, const nm_progress *p,
                    nm_err *err);

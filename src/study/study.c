@@ -11,7 +11,8 @@
 #include "look/probe.h"
 #include "study/depth.h"
 
-static const struct nm__study *const studies[] = {&nm__study_concept_depth};
+static const struct nm__study *const studies[] = {&nm__study_concept_depth,
+                                               &nm__study_walks};
 enum { N_STUDIES = sizeof studies / sizeof *studies };
 
 bool nm_studies(int i, nm_study_info *out) {
@@ -87,6 +88,31 @@ void nm__study_table(struct nm__study_run *r, const char *title, const char *con
   nm__grid_free(g);
   nm__page_heading(r->page, title);
   nm__page_table(r->page, heads, n_cols, cells, n_rows);
+}
+
+void nm__study_cell(struct nm__study_run *r, const char *fmt, ...) {
+  va_list args;
+  if (r->n_cells == r->cap_cells) {
+    int cap = r->cap_cells ? 2 * r->cap_cells : 128;
+    char (*v)[64] = nm__realloc(r->cell, (size_t)cap, sizeof *v);
+    r->failed |= !v;
+    if (!v) return;
+    r->cell = v;
+    r->cap_cells = cap;
+  }
+  va_start(args, fmt);
+  vsnprintf(r->cell[r->n_cells++], sizeof *r->cell, fmt, args);
+  va_end(args);
+}
+
+void nm__study_rows(struct nm__study_run *r, const char *title, const char *const *heads,
+                    int n_cols) {
+  const char **cell = nm__alloc((size_t)r->n_cells + 1, sizeof *cell);
+  r->failed |= !cell;
+  for (int i = 0; cell && i < r->n_cells; i++) cell[i] = r->cell[i];
+  if (cell) nm__study_table(r, title, heads, n_cols, cell, r->n_cells / n_cols);
+  free(cell);
+  r->n_cells = 0;
 }
 
 int nm__study_figure(struct nm__study_run *r, const char *name, const struct nm__chart *c,
@@ -223,6 +249,49 @@ static int finish(struct nm__study_run *r, nm_err *err) {
   return st ? st : write_json(r, err);
 }
 
+/* ---- what a seed leaves -------------------------------------------------------------------- */
+
+static char *seed_path(const struct nm__study_run *r, uint64_t seed) {
+  char file[64];
+  snprintf(file, sizeof file, "seed-%llu.json", (unsigned long long)seed);
+  return nm__path_join(r->out->dir, file);
+}
+
+bool nm__study_kept(const struct nm__study_run *r, uint64_t seed, const char *key, double *v,
+                    size_t n) {
+  struct nm__map m;
+  char *path = seed_path(r, seed);
+  if (!path || !nm__exists(path) || nm__map_open(path, &m, NULL)) return free(path), false;
+  json_t *o = nm__json_parse(path, (const char *)m.data, m.size, n + 64, NULL);
+  const json_t *list = json_object_get(o, "figures");
+  const char *k = json_string_value(json_object_get(o, "key"));
+  bool good = k && !strcmp(k, key) && json_array_size(list) == n;
+  for (size_t i = 0; i < n && good; i++) {
+    const json_t *x = json_array_get(list, i);
+    good = json_is_number(x) || json_is_null(x);
+    v[i] = json_is_number(x) ? json_number_value(x) : NAN;
+  }
+  json_decref(o);
+  nm__map_close(&m);
+  free(path);
+  return good;
+}
+
+int nm__study_keep(const struct nm__study_run *r, uint64_t seed, const char *key, const double *v,
+                   size_t n, nm_err *err) {
+  json_t *list = json_array();
+  char *path = seed_path(r, seed);
+  for (size_t i = 0; i < n; i++) json_array_append_new(list, real(v[i]));
+  json_t *o = json_pack("{s:s, s:o}", "key", key, "figures", list);
+  char *s = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+  int st = s && path ? nm__write_file(path, s, strlen(s), err)
+                     : nm__fail_memory(err, "the figures of a seed", n * sizeof *v);
+  free(s);
+  free(path);
+  json_decref(o);
+  return st;
+}
+
 /* ---- the whole ------------------------------------------------------------------------- */
 
 static int find_fault(const struct nm__study *s, const char *name, int *out, nm_err *err) {
@@ -318,6 +387,7 @@ int nm_study(const char *name, const nm_study_opts *o, nm_study_result *out, nm_
   if (!st) st = recorded(s, &r, root, err);
   nm__buf_done(&r.text);
   nm__page_free(r.page);
+  free(r.cell);
   json_decref(r.figures);
   free(root);
   if (st) nm_study_result_free(out);

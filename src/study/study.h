@@ -39,25 +39,38 @@ struct nm__study_run {
   struct nm__buf text;
   json_t *figures;                 /* what the study wants kept in study.json */
   bool failed;                     /* no memory for one of the calls below: sticky */
+  char (*cell)[64];                /* of the table being filled */
+  int n_cells, cap_cells;
 };
 
 struct nm__study {
   nm_study_info info;
   int (*run)(struct nm__study_run *r, nm_err *err);
 };
-extern const struct nm__study nm__study_concept_depth;
+extern const struct nm__study nm__study_concept_depth, nm__study_walks;
 
 /* v[n]: one value a seed; n 0: it could not be measured, `text` says what would have been. */
 void nm__study_claim(struct nm__study_run *r, const struct nm__claim *c, const double *v, int n);
 /* To terminal and report; cells [n_rows][n_cols]. */
 void nm__study_table(struct nm__study_run *r, const char *title, const char *const *heads,
                      int n_cols, const char *const *cells, int n_rows);
+/* The same, cell after cell, of at most 63 bytes each; nm__study_rows shows the table. */
+void nm__study_cell(struct nm__study_run *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+void nm__study_rows(struct nm__study_run *r, const char *title, const char *const *heads,
+                    int n_cols);
 void nm__study_para(struct nm__study_run *r, const char *text);
 /* DIR/NAME.svg and the report. */
 int nm__study_figure(struct nm__study_run *r, const char *name, const struct nm__chart *c,
                      nm_err *err);
 /* Mean of v and its t interval at 95 %; n 1: no interval. */
 nm_interval nm__study_interval(const double *v, int n);
+/* The figures of a finished seed, DIR/seed-N.json: a list of numbers (NaN: none) under the key of
+ * all they depend on, so that a study that was cut off goes on. False: none of the key. */
+bool nm__study_kept(const struct nm__study_run *r, uint64_t seed, const char *key, double *v,
+                    size_t n);
+int nm__study_keep(const struct nm__study_run *r, uint64_t seed, const char *key, const double *v,
+                   size_t n, nm_err *err);
 /* What the claims so far come to; n_seeds of the run. */
 int nm__study_verdict(const nm_study_claim *c, int n, int n_seeds);
 

@@ -10,9 +10,10 @@
  * Learning of Representations, arXiv 2501.00070). trace=1 puts the loss on the words of the walk
  * too. */
 #include <string.h>
+#include "world/graph.h"
 #include "world/world.h"
 
-enum { N_WORDS = 24, MAX_NODES = 16, MAX_NEXT = 4, GRAPH = 0, LENGTH, TRACE };
+enum { N_WORDS = 24, MAX_NODES = 16, GRAPH = 0, LENGTH, TRACE };
 
 static const char *const words[N_WORDS] = {"ant", "bee", "bud", "cat", "cow", "dog", "elk", "fig",
                                            "fox", "gem", "hen", "ink", "jet", "key", "log", "map",
@@ -25,38 +26,15 @@ static const nm_world_param params[] = {
     {"trace", "1: the words of the walk are learned too", 0, 1, 0},
     {0}};
 
-/* Neighbours of a node in ascending order; how many. */
-static int neighbours(int graph, int node, int out[MAX_NEXT]) {
-  static const int rows[] = {4, 3, 3}, cols[] = {4, 4, 3}, ring[] = {12, 8};
-  int n = 0;
-  if (graph < 3) {
-    int R = rows[graph], C = cols[graph], r = node / C, c = node % C;
-    if (r) out[n++] = node - C;
-    if (c) out[n++] = node - 1;
-    if (c < C - 1) out[n++] = node + 1;
-    if (r < R - 1) out[n++] = node + C;
-    return n;
+static void graph_of(int graph, struct nm__graph *g) {
+  switch (graph) {
+    case 0: nm__graph_grid(g, 4, 4); break;
+    case 1: nm__graph_grid(g, 3, 4); break;
+    case 2: nm__graph_grid(g, 3, 3); break;
+    case 3: nm__graph_ring(g, 12); break;
+    case 4: nm__graph_ring(g, 8); break;
+    default: nm__graph_honeycomb(g);
   }
-  if (graph < 5) {
-    int N = ring[graph - 3];
-    out[n++] = (node + N - 1) % N;
-    out[n++] = (node + 1) % N;
-    return n;
-  }
-  /* Honeycomb: three hexagons around one node; nodes 1..3 around node 0, a ring 4..12 around
-   * them, and node 13 hung on. Edges as a list. */
-  static const int edge[][2] = {{0, 1},  {0, 2},   {0, 3},  {1, 4}, {1, 5}, {2, 7},
-                                {2, 8},  {3, 10},  {3, 11}, {5, 6}, {6, 7}, {8, 9},
-                                {9, 10}, {11, 12}, {12, 4}, {9, 13}};
-  for (size_t i = 0; i < sizeof edge / sizeof *edge; i++)
-    for (int k = 0; k < 2; k++)
-      if (edge[i][k] == node && n < MAX_NEXT) out[n++] = edge[i][!k];
-  return n;
-}
-
-static int n_nodes(int graph) {
-  static const int n[] = {16, 12, 9, 12, 8, 14};
-  return n[graph];
 }
 
 static int draw(struct nm_world *w, nm_err *err) {
@@ -65,35 +43,24 @@ static int draw(struct nm_world *w, nm_err *err) {
   return NM_OK;
 }
 
-static bool next_to(int graph, int a, int b) {
-  int v[MAX_NEXT], n = neighbours(graph, a, v);
-  for (int i = 0; i < n; i++)
-    if (v[i] == b) return true;
-  return false;
-}
-
 struct walk { int node[400], n; bool step[MAX_NODES][MAX_NODES], seen[MAX_NODES]; };
 
-static void take_walk(int graph, int n, struct nm__rng *r, struct walk *k) {
-  int at = (int)nm__rng_below(r, (uint64_t)n_nodes(graph));
+static void take_walk(const struct nm__graph *g, int n, struct nm__rng *r, struct walk *k) {
   memset(k, 0, sizeof *k);
-  for (k->n = 0; k->n < n; k->n++) {
-    int v[MAX_NEXT], m = neighbours(graph, at, v);
-    k->node[k->n] = at;
-    k->seen[at] = true;
-    int to = v[nm__rng_below(r, (uint64_t)m)];
-    if (k->n + 1 < n) k->step[at][to] = k->step[to][at] = true;
-    at = to;
-  }
+  k->n = n;
+  nm__graph_walk(g, r, k->node, n);
+  for (int i = 0; i < n; i++) k->seen[k->node[i]] = true;
+  for (int i = 1; i < n; i++)
+    k->step[k->node[i - 1]][k->node[i]] = k->step[k->node[i]][k->node[i - 1]] = true;
 }
 
 /* A first node with both a neighbour it was seen beside and a visited one that is none. */
-static bool ask(int graph, const struct walk *k, struct nm__rng *r, int pair[3]) {
-  int N = n_nodes(graph), start = (int)nm__rng_below(r, (uint64_t)N);
+static bool ask(const struct nm__graph *g, const struct walk *k, struct nm__rng *r, int pair[3]) {
+  int N = g->n, start = (int)nm__rng_below(r, (uint64_t)N);
   for (int i = 0; i < N; i++) {
     int a = (start + i) % N, v[2][MAX_NODES], n[2] = {0, 0};
     for (int b = 0; b < N; b++) {
-      if (!k->seen[b] || b == a || (next_to(graph, a, b) && !k->step[a][b])) continue;
+      if (!k->seen[b] || b == a || (nm__graph_adjacent(g, a, b) && !k->step[a][b])) continue;
       int yes = k->step[a][b];
       v[yes][n[yes]++] = b;
     }
@@ -110,12 +77,14 @@ static void make(const struct nm_world *w, uint64_t j, int side, struct nm__item
   struct nm__rng r = {w->item_key, j, 0};
   struct walk k;
   uint32_t name[N_WORDS];
-  int graph = w->param[GRAPH], pair[3];
+  struct nm__graph g;
+  int pair[3];
+  graph_of(w->param[GRAPH], &g);
   for (uint32_t i = 0; i < N_WORDS; i++) name[i] = i;
   nm__rng_shuffle(&r, name, N_WORDS);
   do {
-    take_walk(graph, w->param[LENGTH], &r, &k);
-  } while (!ask(graph, &k, &r, pair));
+    take_walk(&g, w->param[LENGTH], &r, &k);
+  } while (!ask(&g, &k, &r, pair));
   for (int i = 0; i < k.n; i++) nm__item_word(b, words[name[k.node[i]]]);
   nm__item_word(b, ";");
   nm__item_word(b, words[name[pair[0]]]);
