@@ -295,6 +295,11 @@ typedef struct nm_session_opts {
   nm_edits *edits;                 /* or NULL; positions: docs/sites.md, and `generated` */
   const char *type_k, *type_v;     /* "f32" (NULL) or "f16": how keys and values are kept */
   const nm_progress *progress;     /* of long appends */
+  const char *tap;                 /* a glob of sites read where logits are: at the last position of
+                                      what is appended, and at each generated one. NULL: none */
+  int (*row)(void *arg, const nm_row *row, nm_err *err);  /* row->seq: the text; row->site
+                                      counts in nm_run_sites of this tap alone */
+  void *arg;
 } nm_session_opts;
 /* NM_EFORMAT for an encoder, and for edits whose sites the model does not have. */
 int nm_session_new(nm_engine *e, const nm_session_opts *o, nm_session **out, nm_err *err);
