@@ -794,6 +794,12 @@ typedef struct nm_patch_result {
 int nm_patch(nm_model *m, nm_engine *e, const nm_patch_opts *o, nm_patch_result *out, nm_err *err);
 void nm_patch_result_free(nm_patch_result *r);
 
+/* ---- heads: which attention heads copy out of the context ------------------ */
+
+/* Statistics of n files of head scores (the published JSON, or the CSV of nm_heads), and how alike
+ * they are, as text or JSON in a string that the caller frees. */
+int nm_heads_show(const char *const *path, int n, bool json, char **out, nm_err *err);
+
 /* A saved probe: site, layer, w, b, template, label names. */
 typedef struct nm_probe nm_probe;
 int nm_probe_load(const char *path, nm_probe **out, nm_err *err);

@@ -35,7 +35,8 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
-    cli_score, cli_lens, cli_vector, cli_run, cli_adapter, cli_patch;
+    cli_score, cli_lens, cli_vector, cli_run, cli_adapter, cli_patch,
+    cli_heads;
 
 /* By option name without dashes ("at"): the value or NULL / fallback / false. */
 const char *cli_text(const struct cli *c, const char *name);

@@ -13,7 +13,8 @@ static const struct cli_verb *const verbs[] = {&cli_info, &cli_tokenize, &cli_lo
                                                &cli_runs, &cli_world,    &cli_bench,
                                                &cli_embed, &cli_convert, &cli_train,
                                                &cli_study, &cli_score, &cli_lens, &cli_vector,
-                                               &cli_run, &cli_adapter, &cli_patch};
+                                               &cli_run, &cli_adapter, &cli_patch,
+                                               &cli_heads};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- options by the table ----------------------------------------------- */
