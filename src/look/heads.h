@@ -52,6 +52,37 @@ double nm__heads_pearson(const struct nm__head_scores *a, const struct nm__head_
 /* How many of the k best heads are the same. */
 size_t nm__heads_shared(const struct nm__head_scores *a, const struct nm__head_scores *b, size_t k);
 
+/* ---- copying.c: answers and who copied them ------------------------------------------ */
+
+struct nm__copy_opts {
+  int most;                        /* tokens of an answer */
+  bool unique;                     /* a token of the needle counts once, over the needle's different
+                                      tokens; else as released: every time, over its length */
+  bool blind;                      /* answers only: nobody looks at heads */
+  bool (*stop)(void *arg, int32_t id);         /* ends an answer, and is no part of it; or NULL */
+  void *arg;
+};
+struct nm__copier;
+/* Answers under `edits`, which must outlive it. */
+int nm__copier_new(nm_engine *e, const nm_model *m, nm_edits *edits, const struct nm__copy_opts *o,
+                   struct nm__copier **out, nm_err *err);
+void nm__copier_free(struct nm__copier *c);
+
+/* A prompt whose tokens from .. to-1 are the needle. most: tokens of this answer; 0: the usual. */
+struct nm__needle { nm_seq prompt; int from, to, most; };
+/* answer: room for `most` tokens. score [L, H], or NULL. Prompts with a common beginning after one
+ * another cost that beginning once. */
+int nm__copy_answer(struct nm__copier *c, const struct nm__needle *q, int32_t *answer, int *n,
+                    double *score, nm_err *err);
+
+/* Edits that mask n heads (layer * H + head) at all positions. how: "zero" (the head's output is
+ * zero), "uniform" (as released: it looks evenly at all it sees). */
+int nm__mask_heads(const nm_model *m, const uint32_t *head, size_t n, const char *how,
+                   nm_edits **out, nm_err *err);
+/* k heads drawn from those behind the first `outside` of a ranking. */
+int nm__random_heads(const uint32_t *rank, size_t heads, size_t outside, size_t k, uint64_t seed,
+                     uint64_t draw, uint32_t *out, nm_err *err);
+
 /* ---- rouge.c ------------------------------------------------------------------------- */
 
 /* Share of the reference's words (stemmed, as often as they stand there) that the answer holds;
