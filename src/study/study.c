@@ -11,7 +11,8 @@
 #include "look/probe.h"
 #include "study/depth.h"
 
-static const struct nm__study *const studies[] = {&nm__study_concept_depth};
+static const struct nm__study *const studies[] = {&nm__study_concept_depth,
+                                                &nm__study_retrieval_heads};
 enum { N_STUDIES = sizeof studies / sizeof *studies };
 
 bool nm_studies(int i, nm_study_info *out) {
