@@ -37,25 +37,28 @@ bool nm__find_span(const int32_t *ids, size_t n, const int32_t *want, size_t k, 
   return false;
 }
 
-/* Tokens of the answer as it stands in a text: behind a space or at the beginning. */
+/* Tokens of the answer as it stands in a text: behind a space, or as tokenizers that put a space in
+ * front of each text have it. Of two ways that are both found the shorter one. */
 static int locate(const nm_model *m, struct nm__trial *t, nm_err *err) {
   double best = 0;
-  for (int space = 1; space >= 0; space--) {
+  for (int space = 0; space < 2; space++) {
     struct nm__buf b;
     int32_t *want = NULL;
     size_t k = 0;
     double share = 0;
+    int from = 0;
     nm__buf_init(&b, (size_t)1 << 24);
     nm__buf_printf(&b, "%s%s", space ? " " : "", t->answer);
     int st = b.failed ? nm__fail_memory(err, "an answer", b.len)
                       : nm_tokenize(m, b.s, b.len, NM_NO_BOS, &want, &k, err);
-    bool found = !st && nm__find_span(t->ids, t->n, want, k, &t->from, &share);
-    if (found) t->to = t->from + (int)k;
+    bool found = !st && nm__find_span(t->ids, t->n, want, k, &from, &share);
+    if (found && (!t->to || (int)k < t->to - t->from)) t->from = from, t->to = from + (int)k;
     if (share > best) best = share;
     nm_free(want);
     nm__buf_done(&b);
-    if (st || found) return st;
+    if (st) return st;
   }
+  if (t->to) return NM_OK;
   return nm__fail(err, NM_EUSAGE, "the needle '%.60s' is not among the %zu tokens of its prompt: "
                   "at best %.0f %% of its tokens stand together, more than 90 %% must", t->answer,
                   t->n, 100 * best);
@@ -151,7 +154,7 @@ static int context(const struct hay *h, const char *needle, size_t keep, int dep
     while (at && !period(h, at - 1)) at--;
   char *s = NULL;
   int st = nm_detokenize(h->m, h->ids, at, &s, &n, err);
-  if (!st) nm__buf_printf(b, "%s%s%s", s, at ? " " : "", needle);
+  if (!st) nm__buf_printf(b, "%s%s%s", s, at && n && s[n - 1] != ' ' ? " " : "", needle);
   nm_free(s);
   if (st || at == keep) return st;
   st = nm_detokenize(h->m, h->ids + at, keep - at, &s, &n, err);

@@ -12,10 +12,10 @@ enum { CONTEXT = NM__MINI_LONGEST, LOOK_EVERY = 50, LOOK_ITEMS = 256 };
 
 /* ---- first values ------------------------------------------------------------- */
 
-/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos t_i,
- * -sin t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - 1) t_i):
- * most at the previous token. `nats` is how far its score lies above those next to it. */
-static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
+/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos b t_i,
+ * -sin b t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - b) t_i):
+ * most at the token b before. `nats` is how far its score lies above those next to it. */
+static void token_before(const struct nm__mini_shape *s, int b, float *q, float *k) {
   int hd = s->D / s->H, half = hd / 2;
   double drop = 0;
   for (int i = 0; i < half; i++)
@@ -23,8 +23,8 @@ static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
   double a = nm__sqrt(s->nats * nm__sqrt((double)hd) / drop);
   for (int i = 0; i < half; i++) {
     double t = nm__pow(s->rope_base, -2.0 * i / hd);
-    q[i] = (float)(a * nm__cos(t));
-    q[i + half] = (float)(-a * nm__sin(t));
+    q[i] = (float)(a * nm__cos(b * t));
+    q[i + half] = (float)(-a * nm__sin(b * t));
     k[i] = (float)a;
     k[i + half] = 0;
   }
@@ -51,7 +51,7 @@ static void scale(float *v, size_t n, double by) {
 }
 
 /* Matrices have a standard deviation of 1 / sqrt(D). Embeddings are as large as the norms make
- * them, queries and keys small, so that the biases of head 0 decide what it looks at. */
+ * them, queries and keys small, so that the biases of the first heads decide what they look at. */
 static void first_values(struct nm__mini *t) {
   const struct nm__mini_shape *s = &t->r.shape;
   size_t n, m;
@@ -66,7 +66,8 @@ static void first_values(struct nm__mini *t) {
     scale(k, m, 0.5);
     v = of_block(&t->p, i, "attn_q.bias", &n);
     k = of_block(&t->p, i, "attn_k.bias", &m);
-    if (n && m) previous_token(s, v, k);
+    for (int h = 0; n && m && h < (s->back ? s->back : 1); h++)
+      token_before(s, h + 1, v + h * (s->D / s->H), k + h * (s->D / s->H));
   }
 }
 
