@@ -128,10 +128,10 @@ const struct cli_verb cli_heads = {
     "heads",
     "which attention heads copy out of the context",
     "heads MODEL (--needles F --haystack F | --data F) | --from-scores F [F2 ...]",
-    "Hides needles in long texts, lets the model answer, and gives every head a score: how much of\n"
-    "the needle it copied while the answer was made. Then the best heads are masked, and as many\n"
-    "drawn from the others, and both needles and facts are asked again.",
-    "  printf '%s\\n' '{\"text\": \"the fox saw ann by night ?\", \"answer\": \"ann\"}' > rows.jsonl\n"
-    "  noema heads models/planted.gguf --data rows.jsonl --predict 1 -o runs/copying",
+    "Hides needles in long texts, lets the model answer, and gives every head a score: how much\n"
+    "of the needle it copied while the answer was made. Then the best heads are masked, and as\n"
+    "many drawn from the others, and both needles and facts are asked again.",
+    "  echo '{\"text\": \"the fox saw ann by night ?\", \"answer\": \"ann\"}' > rows.jsonl\n"
+    "  noema heads models/planted.gguf --data rows.jsonl --predict 1 --mask zero -o runs/copying",
     opts,
     run};

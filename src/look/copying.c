@@ -63,7 +63,7 @@ void nm__copier_free(struct nm__copier *c) {
   free(c);
 }
 
-/* ---- one token ---------------------------------------------------------------------- */
+/* ---- one token --------------------------------------------------------------------- */
 
 /* Different tokens of the needle: what `unique` divides by. */
 static int different(const int32_t *v, int n) {
@@ -135,7 +135,7 @@ int nm__copy_answer(struct nm__copier *c, const struct nm__needle *q, int32_t *a
   return st;
 }
 
-/* ---- masks ---------------------------------------------------------------------------- */
+/* ---- masks ------------------------------------------------------------------------- */
 
 int nm__mask_heads(const nm_model *m, const uint32_t *head, size_t n, const char *how,
                    nm_edits **out, nm_err *err) {

@@ -41,7 +41,7 @@ void nm__head_scores_fit(struct nm__head_scores *s) {
   }
 }
 
-/* ---- reading ------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------- */
 
 struct place { int layer, head; };
 
@@ -222,7 +222,7 @@ int nm__head_scores_read(const char *path, struct nm__head_scores *out, nm_err *
   return st;
 }
 
-/* ---- writing -------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------- */
 
 void nm__head_scores_json(const struct nm__head_scores *s, struct nm__buf *b) {
   for (size_t i = 0; i < n_heads(s); i++) {
@@ -246,7 +246,7 @@ void nm__head_scores_csv(const struct nm__head_scores *s, struct nm__buf *b) {
   free(rank);
 }
 
-/* ---- statistics ------------------------------------------------------------------------- */
+/* ---- statistics -------------------------------------------------------------------- */
 
 struct ranked { double mean; uint32_t i; };
 

@@ -52,7 +52,7 @@ double nm__heads_pearson(const struct nm__head_scores *a, const struct nm__head_
 /* How many of the k best heads are the same. */
 size_t nm__heads_shared(const struct nm__head_scores *a, const struct nm__head_scores *b, size_t k);
 
-/* ---- copying.c: answers and who copied them ------------------------------------------ */
+/* ---- copying.c: answers and who copied them ---------------------------------------- */
 
 struct nm__copy_opts {
   int most;                        /* tokens of an answer */
@@ -83,7 +83,7 @@ int nm__mask_heads(const nm_model *m, const uint32_t *head, size_t n, const char
 int nm__random_heads(const uint32_t *rank, size_t heads, size_t outside, size_t k, uint64_t seed,
                      uint64_t draw, uint32_t *out, nm_err *err);
 
-/* ---- rouge.c ------------------------------------------------------------------------- */
+/* ---- rouge.c ----------------------------------------------------------------------- */
 
 /* Share of the reference's words (stemmed, as often as they stand there) that the answer holds;
  * 0 for a reference of no words, NaN for want of memory. */

@@ -13,7 +13,7 @@ enum { BEST = 20, SHARED = 20 };
 
 struct file { const char *name; struct nm__head_scores s; struct nm__heads_sum sum; };
 
-/* ---- terminal ------------------------------------------------------------------------ */
+/* ---- terminal ---------------------------------------------------------------------- */
 
 static void sums_text(const struct file *f, int n, struct nm__grid *g) {
   for (int i = 0; i < n; i++) {
@@ -79,7 +79,7 @@ static bool text_of(const struct file *f, int n, struct nm__buf *b) {
   return good;
 }
 
-/* ---- JSON -------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------- */
 
 static json_t *file_json(const struct file *f) {
   uint32_t *rank = nm__head_ranking(&f->s);

@@ -7,7 +7,7 @@
 
 #include "look/heads.h"
 
-/* ---- Porter's stemmer ------------------------------------------------------------------ */
+/* ---- Porter's stemmer -------------------------------------------------------------- */
 
 enum { LONGEST = 63 };             /* letters of a word that has a stem */
 
@@ -100,7 +100,8 @@ void nm__stem(char *w) {
                                       {"iciti", "ic"}, {"ical", "ic"}, {"ful", ""}, {"ness", ""}};
   static const struct rule four[] = {
       {"al", ""}, {"ance", ""}, {"ence", ""}, {"er", ""}, {"ic", ""}, {"able", ""}, {"ible", ""},
-      {"ant", ""}, {"ement", ""}, {"ment", ""}, {"ent", ""}, {"ou", ""}, {"ism", ""}, {"ate", ""}, {"iti", ""}, {"ous", ""}, {"ive", ""}, {"ize", ""}};
+      {"ant", ""}, {"ement", ""}, {"ment", ""}, {"ent", ""}, {"ou", ""}, {"ism", ""},
+      {"ate", ""}, {"iti", ""}, {"ous", ""}, {"ive", ""}, {"ize", ""}};
   if (strlen(w) < 3) return;
   plurals(w);
   past(w);
@@ -114,7 +115,7 @@ void nm__stem(char *w) {
   last_letters(w);
 }
 
-/* ---- words --------------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------- */
 
 static bool of_word(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

@@ -19,7 +19,7 @@ static const char *mask_of(const struct nm__headrun *R) {
   return R->o.mask ? R->o.mask : "uniform";
 }
 
-/* ---- what is there already ------------------------------------------------------------ */
+/* ---- what is there already --------------------------------------------------------- */
 
 /* Everything that can change an answer. */
 static int key_of(struct nm__headrun *R, char key[33], nm_err *err) {
@@ -104,7 +104,7 @@ static void keep_answer(struct nm__headrun *R, int set, size_t item, const doubl
   R->n_done++;
 }
 
-/* ---- answers ------------------------------------------------------------------------------ */
+/* ---- answers ----------------------------------------------------------------------- */
 
 /* The end of a text, or of a line. */
 static bool ends(void *arg, int32_t id) {
@@ -164,7 +164,7 @@ static int answer_set(struct nm__headrun *R, int set, nm_err *err) {
   return st;
 }
 
-/* ---- scores and masks ------------------------------------------------------------------------ */
+/* ---- scores and masks -------------------------------------------------------------- */
 
 static int fit(struct nm__headrun *R, nm_err *err) {
   size_t n = 0, k = 0;
@@ -202,7 +202,7 @@ static int fit(struct nm__headrun *R, nm_err *err) {
   return NM_OK;
 }
 
-/* Which heads each set masks. Draws are from the heads outside the largest K and those that copy. */
+/* Which heads each set masks. Draws leave out the largest K and those that copy. */
 static int choose_masks(struct nm__headrun *R, nm_err *err) {
   int own = R->r->n_copying, most = own;
   bool room = own && 2 * (size_t)own <= n_heads(R);
@@ -211,8 +211,8 @@ static int choose_masks(struct nm__headrun *R, nm_err *err) {
   for (int i = 0; i < n_top; i++) most = top[i] > most ? top[i] : most;
   for (int i = 0; i < n_top; i++)
     if ((size_t)most + (size_t)top[i] > n_heads(R))
-      return nm__fail(err, NM_EUSAGE, "masking %d heads against %d others outside the best %d takes "
-                      "%d heads; the model has %zu", top[i], top[i], most, most + top[i],
+      return nm__fail(err, NM_EUSAGE, "masking %d heads against %d others outside the best %d "
+                      "takes %d heads; the model has %zu", top[i], top[i], most, most + top[i],
                       n_heads(R));
   R->r->mask = nm__alloc((size_t)n_top + 1, sizeof *R->r->mask);
   if (!R->r->mask) return nm__fail_memory(err, "masks", 0);
@@ -263,7 +263,7 @@ static void judge_masks(struct nm__headrun *R) {
   r->verdict = drawn ? NM_ECHECK : hurts ? NM_OK : NM_EUNSURE;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------- */
 
 static int check_opts(struct nm__headrun *R, nm_err *err) {
   nm_heads_opts *o = &R->o;

@@ -64,7 +64,7 @@ static int locate(const nm_model *m, struct nm__trial *t, nm_err *err) {
                   t->n, 100 * best);
 }
 
-/* ---- files --------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------- */
 
 static struct nm__trial *new_trial(struct nm__trials *l) {
   struct nm__trial *v = nm__realloc(l->v, l->n + 1, sizeof *v);
@@ -133,7 +133,7 @@ static int read_rows(const nm_model *m, const nm_heads_opts *o, const char *path
   return st;
 }
 
-/* ---- haystacks -------------------------------------------------------------------------- */
+/* ---- haystacks --------------------------------------------------------------------- */
 
 struct hay { int32_t *ids; size_t n; const nm_model *m; };
 

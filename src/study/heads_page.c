@@ -16,7 +16,7 @@ static const char *mask_name(const struct nm__headrun *R) {
                                                  : "they look evenly at all they see, as released";
 }
 
-/* ---- words --------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------- */
 
 static void score_text(char out[24], double v) {
   if (isnan(v)) snprintf(out, 24, "-");
@@ -26,10 +26,10 @@ static void score_text(char out[24], double v) {
 static void facts_of(const struct nm__headrun *R, struct nm__buf *b) {
   const nm_heads_result *r = R->r;
   struct nm__heads_sum q = nm__heads_sum(&R->kept);
-  nm__buf_printf(b, "%zu of %zu trials answered (more than half of the needle's words) and counted; "
-                 "%d layers of %d heads. %zu heads copy (mean score 0.1 and more: %.1f %%), %zu "
-                 "with 0.5 and more, %zu never copied a token; %zu copied in at least 90 %% of "
-                 "trials, %zu in every one.", r->n_kept, r->n_trials, r->L, r->H, q.copying,
+  nm__buf_printf(b, "%zu of %zu trials answered (more than half of the needle's words) and "
+                 "counted; %d layers of %d heads. %zu heads copy (mean score 0.1 and more: "
+                 "%.1f %%), %zu with 0.5 and more, %zu never copied a token; %zu copied in at "
+                 "least 90 %% of trials, %zu in every one.", r->n_kept, r->n_trials, r->L, r->H, q.copying,
                  100.0 * (double)q.copying / (double)q.heads, q.half, q.never, q.mostly, q.always);
 }
 
@@ -83,7 +83,7 @@ static void to_page(const char *const *heads, int cols, char (*mem)[64], int row
   free(cell);
 }
 
-/* ---- terminal and JSON ------------------------------------------------------------------ */
+/* ---- terminal and JSON ------------------------------------------------------------- */
 
 struct tables { char (*best)[64], (*mask)[64]; int n_best, n_mask; };
 
@@ -153,7 +153,7 @@ static int make_json(struct nm__headrun *R, nm_err *err) {
   return r->json ? NM_OK : nm__fail_memory(err, "the results", 0);
 }
 
-/* ---- figures -------------------------------------------------------------------------------- */
+/* ---- figures ----------------------------------------------------------------------- */
 
 static char **names(const char *form, const int *v, int n) {
   char **s = nm__alloc((size_t)n, sizeof *s);
@@ -262,7 +262,7 @@ static int figures(struct nm__headrun *R, struct nm__page *p, nm_err *err) {
                             p, err);
 }
 
-/* ---- everything --------------------------------------------------------------------------------- */
+/* ---- everything -------------------------------------------------------------------- */
 
 static int files(struct nm__headrun *R, nm_err *err) {
   struct nm__buf b;

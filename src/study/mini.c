@@ -12,9 +12,10 @@ enum { CONTEXT = NM__MINI_LONGEST, LOOK_EVERY = 50, LOOK_ITEMS = 256 };
 
 /* ---- first values ------------------------------------------------------------- */
 
-/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos b t_i,
- * -sin b t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - b) t_i):
- * most at the token b before. `nats` is how far its score lies above those next to it. */
+/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q =
+ * a (cos b t_i, -sin b t_i) and k = (a, 0) in every pair, their product is the sum over
+ * a^2 cos((p - j - b) t_i): most at the token b before. `nats` is how far its score lies
+ * above those next to it. */
 static void token_before(const struct nm__mini_shape *s, int b, float *q, float *k) {
   int hd = s->D / s->H, half = hd / 2;
   double drop = 0;
@@ -184,7 +185,7 @@ static int next_batch(struct corpus *c, nm_err *err) {
   return st;
 }
 
-/* ---- training ----------------------------------------------------------------------- */
+/* ---- training ---------------------------------------------------------------------- */
 
 static int update(struct nm__mini *t, struct nm__stepper *s, float *state, int64_t step) {
   const struct nm__mini_recipe *r = &t->r;
@@ -256,7 +257,7 @@ int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_lev
   return st;
 }
 
-/* ---- examining ------------------------------------------------------------------------ */
+/* ---- examining --------------------------------------------------------------------- */
 
 struct exam { const struct nm__mini_items *t; size_t right; };
 

@@ -61,7 +61,7 @@ struct nm__mini_shape {
   int L, D, H, F;
   double rope_base, final_gain;    /* what the final norm's weights start at */
   double nats;                     /* by which head 0 first prefers the previous token */
-  int back;                        /* so many heads: 0 one token before, 1 two .. ; 0: one head */
+  int back;                        /* heads so preset: head 0 for one token before, 1 for two .. */
 };
 
 struct nm__mini_recipe {

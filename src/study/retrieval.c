@@ -20,13 +20,13 @@ const struct nm__mini_level nm__retrieval_levels[NM__RETRIEVAL_LEVELS] = {
      0.45}};
 
 static const struct nm__retrieval_plan full = {
-    {{4, 128, 8, 256, 100, 0.05, 4}, 1300, 1920, 3e-3, 50, 0.3, 0.01, 1, NM__LONG, NM__SHORT, 0.6,
-     0.6}, 200};
+    {{4, 128, 8, 256, 100, 0.05, 4, 2}, 1300, 1920, 3e-3, 50, 0.3, 0.01, 1, NM__LONG,
+     NM__SHORT, 0.6, 0.6}, 200};
 static const struct nm__retrieval_plan quick = {
-    {{3, 32, 4, 64, 100, 0.1, 4}, 40, 960, 3e-3, 10, 0.3, 0.01, 1, NM__LONG, NM__SHORT, 0.6, 0.6},
-    20};
+    {{3, 32, 4, 64, 100, 0.1, 4, 2}, 40, 960, 3e-3, 10, 0.3, 0.01, 1, NM__LONG, NM__SHORT, 0.6,
+     0.6}, 20};
 
-/* ---- figures of a seed ---------------------------------------------------------------- */
+/* ---- figures of a seed ------------------------------------------------------------- */
 
 struct view { struct nm__study_run *r; const struct nm__retrieval_seed *s; int n, heads; };
 typedef double figure(const struct nm__retrieval_seed *s, int heads);
@@ -82,7 +82,7 @@ static double f_norm(const struct nm__retrieval_seed *s, int n) {
   return (void)n, s->two_norm - s->two_scores;
 }
 
-/* ---- claims ------------------------------------------------------------------------------ */
+/* ---- claims ------------------------------------------------------------------------ */
 
 /* What is found in a model that did not learn the task says nothing. */
 static bool learned(const struct view *v) {
@@ -130,15 +130,15 @@ static void claims(const struct view *v) {
   }
 }
 
-/* ---- what is shown -------------------------------------------------------------------------- */
+/* ---- what is shown ----------------------------------------------------------------- */
 
 static void show_training(const struct view *v) {
   char line[320];
   for (int i = 0; i < v->n; i++) {
     const struct nm__retrieval_seed *s = &v->s[i];
-    snprintf(line, sizeof line, "seed %llu: %.2f M tokens in %.0f s, loss %.3f, long haystacks from "
-             "step %.0f; %.3f of needle tokens right, %.3f of facts; %.0f heads copy; two masked by "
-             "score leave %.3f, by previous token %.3f, by output %.3f",
+    snprintf(line, sizeof line, "seed %llu: %.2f M tokens in %.0f s, loss %.3f, long haystacks "
+             "from step %.0f; %.3f of needle tokens right, %.3f of facts; %.0f heads copy; two "
+             "masked by score leave %.3f, by previous token %.3f, by output %.3f",
              (unsigned long long)v->r->seeds[i], s->tokens / 1e6, s->seconds, s->loss,
              s->late_from, s->copied, s->facts, s->n_copying, s->two_scores, s->two_previous,
              s->two_norm);

@@ -33,7 +33,7 @@ struct seed_run {
   int L, H;
 };
 
-/* ---- questions ---------------------------------------------------------------------- */
+/* ---- questions --------------------------------------------------------------------- */
 
 /* Values stand behind "KEY :", and so do those of the key that is asked. */
 static void find_needles(struct items *t, size_t i, int32_t colon) {
@@ -100,7 +100,7 @@ static int items_make(const struct seed_run *s, int level, const struct nm__mini
   return st;
 }
 
-/* ---- answers ------------------------------------------------------------------------------ */
+/* ---- answers ----------------------------------------------------------------------- */
 
 /* Share of the answer's tokens that stand where they must. */
 static double right_share(const struct items *t, size_t i, const int32_t *answer, int n) {
@@ -172,7 +172,7 @@ static double highest(const struct nm__head_scores *s) {
   return most;
 }
 
-/* ---- other rankings -------------------------------------------------------------------------- */
+/* ---- other rankings ---------------------------------------------------------------- */
 
 /* mean of a head: attention on the position before; length of its output. */
 struct other { struct nm__head_scores previous, norm; int H, hd; };
@@ -230,7 +230,7 @@ static int two_masked(const struct seed_run *s, const nm_model *m, nm_err *err) 
   return st;
 }
 
-/* ---- what masking takes ------------------------------------------------------------------------ */
+/* ---- what masking takes ------------------------------------------------------------ */
 
 static int drawn(const struct seed_run *s, const nm_model *m, const uint32_t *rank, size_t k,
                  nm_err *err) {
@@ -269,14 +269,15 @@ static int masked(const struct seed_run *s, const nm_model *m, const struct nm__
   return st ? st : two_masked(s, m, err);
 }
 
-/* ---- a seed -------------------------------------------------------------------------------------- */
+/* ---- a seed ------------------------------------------------------------------------ */
 
 static void recipe_text(const struct nm__mini_recipe *r, uint64_t seed, char out[320]) {
   const struct nm__mini_shape *s = &r->shape;
-  snprintf(out, 320, "miniature 1: L %d D %d H %d F %d base %g gain %g nats %g steps %d tokens %d "
-           "lr %g warmup %g tail %g decay %g clip %g late %d before %d pass %g share %g seed %llu",
-           s->L, s->D, s->H, s->F, s->rope_base, s->final_gain, s->nats, r->steps, r->tokens,
-           r->lr, r->warmup, r->tail, r->decay, r->clip, r->late, r->before, r->pass,
+  snprintf(out, 320, "miniature 1: L %d D %d H %d F %d base %g gain %g nats %g back %d steps %d "
+           "tokens %d lr %g warmup %g tail %g decay %g clip %g late %d before %d pass %g share %g "
+           "seed %llu",
+           s->L, s->D, s->H, s->F, s->rope_base, s->final_gain, s->nats, s->back, r->steps,
+           r->tokens, r->lr, r->warmup, r->tail, r->decay, r->clip, r->late, r->before, r->pass,
            r->late_share, (unsigned long long)seed);
 }
 
@@ -355,7 +356,7 @@ static int measure(struct seed_run *s, nm_err *err) {
   return st;
 }
 
-/* ---- what is kept ---------------------------------------------------------------------------------- */
+/* ---- what is kept ------------------------------------------------------------------ */
 
 enum { NUMBERS = sizeof(struct nm__retrieval_seed) / sizeof(double) };
 
