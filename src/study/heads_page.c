@@ -29,7 +29,8 @@ static void facts_of(const struct nm__headrun *R, struct nm__buf *b) {
   nm__buf_printf(b, "%zu of %zu trials answered (more than half of the needle's words) and "
                  "counted; %d layers of %d heads. %zu heads copy (mean score 0.1 and more: "
                  "%.1f %%), %zu with 0.5 and more, %zu never copied a token; %zu copied in at "
-                 "least 90 %% of trials, %zu in every one.", r->n_kept, r->n_trials, r->L, r->H, q.copying,
+                 "least 90 %% of trials, %zu in every one.", r->n_kept, r->n_trials, r->L, r->H,
+                 q.copying,
                  100.0 * (double)q.copying / (double)q.heads, q.half, q.never, q.mostly, q.always);
 }
 
