@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "model/plan.h"
 #include "report/report.h"
 #include "study/heads.h"
 
@@ -265,9 +266,42 @@ static int figures(struct nm__headrun *R, struct nm__page *p, nm_err *err) {
 
 /* ---- everything -------------------------------------------------------------------- */
 
+static int hash_of(const char *path, char hex[33], nm_err *err) {
+  *hex = 0;
+  return path ? nm__hash_file(path, hex, err) : NM_OK;
+}
+
+/* What the run was: time, command, model, files, what can change a bit and what cannot. */
+static int config(struct nm__headrun *R, struct nm__buf *b, nm_err *err) {
+  const nm_heads_opts *o = &R->o;
+  char hex[33] = "", utc[32], h[4][33];
+  const char *path[4] = {o->needles, o->haystack, o->data, o->facts};
+  nm__utc(utc);
+  int st = nm_model_hash(R->m, hex, err);
+  json_t *files = json_array();
+  for (int i = 0; i < 4 && !st; i++)
+    if (!(st = hash_of(path[i], h[i], err)) && path[i])
+      json_array_append_new(files, json_pack("{s:o, s:s}", "path", nm__json_text(path[i]), "hash",
+                                             h[i]));
+  json_t *j = json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:o, s:s, s:i, s:i, s:I}", "noema",
+                        NM_VERSION, "verb", "heads", "utc", utc, "command",
+                        nm__json_text(o->command), "model", nm__json_text(R->m->path),
+                        "model_hash", hex, "files", files, "kernels", nm_engine_kernels(R->e),
+                        "threads", nm_engine_threads(R->e), "ctx", nm__engine_ctx(R->e), "seed",
+                        (json_int_t)o->seed);
+  char *s = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
+  if (s) nm__buf_puts(b, s);
+  else b->failed = true;
+  free(s);
+  json_decref(j);
+  return st;
+}
+
 static int files(struct nm__headrun *R, nm_err *err) {
   struct nm__buf b;
-  int st = NM_OK;
+  nm__buf_init(&b, (size_t)1 << 20);
+  int st = config(R, &b, err);
+  put(R, "config.json", &b, NULL, &st, err);
   nm__buf_init(&b, (size_t)1 << 30);
   nm__head_scores_json(&R->kept, &b);
   put(R, "scores.json", &b, NULL, &st, err);

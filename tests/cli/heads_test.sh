@@ -27,7 +27,7 @@ prints '^1 head +0\.0 +100\.0 \(100\.0 to 100\.0\) +100\.0 +100\.0$'
 prints '^so: masking the best heads takes more'
 is "ranking" "$(sed -n 2,3p runs/rows/ranking.csv | tr '\n' ' ')" "0,3,1.00000,4,1.0000,1.0000 0,0,0.00000,4,0.0000,0.0000 "
 is "scores" "$(grep -c '\[1, 1, 1, 1\]' runs/rows/scores.json) $(grep -c '\[0, 0, 0, 0\]' runs/rows/scores.json)" "1 23"
-for f in heads.svg scores.json ranking.csv heads.json report.html answers.jsonl; do have runs/rows/$f; done
+for f in config.json heads.svg scores.json ranking.csv heads.json report.html answers.jsonl; do have runs/rows/$f; done
 run 0 "needles in hay" "$noema" heads $m --needles needles.jsonl --haystack hay.txt --lengths 24:96:4 --depths 5 --prompt '{context} ?' --facts facts.jsonl --predict 1 --top 1 --top 2 --mask zero -o runs/hay
 prints '^80 of 80 trials answered'
 prints '^ 0-3 +1\.000 '
