@@ -51,6 +51,23 @@ static void scale(float *v, size_t n, double by) {
   for (size_t i = 0; i < n; i++) v[i] = (float)((double)v[i] * by);
 }
 
+/* The preset heads write the tokens they look at in one way, and all other heads have keys that are
+ * their queries (Trockman and Kolter, Mimetic Initialization, arXiv 2305.09828): so what was
+ * written as "the token before" here is like what was written as "two before" there, and the
+ * search for what is alike need not be found first. They write what they read (the transpose of how
+ * they read it): all begin as faint copiers. Rows of matrices are outputs. */
+static void alike(const struct nm__mini *t, int block, const float *q, float *k) {
+  const struct nm__mini_shape *s = &t->r.shape;
+  size_t n, D = (size_t)s->D, hd = D / (size_t)s->H, from = (size_t)s->back * hd;
+  float *v = of_block(&t->p, block, "attn_v.weight", &n),
+        *o = of_block(&t->p, block, "attn_output.weight", &n);
+  memcpy(k + from * D, q + from * D, (D - from) * D * sizeof *k);
+  for (size_t h = 1; h < (size_t)s->back; h++) memcpy(v + h * hd * D, v, hd * D * sizeof *v);
+  for (size_t r = 0; r < D; r++)
+    for (size_t c = 0; c < D; c++)
+      o[r * D + c] = c >= from ? v[c * D + r] : c >= hd ? o[r * D + c % hd] : 3 * o[r * D + c];
+}
+
 /* Matrices have a standard deviation of 1 / sqrt(D). Embeddings are as large as the norms make
  * them, queries and keys small, so that the biases of the first heads decide what they look at. */
 static void first_values(struct nm__mini *t) {
@@ -63,8 +80,9 @@ static void first_values(struct nm__mini *t) {
   for (int i = 0; i < s->L; i++) {
     v = of_block(&t->p, i, "attn_q.weight", &n);
     k = of_block(&t->p, i, "attn_k.weight", &m);
-    scale(v, n, 0.5);
-    scale(k, m, 0.5);
+    if (s->alike) alike(t, i, v, k);
+    scale(v, n, s->alike ? 1 : 0.5);
+    scale(k, m, s->alike ? 1 : 0.5);
     v = of_block(&t->p, i, "attn_q.bias", &n);
     k = of_block(&t->p, i, "attn_k.bias", &m);
     for (int h = 0; n && m && h < (s->back ? s->back : 1); h++)

@@ -62,6 +62,7 @@ struct nm__mini_shape {
   double rope_base, final_gain;    /* what the final norm's weights start at */
   double nats;                     /* by which head 0 first prefers the previous token */
   int back;                        /* heads so preset: head 0 for one token before, 1 for two .. */
+  bool alike;                      /* see `alike` in mini.c */
 };
 
 struct nm__mini_recipe {

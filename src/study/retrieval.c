@@ -8,23 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Short haystacks that are nearly all needles come first: a model that finds nothing learns nothing
- * from long ones. Eight questions a haystack are eight lessons for one reading. */
+/* Short haystacks with few different values come first: who cannot look up a key learns nothing
+ * from long ones. Many questions a haystack are many lessons for one reading. */
 const struct nm__mini_level nm__retrieval_levels[NM__RETRIEVAL_LEVELS] = {
-    {"short", "four needles in 30 words, eight questions", "needle",
-     {"context=30", "needles=4", "queries=8", "span=4"}, {"context=30", "needles=4", "span=4"},
-     0.45},
+    {"short", "one value behind a key, up to four needles in 24 words", "needle",
+     {"context=24", "needles=4", "queries=16", "span=1", "values=16"},
+     {"context=24", "needles=4", "span=1", "values=16"}, 0.45},
     {"facts", "a city lies in a country", "facts", {NULL}, {NULL}, 0.1},
-    {"long", "one to three needles in 96 words, eight questions", "needle",
+    {"long", "four of 64 values behind a key, up to three needles in 96 words", "needle",
      {"context=96", "needles=3", "queries=8", "span=4"}, {"context=96", "needles=3", "span=4"},
      0.45}};
 
 static const struct nm__retrieval_plan full = {
-    {{4, 128, 8, 256, 100, 0.05, 4, 2}, 1300, 1920, 3e-3, 50, 0.3, 0.01, 1, NM__LONG,
-     NM__SHORT, 0.6, 0.6}, 200};
+    {{4, 128, 8, 256, 10000, 0.05, 8, 2, true}, 3000, 480, 1.5e-3, 50, 0.3, 0.01, 1, NM__LONG,
+     NM__SHORT, 0.8, 0.8}, 200};
 static const struct nm__retrieval_plan quick = {
-    {{3, 32, 4, 64, 100, 0.1, 4, 2}, 40, 960, 3e-3, 10, 0.3, 0.01, 1, NM__LONG, NM__SHORT, 0.6,
-     0.6}, 20};
+    {{3, 32, 4, 64, 10000, 0.1, 8, 2, true}, 40, 480, 3e-3, 10, 0.3, 0.01, 1, NM__LONG, NM__SHORT,
+     0.8, 0.8}, 20};
 
 /* ---- figures of a seed ------------------------------------------------------------- */
 

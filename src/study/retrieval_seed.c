@@ -273,12 +273,12 @@ static int masked(const struct seed_run *s, const nm_model *m, const struct nm__
 
 static void recipe_text(const struct nm__mini_recipe *r, uint64_t seed, char out[320]) {
   const struct nm__mini_shape *s = &r->shape;
-  snprintf(out, 320, "miniature 1: L %d D %d H %d F %d base %g gain %g nats %g back %d steps %d "
-           "tokens %d lr %g warmup %g tail %g decay %g clip %g late %d before %d pass %g share %g "
-           "seed %llu",
-           s->L, s->D, s->H, s->F, s->rope_base, s->final_gain, s->nats, s->back, r->steps,
-           r->tokens, r->lr, r->warmup, r->tail, r->decay, r->clip, r->late, r->before, r->pass,
-           r->late_share, (unsigned long long)seed);
+  snprintf(out, 320, "miniature 1: L %d D %d H %d F %d base %g gain %g nats %g back %d alike %d "
+           "steps %d tokens %d lr %g warmup %g tail %g decay %g clip %g late %d before %d pass %g "
+           "share %g seed %llu",
+           s->L, s->D, s->H, s->F, s->rope_base, s->final_gain, s->nats, s->back, s->alike,
+           r->steps, r->tokens, r->lr, r->warmup, r->tail, r->decay, r->clip, r->late, r->before,
+           r->pass, r->late_share, (unsigned long long)seed);
 }
 
 static int new_model(const struct seed_run *s, struct nm__mini *t, nm_err *err) {
