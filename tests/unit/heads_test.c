@@ -277,6 +277,44 @@ static void test_equality(void **state) {
   only_head(score, 3, 0);
 }
 
+/* What a session's tap sees is what a run of the whole text sees, bit for bit. */
+struct seen { float v[6][64]; int n, pos; };
+
+static int see_row(void *arg, const nm_row *r, nm_err *err) {
+  struct seen *s = arg;
+  (void)err;
+  assert_true(r->n <= 64 && r->site < 6);
+  memcpy(s->v[r->site], r->data, (size_t)r->n * sizeof(float));
+  s->n++;
+  s->pos = r->pos;
+  return NM_OK;
+}
+
+static void test_rows(void **state) {
+  struct planted *p = *state;
+  static const char text[] = "saw ann by night ?", site[] = "blk.*.attn.pattern";
+  struct seen a = {.n = 0}, b = {.n = 0};
+  int32_t *ids;
+  size_t n;
+  int zero = 0;
+  nm_session *s;
+  nm_tap tap = {site, "last"};
+  nm_session_opts o = {.tap = site, .row = see_row, .arg = &a};
+  assert_int_equal(nm_tokenize(p->m, text, sizeof text - 1, 0, &ids, &n, NULL), NM_OK);
+  assert_int_equal(nm_session_new(p->e, &o, &s, NULL), NM_OK);
+  assert_int_equal(nm_session_append(s, 0, ids, n - 1, NULL), NM_OK);
+  assert_int_equal(a.n, 6);                    /* the last position alone, in every block */
+  assert_int_equal(nm_session_step(s, &zero, &ids[n - 1], 1, NULL), NM_OK);
+  assert_int_equal(a.n, 12);
+  assert_int_equal(a.pos, n - 1);
+  nm_seq seq = {ids, n};
+  nm_request r = {.seqs = &seq, .n_seqs = 1, .taps = &tap, .n_taps = 1, .row = see_row, .arg = &b};
+  assert_int_equal(nm_run(p->e, &r, NULL), NM_OK);
+  assert_memory_equal(a.v, b.v, sizeof a.v);
+  nm_session_free(s);
+  nm_free(ids);
+}
+
 static void test_masks(void **state) {
   struct planted *p = *state;
   static const uint32_t copying[] = {3}, other[] = {4};
@@ -361,7 +399,8 @@ int main(void) {
       cmocka_unit_test(test_published), cmocka_unit_test(test_alike), cmocka_unit_test(test_format),
       cmocka_unit_test(test_refused), cmocka_unit_test(test_mutations),
       cmocka_unit_test(test_stems), cmocka_unit_test(test_rouge), cmocka_unit_test(test_planted),
-      cmocka_unit_test(test_counts), cmocka_unit_test(test_equality), cmocka_unit_test(test_masks),
+      cmocka_unit_test(test_counts), cmocka_unit_test(test_equality),
+      cmocka_unit_test(test_rows), cmocka_unit_test(test_masks),
       cmocka_unit_test(test_draws),
       cmocka_unit_test(test_no_answers), cmocka_unit_test(test_span)};
   return cmocka_run_group_tests(tests, begin, end);
