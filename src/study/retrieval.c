@@ -20,7 +20,7 @@ const struct nm__mini_level nm__retrieval_levels[NM__RETRIEVAL_LEVELS] = {
      0.45}};
 
 static const struct nm__retrieval_plan full = {
-    {{4, 128, 8, 256, 10000, 0.05, 8, 2, true}, 3000, 480, 1.5e-3, 50, 0.3, 0.01, 1, NM__LONG,
+    {{4, 128, 8, 256, 10000, 0.05, 8, 2, true}, 4400, 480, 1.5e-3, 50, 0.3, 0.01, 1, NM__LONG,
      NM__SHORT, 0.8, 0.8}, 200};
 static const struct nm__retrieval_plan quick = {
     {{3, 32, 4, 64, 10000, 0.1, 8, 2, true}, 40, 480, 3e-3, 10, 0.3, 0.01, 1, NM__LONG, NM__SHORT,
@@ -166,7 +166,8 @@ static int show_figure(const struct view *v, nm_err *err) {
   }
   for (int k = 0; k < v->heads; k++) x[k] = k + 1;
   struct nm__hline line = {NM__HEADS_COPIES, "copies from here", NM__LINE_DASHED, 9};
-  struct nm__chart c = {.title = "Few heads copy", .subtitle = "retrieval score, best head first",
+  struct nm__chart c = {.title = "How many heads copy",
+                        .subtitle = "retrieval score, best head first",
                         .x_label = "rank of the head", .y_label = "share of the needle it copied",
                         .y_lo = 0, .y_hi = 1.02, .series = s, .n_series = v->n, .hlines = &line,
                         .n_hlines = 1};

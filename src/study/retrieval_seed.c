@@ -259,6 +259,7 @@ static int masked(const struct seed_run *s, const nm_model *m, const struct nm__
     best[i] = s->r->fault == NM__SHIFTED_HEADS ? (rank[i] + (uint32_t)s->H) % (uint32_t)heads
                                                : rank[i];
   int st = NM_OK;
+  s->out->masked_copied = 1;         /* where no mask or no draw is possible nothing is shown */
   if (k && 2 * k <= heads) {
     st = accuracy(s, m, &s->needles, best, k, &s->out->masked_copied, err);
     if (!st) st = accuracy(s, m, &s->facts, best, k, &s->out->masked_facts, err);
@@ -396,7 +397,7 @@ int nm__retrieval_seed_run(const struct nm__study_run *r, const struct nm__retri
                        .H = plan->recipe.shape.H};
   char text[320], key[480], file[64];
   recipe_text(&plan->recipe, seed, text);
-  snprintf(key, sizeof key, "measured 1: %s items %zu fault %s", text, plan->items,
+  snprintf(key, sizeof key, "measured 2: %s items %zu fault %s", text, plan->items,
            r->o->fault ? r->o->fault : "none");
   snprintf(file, sizeof file, "seed-%llu.json", (unsigned long long)seed);
   char *path = nm__path_join(r->out->dir, file);
