@@ -320,6 +320,11 @@ typedef struct nm_session_opts {
   nm_edits *edits;                 /* or NULL; positions: docs/sites.md, and `generated` */
   const char *type_k, *type_v;     /* "f32" (NULL) or "f16": how keys and values are kept */
   const nm_progress *progress;     /* of long appends */
+  const char *tap;                 /* a glob of sites read where logits are: at the last position of
+                                      what is appended, and at each generated one. NULL: none */
+  int (*row)(void *arg, const nm_row *row, nm_err *err);  /* row->seq: the text; row->site
+                                      counts in nm_run_sites of this tap alone */
+  void *arg;
 } nm_session_opts;
 /* NM_EFORMAT for an encoder, and for edits whose sites the model does not have. */
 int nm_session_new(nm_engine *e, const nm_session_opts *o, nm_session **out, nm_err *err);
@@ -912,6 +917,59 @@ int nm_trace_graph(nm_engine *e, const nm_trace_opts *o, nm_trace_result *out, n
 /* The geometry of a Gram matrix and accuracies that were measured elsewhere. */
 int nm_trace_files(const nm_trace_opts *o, nm_trace_result *out, nm_err *err);
 void nm_trace_result_free(nm_trace_result *r);
+
+/* ---- heads: which attention heads copy out of the context ------------------ */
+
+/* Retrieval heads (Wu et al., arXiv 2404.15574). A needle is hidden in a long text and asked for;
+ * while the answer is generated, a head copies a token when the position it looks at most lies in
+ * the needle and holds that token. Its score in a trial is how many tokens it copied, over the
+ * needle's length; trials whose answer lacks half of the needle's words do not count. Then the best
+ * heads are masked, and as many drawn from the others, and both tasks asked again. */
+typedef struct nm_heads_opts {
+  const char *needles;             /* rows of {"needle", "question", "answer" (or real_needle)} */
+  const char *haystack;            /* a text file; with needles */
+  const char *data;                /* or rows of {"text", "answer"}: prompts that hold the answer */
+  const char *facts;               /* rows of {"text", "answer"} known by heart; or NULL */
+  const char *prompt;              /* with {context} and {question}; NULL: as published */
+  int len_from, len_to, n_lengths; /* tokens of context; 0: 1000 to 8000 in 8 */
+  int n_depths;                    /* 0 to 100 percent of it; 0: 10 */
+  size_t max_rows;                 /* of each file; 0: all */
+  int predict;                     /* tokens of an answer; 0: 50 */
+  bool unique;                     /* count a token of the needle once */
+  const char *mask;                /* "uniform" (NULL; as released) or "zero" */
+  const int *top; int n_top;       /* heads masked at once; 0: those with 0.1 and more */
+  bool no_mask;
+  int draws;                       /* of random heads; 0: 5 */
+  uint64_t seed;
+  const char *out, *command;       /* folder; NULL: runs/heads-... Finished answers in it stay */
+  const nm_progress *progress;
+} nm_heads_opts;
+typedef struct nm_heads_mask {
+  int k;
+  double needle, facts;            /* score with the best k masked: mean recall x 100; % right */
+  double random, low, high;        /* of the draws: needles, mean, lowest, highest */
+  double random_facts;
+} nm_heads_mask;
+typedef struct nm_heads_result {
+  char *dir, *summary, *text, *json;
+  int L, H;
+  size_t n_trials, n_kept, n_facts;
+  double *mean, *freq;             /* [L, H]: score; share of kept trials with 0.1 and more */
+  int n_copying, best_layer, best_head;
+  double needle, facts;            /* nothing masked: mean recall x 100; % right, NaN: none */
+  int n_masks; nm_heads_mask *mask;
+  int verdict;                     /* NM_OK: masking the best hurts more than any draw; NM_ECHECK:
+                                      a draw hurts as much; NM_EUNSURE: nothing to tell by */
+} nm_heads_result;
+/* Writes DIR/scores.json (the published form), ranking.csv, heads.svg, heads.json, report.html.
+ * NM_EFAIL when no trial was answered: there is no score without an answer. NM_EINTR keeps what was
+ * finished. */
+int nm_heads(nm_model *m, nm_engine *e, const nm_heads_opts *o, nm_heads_result *out, nm_err *err);
+void nm_heads_result_free(nm_heads_result *r);
+
+/* Statistics of n files of head scores (the published JSON, or ranking.csv), and how alike they
+ * are, as text or JSON in a string that the caller frees. */
+int nm_heads_show(const char *const *path, int n, bool json, char **out, nm_err *err);
 
 /* A saved probe: site, layer, template, label names, and weights or trees. */
 typedef struct nm_probe nm_probe;

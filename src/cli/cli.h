@@ -38,7 +38,8 @@ struct cli_verb {
 };
 extern const struct cli_verb cli_info, cli_tokenize, cli_logits, cli_acts, cli_depth, cli_probe,
     cli_runs, cli_world, cli_bench, cli_embed, cli_convert, cli_train, cli_study,
-    cli_score, cli_lens, cli_vector, cli_run, cli_adapter, cli_patch, cli_trace;
+    cli_score, cli_lens, cli_vector, cli_run, cli_adapter, cli_patch, cli_trace,
+    cli_heads;
 
 extern const struct cli_verb cli_rerun;
 

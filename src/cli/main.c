@@ -14,7 +14,7 @@ const struct cli_verb *const cli_verbs[] = {&cli_info, &cli_tokenize, &cli_logit
                                                &cli_embed, &cli_convert, &cli_train,
                                                &cli_study, &cli_score, &cli_lens, &cli_vector,
                                                &cli_run, &cli_adapter, &cli_patch, &cli_rerun,
-                                               &cli_trace, NULL};
+                                               &cli_trace, &cli_heads, NULL};
 
 /* ---- options by the table ----------------------------------------------- */
 

@@ -22,11 +22,11 @@ struct nm_session {
   const nm_model *m;
   struct nm__run R;
   nm_request req;
+  nm_tap taps[2];                  /* of the logits; and the user's */
+  nm_session_opts o;
   struct layout at;
   struct text *text;
 };
-
-static const nm_tap logits_tap = {"logits", "all"};
 
 static int n_edits(const nm_session *s) { return s->req.edits ? s->req.edits->n : 0; }
 
@@ -37,7 +37,11 @@ static int64_t slot_of(struct layout l, int text, int pos) {
 
 static int keep_logits(void *arg, const nm_row *r, nm_err *err) {
   nm_session *s = arg;
-  (void)err;
+  if (r->site) {                     /* site 0 is the logits */
+    nm_row mine = *r;
+    mine.site--;
+    return s->o.row(s->o.arg, &mine, err);
+  }
   memcpy(s->text[r->seq].logits, r->data, sizeof(float) * (size_t)r->n);
   return NM_OK;
 }
@@ -46,7 +50,7 @@ static int keep_logits(void *arg, const nm_row *r, nm_err *err) {
 
 static void text_done(struct text *t, int n) {
   for (int i = 0; t->act.edit_mask && i < n; i++) free(t->act.edit_mask[i]);
-  if (t->act.tap_mask) free(t->act.tap_mask[0]);
+  for (int i = 0; t->act.tap_mask && i < 2; i++) free(t->act.tap_mask[i]);
   free(t->act.edit_mask);
   free(t->act.tap_mask);
   free(t->ids);
@@ -67,13 +71,13 @@ static int text_room(nm_session *s, struct text *t, int cap, nm_err *err) {
   struct active *a = &t->act;
   if (!t->logits) {
     t->logits = nm__alloc((size_t)s->m->V, sizeof(float));
-    a->tap_mask = nm__alloc(1, sizeof *a->tap_mask);
+    a->tap_mask = nm__alloc(2, sizeof *a->tap_mask);
     a->edit_mask = nm__alloc((size_t)n, sizeof *a->edit_mask);
   }
   bool ok = t->logits && a->tap_mask && a->edit_mask;
   int32_t *ids = ok ? nm__realloc(t->ids, (size_t)cap, sizeof *ids) : NULL;
   if (ids) t->ids = ids;
-  ok = ok && ids && mask_room(&a->tap_mask[0], cap);
+  ok = ok && ids && mask_room(&a->tap_mask[0], cap) && mask_room(&a->tap_mask[1], cap);
   for (int i = 0; ok && i < n; i++) ok = mask_room(&a->edit_mask[i], cap);
   return ok ? NM_OK : nm__fail_memory(err, "a text", (size_t)cap * sizeof *ids);
 }
@@ -171,8 +175,11 @@ static int kind_of(const char *name, bool *half, nm_err *err) {
 
 static int set_up(nm_session *s, const nm_session_opts *o, nm_err *err) {
   struct nm__run *R = &s->R;
-  s->req = (nm_request){.taps = &logits_tap, .n_taps = 1, .edits = o->edits, .row = keep_logits,
-                        .arg = s};
+  s->o = *o;
+  s->taps[0] = (nm_tap){"logits", "all"};
+  s->taps[1] = (nm_tap){o->tap, "all"};
+  s->req = (nm_request){.taps = s->taps, .n_taps = o->tap ? 2 : 1, .edits = o->edits,
+                        .row = keep_logits, .arg = s};
   *R = (struct nm__run){.e = s->e, .r = &s->req, .err = err};
   int st = nm__plan_make(s->m, &s->req, nm__engine_ctx(s->e), 1, 0, &R->plan, err);
   if (!st) st = kind_of(o->type_k, &R->plan.half_k, err);
@@ -236,8 +243,10 @@ static void add_span(nm_session *s, int i_span, int seq, int n, bool want_logits
   struct nm__span *sp = &R->spans[i_span];
   *sp = (struct nm__span){i_span, first, n, R->n_rows, 0, s->at.prefix,
                           (int)slot_of(s->at, seq, s->at.prefix)};
-  memset(t->act.tap_mask[0] + first, 0, (size_t)n);
-  t->act.tap_mask[0][first + n - 1] = want_logits;
+  for (int i = 0; i < 2; i++) {
+    memset(t->act.tap_mask[i] + first, 0, (size_t)n);
+    t->act.tap_mask[i][first + n - 1] = want_logits;
+  }
   t->act.at = t->act.len = first + n;
   t->act.seq = (size_t)seq;
   R->act[i_span] = t->act;

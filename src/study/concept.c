@@ -16,11 +16,11 @@ const struct nm__mini_level nm__concept_levels[NM__CONCEPT_LEVELS] = {
     {"by heart", "two hops, one cycle for ever", "chase", {"hops=2", "k_max=12", "fixed=1"},
      {"hops=2", "k_max=12", "fixed=1"}, 0.85}};
 
-#define SHAPE {6, 64, 2, 160, 100, 0.15, 4}
+#define SHAPE {6, 64, 2, 160, 100, 0.15, 4, 1, false}
 static const struct nm__concept_plan full = {
     {SHAPE, 2000, 1920, 3e-3, 50, 0.3, 0.01, 1, NM__H2, NM__H1, 0.8, 0.75},
     {SHAPE, 150, 1920, 3e-3, 50, 0.3, 0.01, 1, -1, -1, 0, 0}, 1000, 5};
-#define TINY {3, 32, 1, 64, 100, 0.15, 4}
+#define TINY {3, 32, 1, 64, 100, 0.15, 4, 1, false}
 static const struct nm__concept_plan quick = {
     {TINY, 60, 960, 3e-3, 20, 0.3, 0.01, 1, NM__H2, NM__H1, 0.8, 0.75},
     {TINY, 40, 960, 3e-3, 20, 0.3, 0.01, 1, -1, -1, 0, 0}, 500, 3};

@@ -12,10 +12,11 @@ enum { CONTEXT = NM__MINI_LONGEST, LOOK_EVERY = 50, LOOK_ITEMS = 256 };
 
 /* ---- first values ------------------------------------------------------------- */
 
-/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q = a (cos t_i,
- * -sin t_i) and k = (a, 0) in every pair, their product is the sum over a^2 cos((p - j - 1) t_i):
- * most at the previous token. `nats` is how far its score lies above those next to it. */
-static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
+/* Rotation turns pair i of a query at p and of a key at j by p t_i and j t_i. With q =
+ * a (cos b t_i, -sin b t_i) and k = (a, 0) in every pair, their product is the sum over
+ * a^2 cos((p - j - b) t_i): most at the token b before. `nats` is how far its score lies
+ * above those next to it. */
+static void token_before(const struct nm__mini_shape *s, int b, float *q, float *k) {
   int hd = s->D / s->H, half = hd / 2;
   double drop = 0;
   for (int i = 0; i < half; i++)
@@ -23,8 +24,8 @@ static void previous_token(const struct nm__mini_shape *s, float *q, float *k) {
   double a = nm__sqrt(s->nats * nm__sqrt((double)hd) / drop);
   for (int i = 0; i < half; i++) {
     double t = nm__pow(s->rope_base, -2.0 * i / hd);
-    q[i] = (float)(a * nm__cos(t));
-    q[i + half] = (float)(-a * nm__sin(t));
+    q[i] = (float)(a * nm__cos(b * t));
+    q[i + half] = (float)(-a * nm__sin(b * t));
     k[i] = (float)a;
     k[i + half] = 0;
   }
@@ -50,8 +51,25 @@ static void scale(float *v, size_t n, double by) {
   for (size_t i = 0; i < n; i++) v[i] = (float)((double)v[i] * by);
 }
 
+/* The preset heads write the tokens they look at in one way, and all other heads have keys that are
+ * their queries (Trockman and Kolter, Mimetic Initialization, arXiv 2305.09828): so what was
+ * written as "the token before" here is like what was written as "two before" there, and the
+ * search for what is alike need not be found first. They write what they read (the transpose of how
+ * they read it): all begin as faint copiers. Rows of matrices are outputs. */
+static void alike(const struct nm__mini *t, int block, const float *q, float *k) {
+  const struct nm__mini_shape *s = &t->r.shape;
+  size_t n, D = (size_t)s->D, hd = D / (size_t)s->H, from = (size_t)s->back * hd;
+  float *v = of_block(&t->p, block, "attn_v.weight", &n),
+        *o = of_block(&t->p, block, "attn_output.weight", &n);
+  memcpy(k + from * D, q + from * D, (D - from) * D * sizeof *k);
+  for (size_t h = 1; h < (size_t)s->back; h++) memcpy(v + h * hd * D, v, hd * D * sizeof *v);
+  for (size_t r = 0; r < D; r++)
+    for (size_t c = 0; c < D; c++)
+      o[r * D + c] = c >= from ? v[c * D + r] : c >= hd ? o[r * D + c % hd] : 3 * o[r * D + c];
+}
+
 /* Matrices have a standard deviation of 1 / sqrt(D). Embeddings are as large as the norms make
- * them, queries and keys small, so that the biases of head 0 decide what it looks at. */
+ * them, queries and keys small, so that the biases of the first heads decide what they look at. */
 static void first_values(struct nm__mini *t) {
   const struct nm__mini_shape *s = &t->r.shape;
   size_t n, m;
@@ -62,11 +80,13 @@ static void first_values(struct nm__mini *t) {
   for (int i = 0; i < s->L; i++) {
     v = of_block(&t->p, i, "attn_q.weight", &n);
     k = of_block(&t->p, i, "attn_k.weight", &m);
-    scale(v, n, 0.5);
-    scale(k, m, 0.5);
+    if (s->alike) alike(t, i, v, k);
+    scale(v, n, s->alike ? 1 : 0.5);
+    scale(k, m, s->alike ? 1 : 0.5);
     v = of_block(&t->p, i, "attn_q.bias", &n);
     k = of_block(&t->p, i, "attn_k.bias", &m);
-    if (n && m) previous_token(s, v, k);
+    for (int h = 0; n && m && h < (s->back ? s->back : 1); h++)
+      token_before(s, h + 1, v + h * (s->D / s->H), k + h * (s->D / s->H));
   }
 }
 
@@ -196,7 +216,7 @@ static int next_batch(struct corpus *c, nm_err *err) {
   return st;
 }
 
-/* ---- training ----------------------------------------------------------------------- */
+/* ---- training ---------------------------------------------------------------------- */
 
 static int update(struct nm__mini *t, struct nm__stepper *s, float *state, int64_t step) {
   const struct nm__mini_recipe *r = &t->r;
@@ -306,7 +326,7 @@ int nm__mini_train(struct nm__mini *t, const struct nm__mini_level *l, int n_lev
   return st;
 }
 
-/* ---- examining ------------------------------------------------------------------------ */
+/* ---- examining --------------------------------------------------------------------- */
 
 struct exam { const struct nm__mini_items *t; size_t right; };
 

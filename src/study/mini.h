@@ -11,7 +11,7 @@
 
 #include "learn/learn.h"
 
-enum { NM__MINI_LEVELS = 8, NM__MINI_WORD = 32, NM__MINI_LONGEST = 256 };
+enum { NM__MINI_LEVELS = 8, NM__MINI_WORD = 32, NM__MINI_LONGEST = 256, NM__MINI_SET = 5 };
 
 /* ---- mini_words.c ------------------------------------------------------------ */
 
@@ -19,7 +19,7 @@ enum { NM__MINI_LEVELS = 8, NM__MINI_WORD = 32, NM__MINI_LONGEST = 256 };
  * world each, or NULL. `share` of the training tokens; 0: examined only. */
 struct nm__mini_level {
   const char *name, *about, *world;
-  const char *set[3], *probe[3];
+  const char *set[NM__MINI_SET], *probe[NM__MINI_SET];
   double share;
 };
 
@@ -41,7 +41,7 @@ int nm__mini_world(const struct nm__mini_level *l, bool probe, uint64_t W, uint6
 int nm__mini_sample(const struct nm__mini_words *w, const struct nm__mini_level *l,
                     const nm_world_item *it, struct nm__sample *s, int room, nm_err *err);
 
-/* Items to be examined: the question's ids, the answer's id, its class and its twin. */
+/* Items to be examined: the question's ids, the answer's first id, its class and its twin. */
 struct nm__mini_items {
   nm_seq *seq;
   int32_t *answer;
@@ -61,6 +61,8 @@ struct nm__mini_shape {
   int L, D, H, F;
   double rope_base, final_gain;    /* what the final norm's weights start at */
   double nats;                     /* by which head 0 first prefers the previous token */
+  int back;                        /* heads so preset: head 0 for one token before, 1 for two .. */
+  bool alike;                      /* see `alike` in mini.c */
 };
 
 struct nm__mini_recipe {

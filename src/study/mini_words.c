@@ -36,7 +36,7 @@ int nm__mini_world(const struct nm__mini_level *l, bool probe, uint64_t W, uint6
                    nm_world **out, nm_err *err) {
   const char *const *set = probe ? l->probe : l->set;
   int n = 0;
-  while (n < 3 && set[n]) n++;
+  while (n < NM__MINI_SET && set[n]) n++;
   return nm_world_open(l->world, set, n, W, seed, out, err);
 }
 
@@ -130,7 +130,7 @@ static int one_item(struct nm__mini_items *t, size_t i, const struct nm__mini_le
   memcpy(ids, v, (size_t)n * sizeof *ids);
   t->seq[i] = (nm_seq){ids, (size_t)n};
   t->label[i] = (uint8_t)it->label;
-  t->answer[i] = nm__mini_word(w, it->answer, strlen(it->answer));
+  t->answer[i] = nm__mini_word(w, it->answer, strcspn(it->answer, " "));
   return t->answer[i] < 0 ? not_known(l, -1, err) : NM_OK;
 }
 

@@ -12,7 +12,8 @@
 #include "study/depth.h"
 
 static const struct nm__study *const studies[] = {&nm__study_concept_depth,
-                                               &nm__study_walks};
+                                               &nm__study_walks,
+                                               &nm__study_retrieval_heads};
 enum { N_STUDIES = sizeof studies / sizeof *studies };
 
 bool nm_studies(int i, nm_study_info *out) {

@@ -47,7 +47,8 @@ struct nm__study {
   nm_study_info info;
   int (*run)(struct nm__study_run *r, nm_err *err);
 };
-extern const struct nm__study nm__study_concept_depth, nm__study_walks;
+extern const struct nm__study nm__study_concept_depth, nm__study_walks,
+    nm__study_retrieval_heads;
 
 /* v[n]: one value a seed; n 0: it could not be measured, `text` says what would have been. */
 void nm__study_claim(struct nm__study_run *r, const struct nm__claim *c, const double *v, int n);

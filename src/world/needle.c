@@ -5,13 +5,15 @@
  * A haystack of filler holds one to `needles` needles at drawn places, each a key and `span`
  * values; the question names one key. W deals the values into a low and a high class; the label is
  * the class of the first value. Twins differ in that value alone. A value is looked up by its key
- * and copied: depth 1. */
+ * and copied: depth 1. For training, `queries` asks for more of the haystack's keys behind the
+ * answer: a haystack costs much to read, and each answer teaches as much as the first. */
 #include <stdio.h>
 #include <string.h>
 #include "world/world.h"
 
-enum { N_VALUES = 200, N_KEYS = 40, N_FILLER = 20, MAX_SPAN = 8, MAX_NEEDLES = 6 };
-enum { CONTEXT = 0, NEEDLES, SPAN, VALUES };
+enum { N_VALUES = 200, N_KEYS = 40, N_FILLER = 20, MAX_SPAN = 8, MAX_NEEDLES = 6,
+       MAX_QUERIES = 16 };
+enum { CONTEXT = 0, NEEDLES, SPAN, VALUES, QUERIES };
 
 static const char *const filler[N_FILLER] = {"ah",  "eh",  "er",  "ha",  "heh", "hm", "ho",
                                              "hum", "la",  "lo",  "mm",  "na",  "oh", "oi",
@@ -22,6 +24,7 @@ static const nm_world_param params[] = {
     {"needles", "most needles in a haystack", 1, MAX_NEEDLES, 3},
     {"span", "values behind a key", 1, MAX_SPAN, 4},
     {"values", "values there are", 8, N_VALUES, 64},
+    {"queries", "questions that a training item asks, one after the other", 1, MAX_QUERIES, 1},
     {0}};
 
 /* Two syllables, of 15: value 0 is "baba", 199 "peta". Keys end in "x". */
@@ -67,6 +70,22 @@ static void put_needle(struct nm__item *b, int key, const uint32_t *value, int s
   nm__item_word(b, ";");
 }
 
+/* A part that asks for a key, and one that answers; `again`: it is not the item's first. */
+static void put_question(struct nm__item *b, int key, const uint32_t *value, int span, bool again) {
+  char s[NM__WORD];
+  key_word(key, s);
+  if (again) nm__item_word(b, ";");
+  nm__item_word(b, "get");
+  nm__item_word(b, s);
+  nm__item_word(b, ":");
+  nm__item_end(b, 0);
+  for (int i = 0; i < span; i++) {
+    value_word((int)value[i], s);
+    nm__item_word(b, s);
+  }
+  nm__item_end(b, 1);
+}
+
 static void make(const struct nm_world *w, uint64_t j, int side, struct nm__item *b) {
   struct nm__rng r = {w->item_key, j, 0};
   const int *p = w->param;
@@ -89,17 +108,11 @@ static void make(const struct nm_world *w, uint64_t j, int side, struct nm__item
       if (place[i] == (uint32_t)f) put_needle(b, (int)key[i], value[i], span);
     if (done++ < fill) nm__item_word(b, filler[nm__rng_below(&r, N_FILLER)]);
   }
-  char s[NM__WORD];
-  key_word((int)key[asked], s);
-  nm__item_word(b, "get");
-  nm__item_word(b, s);
-  nm__item_word(b, ":");
-  nm__item_end(b, 0);
-  for (int k = 0; k < span; k++) {
-    value_word((int)value[asked][k], s);
-    nm__item_word(b, s);
+  put_question(b, (int)key[asked], value[asked], span, false);
+  for (int q = 1; q < p[QUERIES]; q++) {
+    int i = (int)nm__rng_below(&r, (uint64_t)n);
+    put_question(b, (int)key[i], value[i], span, true);
   }
-  nm__item_end(b, 1);
   b->out->twin = j;
   b->out->label = side;
   b->out->depth = 1;

@@ -6,6 +6,7 @@ limit=100
 
 try 0 "$noema" study
 prints '^concept-depth'
+prints '^retrieval-heads'
 faults=$(sed -n 's/^  --fault \([a-z-]*\) .*/\1/p' out)
 is "known mistakes" "$(echo "$faults" | wc -l)" 6
 
@@ -30,6 +31,11 @@ for f in $faults; do
 done
 
 try 2 "$noema" study nothing; says "nothing"
+# Retrieval heads: an untrained miniature cannot conclude, and one whose failures count is noticed.
+try 6 "$noema" study retrieval-heads --quick --seeds 1 -o heads
+prints '^retrieval-heads: inconclusive'
+try 5 "$noema" study retrieval-heads --quick --seeds 1 --fault failed-answers -o headsf
+prints '^retrieval-heads: fail'
 try 2 "$noema" study concept-depth --fault nothing; says "nothing"
 try 2 "$noema" study concept-depth --seeds 1,x; says "x"
 echo "$pass passed, $fail failed"

@@ -13,8 +13,8 @@
 #include "model_run.h"
 #include "study/concept.h"
 
-static const struct nm__mini_recipe tiny = {{3, 32, 1, 64, 100, 0.15, 4}, 30, 480, 3e-3, 10, 0.3,
-                                            0.01, 1, -1, -1, 0, 0};
+static const struct nm__mini_recipe tiny = {{3, 32, 1, 64, 100, 0.15, 4, 1, false}, 30, 480,
+                                            3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0};
 
 static void get_items(int level, size_t n, struct nm__mini *t, struct nm__mini_items *items) {
   nm_err err = {0};
