@@ -170,7 +170,7 @@ static void verb_help(FILE *f, const struct cli_verb *v) {
 static void help(FILE *f) {
   fprintf(f, "noema %s - what a language model knows, where it keeps it, and how to change it\n\n"
              "usage: noema VERB ... ; noema VERB --help\n\n", NM_VERSION);
-  for (int i = 0; i < N_VERBS; i++) fprintf(f, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
+  for (int i = 0; i < N_VERBS; i++) fprintf(f, "  %-12s %s\n", verbs[i]->name, verbs[i]->summary);
   fprintf(f, "\nTo begin:  noema info MODEL.gguf\n"
              "           noema depth MODEL.gguf --data sentences.csv\n"
              "Exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input file, 4 not enough memory,\n"
