@@ -893,7 +893,8 @@ void nm_patch_result_free(nm_patch_result *r);
 typedef struct nm_trace_opts {
   const char *graph;               /* "grid:4x4" (NULL), "ring:10", "hex:14", a file of edges */
   const char *words;               /* a file, one a line; NULL: common words; "auto": words of the
-                                      vocabulary. Those that are not one token are left out */
+                                      vocabulary; "ids": ids themselves. What is not one
+                                      token is left out */
   const int *lengths; int n_lengths;           /* words of a walk, ascending; 0: 10, 50, 100, 400 */
   const char *layers;              /* "all" (NULL), or "embed,3,5-8" */
   int window, walks;               /* words behind a mean (0: 200); walks (0: 16) */

@@ -18,11 +18,11 @@ done
 # The examples in the help of every verb.
 t=$(mktemp -d)
 ln -s "$root/models" "$t/models"
-for v in $(noema --help | awk '/^  [a-z]+  / { print $1 }'); do
+for v in $(noema --help | awk '/^  [a-z-]+  / { print $1 }'); do
   noema "$v" --help | awk '/^example:/ { on = 1; next } on { print }' > "$t/$v.sh"
 done
 (cd "$t" && bash depth.sh > /dev/null 2>&1 && noema depth models/planted.gguf --data a.tsv -o runs/p --save-probe a.probe > /dev/null 2>&1)
-for v in $(noema --help | awk '/^  [a-z]+  / { print $1 }'); do
+for v in $(noema --help | awk '/^  [a-z-]+  / { print $1 }'); do
   [ "$v" = depth ] && [ -d "$t/runs/a" ] && { pass=$((pass + 1)); continue; }
   if (cd "$t" && bash -e "$v.sh" > out.txt 2>&1); then pass=$((pass + 1)); else fail=$((fail + 1)); echo "FAILED: noema $v --help's example"; cat "$t/out.txt"; fi
 done

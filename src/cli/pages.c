@@ -26,7 +26,7 @@ void cli_help(FILE *f) {
   fprintf(f, "noema %s - what a language model knows, where it keeps it, and how to change it\n\n"
              "usage: noema VERB ... ; noema VERB --help\n\n", NM_VERSION);
   for (int i = 0; cli_verbs[i]; i++)
-    fprintf(f, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
+    fprintf(f, "  %-12s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
   fprintf(f, "\nTo begin:  noema info MODEL.gguf\n"
              "           noema depth MODEL.gguf --data sentences.csv\n"
              "Also:      noema --version, --man, --completion bash|zsh\n"

@@ -7,20 +7,19 @@
 
 static const struct cli_opt opts[] = {
     {"--graph", CLI_TEXT, "SPEC", "grid:4x4 (default), ring:10, hex:14, or a JSON file of edges"},
-    {"--words", CLI_TEXT, "F", "words, one a line; auto: from the vocabulary (default: common "
-     "ones)"},
+    {"--words", CLI_TEXT, "F", "words, one a line; auto: of the vocabulary; ids (default: common)"},
     {"--contexts", CLI_TEXT, "N,N", "lengths of walks to look at (default 10,50,100,400)"},
     {"--layers", CLI_TEXT, "LIST", "all (default), or embed,3,5-8"},
     {"--window", CLI_INT, "N", "words behind a mean of states (default 200)"},
     {"--walks", CLI_INT, "N", "walks (default 16)"},
     {"-s, --seed", CLI_INT, "S", "of words, walks and controls (default 1)"},
     {"--ablate", CLI_TEXT, "prev:N,ind:N",
-     "silence the N heads with the highest scores, beside as many random ones"},
+     "silence the N heads with the highest scores, beside random ones"},
     {"--gram", CLI_TEXT, "F", "no model: a CSV of products of node means"},
     {"--accuracy", CLI_TEXT, "F", "no model: a CSV of accuracies by position"},
     {"--dims", CLI_INT, "D", "with --gram: width of the random vectors (default 4096)"},
     {"-o, --out", CLI_TEXT, "DIR",
-     "folder of the run (default: runs/trace-graph-...); finished walks in it stay"},
+     "folder of the run (default: runs/trace-graph-...); it goes on"},
     {"--json", CLI_FLAG, NULL, "print trace.json instead of the tables"},
     CLI_RUN_OPTS,
     {0}};

@@ -12,7 +12,8 @@ enum { MOST_WALKS = 1024, MOST_OFF = 64 };
 
 static int check_lengths(struct nm__trace *t, nm_err *err) {
   static const int usual[] = {10, 50, 100, 400};
-  int own = t->o->n_lengths, room = nm__engine_ctx(t->e) - 1;
+  bool ids = t->o->words && !strcmp(t->o->words, "ids");     /* no begin token */
+  int own = t->o->n_lengths, room = nm__engine_ctx(t->e) - !ids;
   t->n_lengths = own ? own : 4;
   if (own < 0 || own > NM__WALK_LENGTHS)
     return nm__fail(err, NM_EUSAGE, "at most %d lengths can be looked at", NM__WALK_LENGTHS);
@@ -24,8 +25,8 @@ static int check_lengths(struct nm__trace *t, nm_err *err) {
                       t->length[i]);
   int last = t->length[t->n_lengths - 1];
   if (last <= room) return NM_OK;
-  return nm__fail(err, NM_EUSAGE, "a walk of %d words and a begin token do not fit the context of "
-                  "%d positions (--contexts, --ctx)", last, room + 1);
+  return nm__fail(err, NM_EUSAGE, "a walk of %d words%s does not fit the context of %d positions "
+                  "(--contexts, --ctx)", last, ids ? "" : " and a begin token", room + !ids);
 }
 
 /* "all", or "embed,3,5-8", to a glob of sites. */

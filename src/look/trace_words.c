@@ -169,11 +169,37 @@ static int read_list(const nm_model *m, const char *source, char (**v)[NM__TRACE
   return st;
 }
 
+/* For models without a tokenizer: ids themselves, named #7. */
+static int plain_ids(const nm_model *m, int need, uint64_t seed, struct nm__trace_words *w,
+                     nm_err *err) {
+  struct nm__rng r = {seed, 701, 0};
+  if (m->V < need)
+    return nm__fail(err, NM_EUSAGE, "%d nodes need as many ids, the model has %d", need, m->V);
+  w->word = nm__alloc((size_t)need, sizeof *w->word);
+  w->id = nm__alloc((size_t)need, sizeof *w->id);
+  if (!w->word || !w->id) return nm__fail_memory(err, "words", (size_t)need * sizeof *w->word);
+  while (w->n < need) {
+    int32_t id = (int32_t)nm__rng_below(&r, (uint64_t)m->V);
+    int k = 0;
+    while (k < w->n && w->id[k] != id) k++;
+    if (k < w->n) continue;
+    snprintf(w->word[w->n], sizeof *w->word, "#%d", id);
+    w->id[w->n++] = id;
+  }
+  return NM_OK;
+}
+
 int nm__trace_words(const nm_model *m, const char *source, int need, uint64_t seed,
                     struct nm__trace_words *w, int32_t *bos, nm_err *err) {
   char (*v)[NM__TRACE_WORD] = NULL;
   int n = 0;
   *w = (struct nm__trace_words){.lead = " "};
+  if (source && !strcmp(source, "ids")) {
+    *bos = -1;
+    int st = plain_ids(m, need, seed, w, err);
+    if (st) nm__trace_words_done(w);
+    return st;
+  }
   int st = read_list(m, source, &v, &n, err);
   if (!st) st = keep_tokens(m, v, n, w, err);
   free(v);

@@ -51,7 +51,7 @@ run 3 "parts" "$noema" trace-graph $m --graph parts.json; says 'only 2 of 4 node
 run 6 "edges" "$noema" trace-graph $m --graph three.json --words auto --contexts 6 --walks 2 -o runs/e; prints 'nan|-'
 run 2 "graph" "$noema" trace-graph $m --graph grid:1x1; says 'at least 2x2'
 run 2 "no graph" "$noema" trace-graph $m --graph torus:4; says 'grid:4x4, ring:10, hex:14'
-run 2 "context" "$noema" trace-graph $m $small --contexts 6,100000 -o x; says 'do not fit the context'
+run 2 "context" "$noema" trace-graph $m $small --contexts 6,100000 -o x; says 'does not fit the context'
 run 2 "order" "$noema" trace-graph $m --words auto --graph ring:5 --contexts 9,6; says 'ascending'
 run 2 "contexts" "$noema" trace-graph $m --contexts 6,x; says 'such as 10,50,400'
 run 2 "layers" "$noema" trace-graph $m $small --layers x; says 'embed,3,5-8'
