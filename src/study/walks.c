@@ -36,7 +36,8 @@ static const struct plan full = {
     {{BLOCKS, 64, 4, 160, 10000, 0.15, 4, 1, false},
      1220, 2048, 3e-3, 50, 0.3, 0.01, 1, -1, -1, 0, 0}, 256};
 static const struct plan quick = {
-    {{BLOCKS, 32, 2, 64, 100, 0.4, 4, 1, false}, 40, 512, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0}, 128};
+    {{BLOCKS, 32, 2, 64, 100, 0.4, 4, 1, false},
+     40, 512, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0}, 128};
 
 enum variant { REAL, SHUFFLED, UNTRAINED, TWO_OFF, ALL_OFF, INDUCTION_OFF, RANDOM_OFF, VARIANTS };
 struct shape { double r2, r2_six, energy, spearman, permuted, standard, share, nodes; };
