@@ -96,10 +96,11 @@ static void mutated(void **state) {
 
 static void words(void **state) {
   (void)state;
-  static const struct { const char *text, *says; } t[] = {
-      {"a\nb\na\n", "w:3: 'a' stands twice"},
-      {"a b\n", "w:1: 'a b' is not one word"},
-      {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "longer than 63"}};
+  static const struct { const char *text, *says;
+  } t[] = {{"a\nb\na\n", "w:3: 'a' stands twice"},
+           {"a b\n", "w:1: 'a b' is not one word"},
+           {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "longer than 63"}};
   char (*v)[NM__TRACE_WORD];
   int n;
   for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
@@ -117,8 +118,8 @@ static void words(void **state) {
 
 /* ---- walks ------------------------------------------------------------------------- */
 
-static const struct nm__mini_recipe tiny = {{3, 32, 2, 64, 100, 0.4, 4}, 1, 480, 3e-3, 10, 0.3,
-                                            0.01, 1, -1, -1, 0, 0};
+static const struct nm__mini_recipe tiny = {
+    {3, 32, 2, 64, 100, 0.4, 4, 1, false}, 1, 480, 3e-3, 10, 0.3, 0.01, 1, -1, -1, 0, 0};
 static struct nm__graph g;
 static struct nm__walks w;
 
