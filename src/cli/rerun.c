@@ -207,6 +207,6 @@ const struct cli_verb cli_rerun = {
     "results; then says which files are equal byte for byte, which but for times and names, and\n"
     "which differ (exit code 5). A model or a data file that is not what it was is refused.",
     "  noema world planted-a -n 20 -o a.tsv\n"
-    "  noema depth models/planted.gguf --data a.tsv --repeats 3 -o runs/a > /dev/null\n"
-    "  noema rerun runs/a -o runs/b",
+    "  noema depth models/planted.gguf --data a.tsv --repeats 3 -o runs/first > /dev/null\n"
+    "  noema rerun runs/first -o runs/second",
     opts, run};

@@ -7,7 +7,7 @@ limit=100
 try 0 "$noema" study
 prints '^concept-depth'
 prints '^retrieval-heads'
-faults=$(sed -n 's/^  --fault \([a-z-]*\) .*/\1/p' out)
+faults=$(sed -n "/^concept-depth/,/^in-context/s/^  --fault \([a-z-]*\) .*/\1/p" out)
 is "known mistakes" "$(echo "$faults" | wc -l)" 6
 
 # Quick shows that it runs and proves nothing: inconclusive, with every control in its bounds.
